@@ -1,0 +1,511 @@
+"""Arithmetics: what the operations of a formula mean on arrays of balls.
+
+A formula is lambdified once for each arithmetic: SymPy prints it as calls of `add`, `mul`, `power`, ..., and the
+arithmetic is the table that those names come from. There are two:
+
+* the exact one, in which a ball encloses the true real number (python-flint's Arb), and
+* the rounding one of a dtype, in which every operation may round as the dtype does, `b ± (c*u*|b| + smallest subnormal)`;
+  a sum of n terms gets `γ(n)*Σ|terms|` with the probabilistic `γ(n) = min(n, λ√n)*u` of Higham and Mary (A New Approach to
+  Probabilistic Rounding Error Analysis, SIAM J. Sci. Comput. 41(5), 2019).
+
+Balls live in NumPy object arrays. The working precision is Arb's own and is set by `with precision(bits):`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import sympy
+from flint import arb, ctx, fmpq
+from sympy.printing.str import StrPrinter
+
+from .dtypes import DType
+from .graph import Shape
+
+Balls = Any  # an object array of arb and ZERO, or a single one of them
+
+LAMBDA = 6.0  # γ(n) fails with probability at most 2*exp(-λ²/2) = 3e-8 (Higham and Mary, theorem 2.4)
+
+
+@contextmanager
+def precision(bits: int) -> Iterator[None]:
+    """Work with `bits` bits; what was set before comes back, whatever happens."""
+    before = ctx.prec
+    ctx.prec = bits
+    try:
+        yield
+    finally:
+        ctx.prec = before
+
+
+class _Zero:
+    """The zero of a derivative that cannot be otherwise: the branch not taken, the entry not read.
+
+    Unlike the number 0 it stays zero beside an infinity: where the function does not depend on a value at all, it does not
+    matter that the value has no derivative.
+    """
+
+    def _self(self, *_: Any) -> _Zero:
+        return self
+
+    def _other(self, other: Any) -> Any:
+        return other
+
+    __mul__ = __rmul__ = __truediv__ = __neg__ = __abs__ = _self
+    __add__ = __radd__ = __rsub__ = _other
+
+    def __sub__(self, other: Any) -> Any:
+        return -other
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return other / arb(0)
+
+    def __pow__(self, other: Any) -> Any:
+        return arb(0) ** other
+
+    def __lt__(self, other: Any) -> bool:
+        return arb(0) < other
+
+    def __gt__(self, other: Any) -> bool:
+        return arb(0) > other
+
+    def __repr__(self) -> str:
+        return "ZERO"
+
+
+ZERO = _Zero()
+NOUGHT, UNIT, NOWHERE = arb(0), arb(1), arb("nan")
+
+
+def ball(x: Any) -> arb:
+    """The number as a ball; `ZERO` is 0."""
+    return arb(0) if x is ZERO else x
+
+
+def lift(function: Callable[..., Any], arity: int = 1) -> Callable[..., Any]:
+    """A function of balls, entry by entry over object arrays; a scalar is an array without axes."""
+    each = np.frompyfunc(function, arity, 1)
+
+    def over(*arrays: Any) -> Any:
+        with np.errstate(all="ignore"):  # a NaN is an answer here, not an accident
+            return np.asarray(each(*arrays), dtype=object)
+
+    return over
+
+
+balls = lift(lambda x: arb(float(x)))
+numbers = lift(ball)
+finite = lift(lambda x: x is ZERO or x.is_finite())
+
+
+def full(shape: Shape, value: Any) -> Balls:
+    """An object array of one value."""
+    out = np.empty(shape, dtype=object)
+    out[...] = value
+    return out
+
+
+# Three-valued logic: 1 proved, 0 disproved, 0.5 neither. A comparison of balls is true only when proved.
+_YES, _MAYBE, _NO = 1.0, 0.5, 0.0
+
+
+def _decide(a: Any, b: Any, strict: bool, at_tie: float | None) -> float:
+    a, b = ball(a), ball(b)
+    if a < b:
+        return _YES
+    if a > b:
+        return _NO
+    if at_tie is not None:
+        return at_tie
+    if strict:
+        return _NO if a >= b else _MAYBE
+    return _YES if a <= b else _MAYBE
+
+
+def _equal(a: Any, b: Any, at_tie: float | None) -> float:
+    a, b = ball(a), ball(b)
+    if not a.overlaps(b):
+        return _NO
+    if at_tie is not None:
+        return at_tie
+    return _YES if a == b else _MAYBE
+
+
+def _compare(relation: str, at_tie: float | None, a: Any, b: Any) -> Any:
+    """Relations of balls, or of plain indices, which are always decided."""
+    if not _is_object(a) and not _is_object(b):
+        plain = {"<": np.less, "<=": np.less_equal, "==": np.equal}[relation]
+        return plain(a, b).astype(float)
+    if relation == "==":
+        return lift(partial(_equal, at_tie=at_tie), 2)(a, b)
+    return lift(partial(_decide, strict=relation == "<", at_tie=at_tie), 2)(a, b)
+
+
+def _is_object(a: Any) -> bool:
+    return isinstance(a, arb | _Zero) or (isinstance(a, np.ndarray) and a.dtype == object)
+
+
+def hull(a: Any, b: Any) -> arb:
+    """The smallest ball around both."""
+    a, b = ball(a), ball(b)
+    return a.union(b) if a.is_finite() and b.is_finite() else arb("nan")
+
+
+def _choose(condition: float, a: Any, b: Any) -> Any:
+    if condition == _YES:
+        return a
+    return b if condition == _NO else hull(a, b)
+
+
+def _piecewise(*pieces: tuple[Any, Any]) -> Any:
+    (result, _), *rest = reversed(pieces)
+    for value, condition in rest:
+        result = lift(_choose, 3)(condition, value, result)
+    return result
+
+
+def _step(x: arb) -> Any:
+    """The slope of max(x, 0): 0 or 1, and at a kink everything between."""
+    if x > 0:
+        return arb(1)
+    return ZERO if x < 0 else arb(0.5, 0.5)
+
+
+def _sign(x: arb) -> arb:
+    if x > 0:
+        return arb(1)
+    if x < 0:
+        return arb(-1)
+    return arb(0) if x.is_zero() else arb(0, 1)
+
+
+def _slope_of_abs(x: arb) -> arb:
+    return arb(1) if x > 0 else arb(-1) if x < 0 else arb(0, 1)
+
+
+def _dirac(x: arb) -> Any:
+    """The slope of a jump: none where the jump is."""
+    return arb("nan") if x.contains(arb(0)) else ZERO
+
+
+def _lgamma(x: arb) -> arb:
+    return x.lgamma() if x > 0 else abs(x.gamma()).log()
+
+
+def _power(x: Any, n: int) -> arb:
+    """x**n by squaring; Arb's own power of a ball around 0 is not finite."""
+    result, square = UNIT, ball(x)
+    while n:
+        if n & 1:
+            result = result * square
+        n >>= 1
+        if n:
+            square = square * square
+    return result
+
+
+def _sigmoid(x: arb) -> arb:
+    return 1 / (1 + (-x).exp())
+
+
+def _softplus(x: arb) -> arb:
+    """log(1 + exp(x)), written so that no huge number appears."""
+    return (-x).exp().log1p() + x if x > 0 else x.exp().log1p()
+
+
+# name: (function, roundings of a good implementation, in units of u). The correctly rounded operations have 1; the
+# others have 4, that is 2 ulp, the error that vector math libraries state at most.
+_FUNCTIONS: dict[str, tuple[Callable[..., arb], int]] = {
+    "sqrt": (arb.sqrt, 1),
+    "exp": (arb.exp, 4),
+    "log": (arb.log, 4),
+    "log1p": (arb.log1p, 4),
+    "expm1": (arb.expm1, 4),
+    "sin": (arb.sin, 4),
+    "cos": (arb.cos, 4),
+    "tan": (arb.tan, 4),
+    "asin": (arb.asin, 4),
+    "acos": (arb.acos, 4),
+    "atan": (arb.atan, 4),
+    "sinh": (arb.sinh, 4),
+    "cosh": (arb.cosh, 4),
+    "tanh": (arb.tanh, 4),
+    "erf": (arb.erf, 4),
+    "sigmoid": (_sigmoid, 8),
+    "softplus": (_softplus, 8),
+    "loggamma": (_lgamma, 8),
+    "gamma": (arb.gamma, 8),
+    "digamma": (arb.digamma, 8),
+}
+
+# Functions whose error does not shrink with their value (near a zero, or as exp of a logarithm): the magnitude that the
+# roundings are relative to, in place of |f(x)|.
+_MAGNITUDE: dict[str, Callable[[arb, arb], arb]] = {
+    "gamma": lambda x, value: abs(value) * (2 + abs(_lgamma(x))),
+    "loggamma": lambda x, value: abs(value) + 1,
+    "digamma": lambda x, value: abs(value) + 1 + (abs(1 / x) if x > 0 else (x * arb.pi()).cot() ** 2 * abs(x)),
+}
+
+
+class Arithmetic:
+    """Tables of operations on balls, for values and for slopes; with a dtype, every operation may round.
+
+    The slope table differs where a formula has branches: at the boundary itself both count, so a derivative there is
+    the ball of all that the branches give.
+    """
+
+    def __init__(self, dtype: DType | None = None) -> None:
+        self.dtype = dtype
+        self._one_rounding = self._rounded(1)
+        self.values = self._table(slopes=False)
+        self.slopes = self._table(slopes=True)
+
+    # Rounding
+
+    def _rounded(self, roundings: int = 1) -> Callable[[Any], Any]:
+        """Widens an array by so many roundings; the exact arithmetic leaves it as it is."""
+        if self.dtype is None:
+            return lambda x: x
+        relative = arb(1, roundings * self.dtype.unit_roundoff)
+        absolute = arb(0, self.dtype.smallest * max(1, roundings / 2))
+        largest, nowhere = arb(self.dtype.largest), arb("nan")
+
+        def widen(x: Any) -> Any:
+            if x is ZERO or x.is_zero():
+                return x
+            x = x * relative + absolute
+            # Overflow: the implementation holds an infinity, and what follows may be anything.
+            return x if abs(x) < largest else nowhere
+
+        return lift(widen)
+
+    def gamma(self, terms: int) -> float:
+        """γ(n) for a sum of n terms, relative to the sum of their magnitudes; 0 in the exact arithmetic."""
+        additions = terms - 1
+        if self.dtype is None or additions <= 0:
+            return 0.0
+        return min(additions, LAMBDA * sqrt(additions)) * self.dtype.unit_roundoff
+
+    # Reductions
+
+    def sum(self, terms: Balls, axes: tuple[int, ...]) -> Balls:
+        """The sum over the axes, in any order of addition."""
+        total = _reduce(np.add, terms, axes)
+        count = int(np.prod([terms.shape[axis] for axis in axes], dtype=int))
+        slack = self.gamma(count)
+        if slack:
+            total = total + _reduce(np.add, np.abs(terms), axes) * arb(0, slack)
+        return total
+
+    def product(self, factors: Balls, axes: tuple[int, ...]) -> Balls:
+        result = _reduce(np.multiply, factors, axes)
+        count = int(np.prod([factors.shape[axis] for axis in axes], dtype=int))
+        return self._rounded(count - 1)(result) if count > 1 else result
+
+    def extreme(self, values: Balls, axes: tuple[int, ...], largest: bool) -> Balls:
+        return _reduce(np.frompyfunc(arb.max if largest else arb.min, 2, 1), values, axes)
+
+    def add_all(self, terms: Sequence[Balls]) -> Balls:
+        """The sum of several arrays of one shape."""
+        return terms[0] if len(terms) == 1 else self.sum(np.stack(np.broadcast_arrays(*terms)), (0,))
+
+    def multiply(self, a: Balls, b: Balls) -> Balls:
+        return self._one_rounding(np.multiply(a, b))
+
+    # Tables
+
+    def _table(self, slopes: bool) -> dict[str, Any]:
+        once = self._one_rounding
+        four = self._rounded(4)
+        at_tie = _MAYBE if slopes else None
+
+        def add(*terms: Any) -> Any:
+            return once(np.add(*terms)) if len(terms) == 2 else once(self.add_all([np.asarray(t, object) for t in terms]))
+
+        def mul(*factors: Any) -> Any:
+            result = factors[0]
+            for factor in factors[1:]:
+                result = once(np.multiply(result, factor))
+            return result
+
+        def power(base: Any, exponent: int) -> Any:
+            return (once if exponent == 2 else four)(lift(lambda x: _power(x, exponent))(base))
+
+        def number(p: int, q: int) -> Any:
+            if p == 0:
+                return ZERO if slopes else arb(0)
+            exact = arb(fmpq(p, q))
+            held = (q & (q - 1)) == 0 and (self.dtype is None or abs(p).bit_length() <= self.dtype.precision)
+            return exact if held else once(exact)
+
+        table: dict[str, Any] = {
+            "add": add,
+            "mul": mul,
+            "neg": np.negative,
+            "div": lambda a, b: once(lift(lambda x, y: x / ball(y), 2)(a, b)),
+            "power": power,
+            "pow": lambda a, b: four(lift(lambda x, y: ball(x) ** ball(y), 2)(a, b)),
+            "atan2": lambda y, x: four(lift(arb.atan2, 2)(numbers(y), numbers(x))),
+            "number": number,
+            "pi": lambda: once(arb.pi()),
+            "e": lambda: once(arb.const_e()),
+            "abs": lambda x: np.abs(x),
+            "sign": lift(lambda x: (_slope_of_abs if slopes else _sign)(ball(x))),
+            "step": lift(lambda x: _step(ball(x))),
+            "dirac": lift(lambda x: _dirac(ball(x))),
+            "maximum": lambda *xs: _fold(lift(lambda a, b: ball(a).max(ball(b)), 2), xs),
+            "minimum": lambda *xs: _fold(lift(lambda a, b: ball(a).min(ball(b)), 2), xs),
+            "less": partial(_compare, "<", at_tie),
+            "less_equal": partial(_compare, "<=", at_tie),
+            "equal": partial(_compare, "==", at_tie),
+            "both": lambda *cs: _fold(np.minimum, cs),
+            "either": lambda *cs: _fold(np.maximum, cs),
+            "negate": lambda c: 1.0 - c,
+            "true": 1.0,
+            "false": 0.0,
+            "piecewise": _piecewise,
+        }
+        for name, (function, roundings) in _FUNCTIONS.items():
+            table[name] = self._function(name, function, roundings)
+        return table
+
+    def _function(self, name: str, function: Callable[..., arb], roundings: int) -> Callable[[Any], Any]:
+        widen = self._rounded(roundings)
+        if name not in _MAGNITUDE or self.dtype is None:
+            return lambda x: widen(lift(lambda z: function(ball(z)))(x))
+        magnitude = _MAGNITUDE[name]
+        unit = arb(0, roundings * self.dtype.unit_roundoff)
+
+        def widened(z: Any) -> arb:
+            z = ball(z)
+            value = function(z)
+            return value + magnitude(z, value) * unit
+
+        return lambda x: widen(lift(widened)(x))
+
+
+def _fold(function: Callable[[Any, Any], Any], items: Sequence[Any]) -> Any:
+    result = items[0]
+    for item in items[1:]:
+        result = function(result, item)
+    return result
+
+
+def _reduce(function: Any, values: Balls, axes: tuple[int, ...]) -> Balls:
+    for axis in sorted(axes, reverse=True):
+        values = function.reduce(values, axis=axis)
+    return values
+
+
+@cache
+def exact() -> Arithmetic:
+    """The arithmetic of enclosures."""
+    return Arithmetic()
+
+
+@cache
+def rounding(dtype: DType) -> Arithmetic:
+    """The arithmetic of everything that an implementation in this dtype may produce."""
+    return Arithmetic(dtype)
+
+
+class _Printer(StrPrinter):
+    """Prints a formula as calls of the arithmetic's operations, one call an operation that rounds."""
+
+    def _call(self, name: str, args: Sequence[Any]) -> str:
+        return f"{name}({', '.join(map(self._print, args))})"
+
+    def _print_Add(self, expr: sympy.Add) -> str:
+        return self._call("add", expr.args)
+
+    def _print_Mul(self, expr: sympy.Mul) -> str:
+        if expr.args[0] is sympy.S.NegativeOne:
+            return f"neg({self._print(sympy.Mul(*expr.args[1:], evaluate=False) if len(expr.args) > 2 else expr.args[1])})"
+        over: list[sympy.Expr] = []
+        under: list[sympy.Expr] = []
+        for factor in expr.args:
+            if factor.is_Pow and factor.exp.is_Rational and factor.exp < 0:
+                under.append(sympy.Pow(factor.base, -factor.exp))
+            elif factor.is_Rational and factor.p in (1, -1) and factor.q != 1:
+                under.append(sympy.Integer(factor.p * factor.q))
+            else:
+                over.append(factor)
+        if not under:
+            return self._call("mul", over)
+        top = self._call("mul", over) if len(over) > 1 else self._print(over[0]) if over else "number(1, 1)"
+        return f"div({top}, {self._call('mul', under) if len(under) > 1 else self._print(under[0])})"
+
+    def _print_Pow(self, expr: sympy.Pow, rational: bool = False) -> str:
+        base, exponent = expr.base, expr.exp
+        if exponent.is_Integer and exponent >= 0:
+            return f"power({self._print(base)}, {int(exponent)})"
+        if exponent.is_Rational and exponent < 0:
+            return f"div(number(1, 1), {self._print(sympy.Pow(base, -exponent))})"
+        if exponent is sympy.S.Half:
+            return self._call("sqrt", [base])
+        return self._call("pow", [base, exponent])
+
+    def _print_Rational(self, expr: sympy.Rational) -> str:
+        return f"number({expr.p}, {expr.q})"
+
+    _print_Integer = _print_Zero = _print_One = _print_NegativeOne = _print_Half = _print_Rational
+
+    def _print_Pi(self, expr: sympy.Expr) -> str:
+        return "pi()"
+
+    def _print_Exp1(self, expr: sympy.Expr) -> str:
+        return "e()"
+
+    def _print_Function(self, expr: sympy.Function) -> str:
+        if isinstance(expr, sympy.polygamma) and expr.args[0] == 0:
+            return self._call("digamma", expr.args[1:])
+        name = _CALLS.get(type(expr).__name__, type(expr).__name__)
+        return self._call(name, expr.args[:1] if name == "step" else expr.args)
+
+    _print_Abs = _print_sign = _print_Max = _print_Min = _print_Heaviside = _print_DiracDelta = _print_Function
+    _print_exp = _print_ExpBase = _print_Function
+
+    def _print_Piecewise(self, expr: sympy.Piecewise) -> str:
+        pieces = [f"({self._print(value)}, {self._print(condition)})" for value, condition in expr.args]
+        return f"piecewise({', '.join(pieces)})"
+
+    def _print_Relational(self, expr: sympy.Rel) -> str:
+        a, b = self._side(expr.lhs), self._side(expr.rhs)
+        return {
+            "<": f"less({a}, {b})", "<=": f"less_equal({a}, {b})", "==": f"equal({a}, {b})",
+            ">": f"less({b}, {a})", ">=": f"less_equal({b}, {a})", "!=": f"negate(equal({a}, {b}))",
+        }[expr.rel_op]  # fmt: skip
+
+    def _side(self, expr: sympy.Expr) -> str:
+        """One side of a relation; indices and the integers beside them stay plain."""
+        return str(int(expr)) if expr.is_Integer else self._print(expr)
+
+    def _print_And(self, expr: sympy.And) -> str:
+        return self._call("both", expr.args)
+
+    def _print_Or(self, expr: sympy.Or) -> str:
+        return self._call("either", expr.args)
+
+    def _print_Not(self, expr: sympy.Not) -> str:
+        return self._call("negate", expr.args)
+
+    def _print_BooleanTrue(self, expr: sympy.Expr) -> str:
+        return "true"
+
+    def _print_BooleanFalse(self, expr: sympy.Expr) -> str:
+        return "false"
+
+
+_CALLS = {"Abs": "abs", "Max": "maximum", "Min": "minimum", "Heaviside": "step", "DiracDelta": "dirac"}
+
+
+@cache
+def compiled(formula: sympy.Expr, args: tuple[sympy.Symbol, ...], arithmetic: Arithmetic, slopes: bool) -> Callable[..., Any]:
+    """The formula as a function of arrays, lambdified for one arithmetic."""
+    table = arithmetic.slopes if slopes else arithmetic.values
+    return sympy.lambdify(args, formula, modules=[table], printer=_Printer, cse=True)

@@ -1,0 +1,296 @@
+"""The calculus: SymPy differentiates each node's scalar formula once, and composes what people read.
+
+For the numbers there is `partials`, the slopes of one node. For people there are the derivation's formulas: the graph
+with every line's elementwise operations composed (`fused`), its local gradients, its adjoints, and where it stays small
+the chained gradient closed in the leaves. Tensor entries are written as SymPy's `Indexed`, sums as `Sum`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+
+import sympy
+from sympy import Expr, Indexed, IndexedBase, Integer, KroneckerDelta, S, Sum, Symbol
+
+from .functions import define
+from .graph import Graph, Node, Read, bound, free, lines, slot
+
+MAX_CLOSED = 60  # operations of a closed form that people still read
+
+
+@cache
+def partials(formula: Expr, count: int, textbook: bool) -> tuple[Expr, ...]:
+    """The derivatives of a scalar formula by its slots.
+
+    With `textbook`, named functions keep the derivative that implementations use; without, calculus derives everything
+    from their definitions.
+    """
+    expression = formula if textbook else define(formula)
+    return tuple(_slope(expression, slot(n)) for n in range(count))
+
+
+def _slope(formula: Expr, z: Symbol) -> Expr:
+    # SymPy writes the derivative of x**y as x**y*y/x, which has no value at x = 0; x**(y - 1)*y has.
+    slope = sympy.diff(formula, z)
+    return sympy.powsimp(slope) if slope.has(sympy.Pow) and formula.is_Pow else slope
+
+
+def fused(graph: Graph) -> Graph:
+    """The graph people read: in every line the elementwise operations are composed, and only reductions stay apart.
+
+    A reduction inside a line becomes an auxiliary node, named by its source.
+    """
+    kept: dict[str, Node] = {}
+    inlined: dict[str, Node] = {}
+    names: dict[str, str] = {}
+    for node in graph.nodes:
+        composed = _composed(node, inlined)
+        if node.reduce or node.name == node.owner:
+            names[node.name] = node.name if node.name == node.owner else _auxiliary_name(node, names)
+            kept[node.name] = composed
+        else:
+            inlined[node.name] = composed
+    nodes = [
+        replace(node, name=names[name], reads=tuple(replace(read, parent=names.get(read.parent, read.parent)) for read in node.reads))
+        for name, node in kept.items()
+    ]
+    return Graph(graph.leaves, tuple(nodes))
+
+
+def _auxiliary_name(node: Node, names: Mapping[str, str]) -> str:
+    name, again = node.source, 1
+    while name in names.values():
+        again += 1
+        name = f"{node.source} ({again})"
+    return name
+
+
+def _composed(node: Node, inlined: Mapping[str, Node]) -> Node:
+    """The node with the formulas of inlined parents in place of its reads, and equal reads merged."""
+    places: dict[Symbol, Expr] = {}
+    reads: list[Read] = []
+
+    def position(read: Read) -> Symbol:
+        if read not in reads:
+            reads.append(read)
+        return slot(reads.index(read))
+
+    for n, read in enumerate(node.reads):
+        inner = inlined.get(read.parent)
+        if inner is None:
+            places[slot(n)] = position(read)
+            continue
+        axes = {free(p): e for p, e in enumerate(read.index)}
+        inner_reads = [replace(r, index=tuple(e.xreplace(axes) for e in r.index)) for r in inner.reads]
+        slots: dict[Expr, Expr] = {slot(p): position(r) for p, r in enumerate(inner_reads)}
+        places[slot(n)] = inner.formula.xreplace(slots | axes)
+    # subs would substitute again in what it has put in; xreplace rebuilds, so SymPy simplifies as it goes.
+    return replace(node, formula=node.formula.xreplace(places), reads=tuple(reads))
+
+
+# The words of the derivation
+
+_FREE_LETTERS = "ijlpqrst"
+_BOUND_LETTERS = "kmnuvabc"
+
+
+def index_symbols(node: Node) -> dict[Symbol, Symbol]:
+    """The letters that people read for the node's indices: i, j, ... free and k, m, ... bound."""
+    frees = {free(n): Symbol(_FREE_LETTERS[n], integer=True, nonnegative=True) for n in range(len(node.shape))}
+    bounds = {bound(n): Symbol(_BOUND_LETTERS[n], integer=True, nonnegative=True) for n in range(len(node.over))}
+    return frees | bounds
+
+
+def entry(name: str, index: tuple[Expr, ...]) -> Expr:
+    """`X[i, k]`, or plain `w` for a scalar."""
+    return Indexed(IndexedBase(name, real=True), *index) if index else Symbol(name, real=True)
+
+
+def written(node: Node) -> tuple[Expr, Expr]:
+    """The node's equation: its entry, and its formula over the parents' entries."""
+    letters = index_symbols(node)
+    body = _over_entries(node, node.formula, letters)
+    head = entry(node.name, tuple(letters[free(n)] for n in range(len(node.shape))))
+    return head, _reduced(node, body, letters)
+
+
+def _over_entries(node: Node, formula: Expr, letters: Mapping[Symbol, Symbol]) -> Expr:
+    reads = {slot(n): entry(r.parent, tuple(e.xreplace(letters) for e in r.index)) for n, r in enumerate(node.reads)}
+    return formula.xreplace({**reads, **letters})
+
+
+class Reduction(sympy.Function):
+    """`prod`, `max` or `min` over indices, for writing only: Reduction(name, body, index, ...)."""
+
+
+def _reduced(node: Node, body: Expr, letters: Mapping[Symbol, Symbol]) -> Expr:
+    limits = [(letters[bound(n)], Integer(0), Integer(extent - 1)) for n, extent in enumerate(node.over)]
+    if not limits:
+        return body
+    if node.reduce == "sum":
+        return _sum(body, limits)
+    return Reduction(Symbol(node.reduce or ""), body, *(limit[0] for limit in limits))
+
+
+def _sum(body: Expr, limits: list[tuple[Symbol, Expr, Expr]]) -> Expr:
+    """A sum with the factors that do not depend on its indices taken out."""
+    if body is S.Zero or not limits:
+        return body
+    outside, inside = body.as_independent(*(limit[0] for limit in limits), as_Add=False)
+    return outside * Sum(inside, *limits) if outside is not S.Zero else Sum(body, *limits)
+
+
+@dataclass(frozen=True)
+class LocalGradient:
+    """`∂node[i, ...]/∂parent[j, ...] = formula`."""
+
+    node: str
+    wrt: str
+    left: tuple[Expr, Expr]
+    formula: Expr
+
+
+def local_gradient(node: Node, parent: str) -> LocalGradient:
+    """The derivative of the node's entry by an entry of its parent, in index notation.
+
+    A read at index map `e(i, k)` contributes `Σ_k ∂f/∂z δ(e, j)`; where the delta fixes a bound index, the sum goes.
+    """
+    letters = index_symbols(node)
+    reads = [read for read in node.reads if read.parent == parent]
+    rank = len(reads[0].index) if reads else 0
+    letter = iter([c for c in _FREE_LETTERS[len(node.shape) :] + "xyzw"])
+    js = [Symbol(next(letter), integer=True, nonnegative=True) for _ in range(rank)]
+    total: Expr = S.Zero
+    for n, read in enumerate(node.reads):
+        if read.parent == parent and not node.stop:
+            total += _contribution(node, n, js, letters, S.One)
+    head = entry(node.name, tuple(letters[free(n)] for n in range(len(node.shape))))
+    return LocalGradient(node.name, parent, (head, entry(parent, tuple(js))), total)
+
+
+def _contribution(node: Node, n: int, js: list[Symbol], letters: Mapping[Symbol, Symbol], factor: Expr) -> Expr:
+    """`Σ factor * ∂f/∂z_n * Π δ(index_d, j_d)` over the bound letters, those that a delta fixes replaced."""
+    slope = partials(node.formula, len(node.reads), textbook=True)[n]
+    if slope is S.Zero:
+        return S.Zero
+    if node.reduce in ("max", "min", "prod"):
+        slope = slope * _weight(node)
+    body = factor * _over_entries(node, slope, letters)
+    return _solved(node, n, js, letters, body, keep_free=True)
+
+
+def _weight(node: Node) -> Expr:
+    """What a reduction that is no sum multiplies its slopes with."""
+    value = sympy.Function(node.name)(*(free(p) for p in range(len(node.shape)))) if node.shape else Symbol(node.name)
+    if node.reduce == "prod":
+        return value / node.formula
+    return KroneckerDelta(node.formula, value)
+
+
+def _solved(
+    node: Node, n: int, js: list[Symbol], letters: Mapping[Symbol, Symbol], body: Expr, *, keep_free: bool
+) -> Expr:
+    """Sum the body over the letters that the read's index map does not fix; `keep_free` leaves the free ones alone."""
+    pending = [(letters[bound(p)], Integer(0), Integer(extent - 1)) for p, extent in enumerate(node.over)]
+    if not keep_free:
+        pending += [(letters[free(p)], Integer(0), Integer(extent - 1)) for p, extent in enumerate(node.shape)]
+    solution: dict[Symbol, Expr] = {}
+    for expression, j in zip(node.reads[n].index, js, strict=True):
+        index = expression.xreplace(letters).xreplace(solution)
+        solvable = [limit[0] for limit in pending if limit[0] not in solution and index.has(limit[0])]
+        fixed = next((s for s in solvable if (index - s).expand().free_symbols.isdisjoint({s})), None)
+        if fixed is not None:
+            solution = {k: e.xreplace({fixed: j - (index - fixed)}) for k, e in solution.items()}
+            solution[fixed] = (j - (index - fixed)).expand()
+        else:
+            delta = S.One if index == j else KroneckerDelta(index, j)
+            body = body * delta
+    body = body.xreplace(solution)
+    return _sum(body, [limit for limit in pending if limit[0] not in solution])
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """`v̄[j, ...] = formula` over the parents' entries and the children's adjoints; `uses` counts the children added."""
+
+    name: str
+    left: Expr
+    formula: Expr
+    uses: int
+
+
+def bar(name: str) -> str:
+    """The adjoint's name: ȳ_hat for y_hat."""
+    return name[0] + "\u0304" + name[1:] if name.isidentifier() else f"({name})\u0304"
+
+
+def adjoints(graph: Graph) -> tuple[Adjoint, ...]:
+    """The chain rule, adjoint by adjoint from the output back: one formula for each active node and parameter.
+
+    The graph is a fused one. The cost grows with the number of reads.
+    """
+    children: dict[str, list[tuple[Node, int]]] = {}
+    for node in graph.nodes:
+        if not node.stop:
+            for n, read in enumerate(node.reads):
+                children.setdefault(read.parent, []).append((node, n))
+    output = graph.output
+    made = [Adjoint(output.name, entry(bar(output.name), ()), S.One, 0)]
+    targets = [node for node in reversed(graph.nodes[:-1])] + list(graph.parameters)
+    for target in targets:
+        if target.name not in graph.active or (isinstance(target, Node) and target.stop):
+            continue
+        js = [Symbol(c, integer=True, nonnegative=True) for c in _FREE_LETTERS[: len(target.shape)]]
+        total: Expr = S.Zero
+        for node, n in children.get(target.name, []):
+            total += _pulled(node, n, js)
+        made.append(Adjoint(target.name, entry(bar(target.name), tuple(js)), total, len(children.get(target.name, []))))
+    return tuple(made)
+
+
+def _pulled(node: Node, n: int, js: list[Symbol]) -> Expr:
+    """`Σ_i v̄[i] ∂v[i]/∂p[j]` for one read, in letters that do not meet those of `j`."""
+    spare = [c for c in "iklmnpqrstuvabcdefgh" if c not in {str(j) for j in js}]
+    symbols = {
+        index: Symbol(spare[p], integer=True, nonnegative=True) for p, index in enumerate(node.indices)
+    }
+    slope = partials(node.formula, len(node.reads), textbook=True)[n]
+    if slope is S.Zero:
+        return S.Zero
+    if node.reduce in ("max", "min", "prod"):
+        slope = slope * _weight(node)
+    cotangent = entry(bar(node.name), tuple(symbols[free(p)] for p in range(len(node.shape))))
+    body = cotangent * _over_entries(node, slope, symbols)
+    return _solved(node, n, js, symbols, body, keep_free=False)
+
+
+def closed(graph: Graph) -> dict[str, Expr]:
+    """The gradients of the parameters in the leaves alone, where every node is a scalar and the formula stays small."""
+    if any(node.shape or node.over for node in graph.nodes):
+        return {}
+    values: dict[str, Expr] = {leaf.name: Symbol(leaf.name, real=True) for leaf in graph.leaves}
+    for node in graph.nodes:
+        reads = {slot(n): values[read.parent] for n, read in enumerate(node.reads)}
+        values[node.name] = node.formula.xreplace(reads)
+        if values[node.name].count_ops() > MAX_CLOSED:
+            return {}
+    adjoint: dict[str, Expr] = {graph.output.name: S.One}
+    for node in reversed(graph.nodes):
+        cotangent = adjoint.get(node.name, S.Zero)
+        if node.stop or cotangent is S.Zero:
+            continue
+        reads = {slot(n): values[read.parent] for n, read in enumerate(node.reads)}
+        for read, slope in zip(node.reads, partials(node.formula, len(node.reads), textbook=True), strict=True):
+            adjoint[read.parent] = adjoint.get(read.parent, S.Zero) + cotangent * slope.xreplace(reads)
+            if adjoint[read.parent].count_ops() > 4 * MAX_CLOSED:
+                return {}
+    found = {leaf.name: adjoint.get(leaf.name, S.Zero) for leaf in graph.parameters}
+    return {name: formula for name, formula in found.items() if formula.count_ops() <= MAX_CLOSED}
+
+
+__all__ = [
+    "Adjoint", "LocalGradient", "Reduction", "adjoints", "bar", "closed", "entry", "fused", "lines", "local_gradient",
+    "partials", "written",
+]  # fmt: skip

@@ -1,0 +1,73 @@
+"""The engines under test: one file each, imported when asked for.
+
+An engine interprets the user's own lines with its own operations. It shares the parse tree with the reference and nothing
+else: this package never imports the graph's calculus, arithmetic or reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Protocol
+
+import numpy as np
+
+from ..dtypes import DType
+from ..errors import EngineError, did_you_mean
+from ..syntax import Statement
+
+# name: (module, the extra that installs it)
+ENGINES = {"torch": ("gradproof.engines.torch", "gradproof")}
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What an engine is asked for: the lines, the point, which leaves are parameters, and the probes.
+
+    `probes` maps a line to cotangents of shape (rows, *shape of the line): the engine pulls each back through that line
+    alone, to each of the parents named in `parents`.
+    """
+
+    statements: tuple[Statement, ...]
+    point: Mapping[str, np.ndarray]
+    parameters: frozenset[str]
+    parents: Mapping[str, tuple[str, ...]]
+    probes: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What an engine did. Every number is held in float64, which holds those of every dtype exactly.
+
+    `values` are the leaves' and lines' values; `locals` the pulled-back probes by (line, parent), of shape
+    (rows, *shape of the parent); `gradients` the chained gradient of every leaf and line, None where the engine has none.
+    `failures` maps a line (or "" for the whole run) to the message of what was raised there.
+    """
+
+    values: Mapping[str, np.ndarray]
+    locals: Mapping[tuple[str, str], np.ndarray | None]
+    gradients: Mapping[str, np.ndarray | None]
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """An autograd engine that runs expression files."""
+
+    name: str
+
+    def run(self, task: Task, dtype: DType) -> Trace: ...
+
+
+def engine_named(name: str) -> Engine:
+    """The engine of that name.
+
+    Raises `EngineError` when there is none, or when it is not installed.
+    """
+    if name not in ENGINES:
+        raise EngineError(f"unknown engine {name!r}{did_you_mean(name, ENGINES)} (one of {', '.join(ENGINES)})")
+    module, extra = ENGINES[name]
+    try:
+        return import_module(module).ENGINE
+    except ImportError as error:
+        raise EngineError(f"engine {name!r} cannot be used: {error}; install {extra}") from error

@@ -1,0 +1,134 @@
+"""The scalar functions of the language, as SymPy formulas.
+
+Most are one line of SymPy. A `Named` function is one that engines compute as a whole: it carries its `definition`, from
+which calculus derives the exact derivative, and, as `fdiff`, the textbook form of the derivative (`s*(1 - s)`), which
+serves the rounding model alone: its cancellation is what a good engine really has. A mistake in a textbook form can
+widen or shift a rounding set; it can never change an exact value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sympy
+from sympy import Abs, Expr, Max, Min, Piecewise, Rational, Symbol
+
+
+class Named(sympy.Function):
+    """A function of one real variable with a `definition` in elementary functions."""
+
+    nargs = 1
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+    def definition(self) -> Expr:
+        raise NotImplementedError
+
+
+class sigmoid(Named):
+    def definition(self) -> Expr:
+        return 1 / (1 + sympy.exp(-self.args[0]))
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return self * (1 - self)
+
+
+class softplus(Named):
+    def definition(self) -> Expr:
+        return sympy.log(1 + sympy.exp(self.args[0]))
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return sigmoid(self.args[0])
+
+
+class log1p(Named):
+    def definition(self) -> Expr:
+        return sympy.log(1 + self.args[0])
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return 1 / (1 + self.args[0])
+
+
+class expm1(Named):
+    def definition(self) -> Expr:
+        return sympy.exp(self.args[0]) - 1
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return self + 1
+
+
+def define(formula: Expr) -> Expr:
+    """The formula with every `Named` function replaced by its definition: what calculus differentiates."""
+    named = formula.atoms(Named)
+    while named:
+        formula = formula.xreplace({call: call.definition() for call in named})
+        named = formula.atoms(Named)
+    return formula
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A function of the language: `formula` builds SymPy from operands, `options` are keyword constants."""
+
+    name: str
+    arity: int
+    formula: Callable[..., Expr]
+    options: tuple[tuple[str, Expr], ...] = ()
+
+
+def _leaky(z: Expr, negative_slope: Expr) -> Expr:
+    return Piecewise((z, z > 0), (negative_slope * z, True))
+
+
+def _elu(z: Expr, alpha: Expr) -> Expr:
+    return Piecewise((z, z > 0), (alpha * expm1(z), True))
+
+
+def _gelu(z: Expr) -> Expr:
+    return z * (1 + sympy.erf(z / sympy.sqrt(2))) / 2
+
+
+SCALARS = {
+    row.name: row
+    for row in (
+        Scalar("exp", 1, sympy.exp),
+        Scalar("log", 1, sympy.log),
+        Scalar("log1p", 1, log1p),
+        Scalar("expm1", 1, expm1),
+        Scalar("sqrt", 1, sympy.sqrt),
+        Scalar("abs", 1, Abs),
+        Scalar("sign", 1, sympy.sign),
+        Scalar("sin", 1, sympy.sin),
+        Scalar("cos", 1, sympy.cos),
+        Scalar("tan", 1, sympy.tan),
+        Scalar("asin", 1, sympy.asin),
+        Scalar("acos", 1, sympy.acos),
+        Scalar("atan", 1, sympy.atan),
+        Scalar("atan2", 2, sympy.atan2),
+        Scalar("sinh", 1, sympy.sinh),
+        Scalar("cosh", 1, sympy.cosh),
+        Scalar("tanh", 1, sympy.tanh),
+        Scalar("erf", 1, sympy.erf),
+        Scalar("gamma", 1, sympy.gamma),
+        Scalar("lgamma", 1, sympy.loggamma),
+        Scalar("sigmoid", 1, sigmoid),
+        Scalar("softplus", 1, softplus),
+        Scalar("relu", 1, lambda z: Max(z, 0)),
+        Scalar("leaky_relu", 1, _leaky, (("negative_slope", Rational(1, 100)),)),
+        Scalar("elu", 1, _elu, (("alpha", Rational(1)),)),
+        Scalar("gelu", 1, _gelu),
+        Scalar("silu", 1, lambda z: z * sigmoid(z)),
+        Scalar("maximum", 2, Max),
+        Scalar("minimum", 2, Min),
+        Scalar("clip", 3, lambda z, low, high: Min(Max(z, low), high)),
+    )
+}
+
+CONSTANTS = {"pi": sympy.pi}
+
+
+def operands(count: int) -> tuple[Symbol, ...]:
+    """Fresh real symbols for looking at a formula apart from any graph."""
+    return tuple(sympy.Symbol(f"x{n}", real=True) for n in range(count))

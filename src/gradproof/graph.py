@@ -1,0 +1,175 @@
+"""The graph: one kind of node, in index notation.
+
+    v[i, ...] = reduce over k, ... of  f( a[...], b[...], ... ; i, k )
+
+`f` is a scalar SymPy formula of the slots `z0, z1, ...`; each slot is one `Read` of a parent at an index map, integer
+expressions of the node's free indices `i0, i1, ...` and bound indices `k0, k1, ...`. So SymPy differentiates scalar
+formulas only, and all tensor structure is gathering and its transpose, scatter-add.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+
+import sympy
+
+from .errors import GraphError
+
+REDUCTIONS = ("sum", "prod", "max", "min")
+
+Shape = tuple[int, ...]
+
+
+@cache
+def free(n: int) -> sympy.Symbol:
+    """The node's n-th free index, `i0, i1, ...`: one for each axis of its value."""
+    return sympy.Symbol(f"i{n}", integer=True, nonnegative=True)
+
+
+@cache
+def bound(n: int) -> sympy.Symbol:
+    """The node's n-th bound index, `k0, k1, ...`: reduced over."""
+    return sympy.Symbol(f"k{n}", integer=True, nonnegative=True)
+
+
+@cache
+def slot(n: int) -> sympy.Symbol:
+    """The number that the n-th read delivers to the formula."""
+    return sympy.Symbol(f"z{n}", real=True)
+
+
+@dataclass(frozen=True)
+class Read:
+    """A parent's entry at an index map; outside the parent it is `fill`."""
+
+    parent: str
+    index: tuple[sympy.Expr, ...] = ()
+    fill: float = 0.0
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A tensor that the point supplies: a parameter, or a given one (never differentiated)."""
+
+    name: str
+    shape: Shape
+    given: bool
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation.
+
+    `owner` is the user's line it belongs to, `source` that part of the line as the user wrote it. Through a `stop` node
+    no derivative flows: its value is a constant of the calculus (the shift inside a log-sum-exp).
+    """
+
+    name: str
+    shape: Shape
+    formula: sympy.Expr
+    reads: tuple[Read, ...]
+    over: Shape = ()
+    reduce: str | None = None
+    owner: str = ""
+    source: str = ""
+    stop: bool = False
+
+    @property
+    def domain(self) -> Shape:
+        """The range of the free and then of the bound indices."""
+        return self.shape + self.over
+
+    @property
+    def indices(self) -> tuple[sympy.Symbol, ...]:
+        """The symbols that run over `domain`."""
+        return (*map(free, range(len(self.shape))), *map(bound, range(len(self.over))))
+
+    @property
+    def slots(self) -> tuple[sympy.Symbol, ...]:
+        return tuple(map(slot, range(len(self.reads))))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Leaves, and nodes in evaluation order: a node reads only what stands above it. The last node is the output."""
+
+    leaves: tuple[Leaf, ...]
+    nodes: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        if not self.nodes:
+            raise GraphError("a graph needs at least one node")
+        rank = {leaf.name: len(leaf.shape) for leaf in self.leaves}
+        for node in self.nodes:
+            if node.name in rank:
+                raise GraphError(f"node {node.name!r} is bound twice")
+            if (node.reduce is None) != (not node.over) or node.reduce not in (None, *REDUCTIONS):
+                raise GraphError(f"node {node.name!r} reduces {node.over} by {node.reduce!r}")
+            for read in node.reads:
+                if read.parent not in rank:
+                    raise GraphError(f"node {node.name!r} reads {read.parent!r}, which is not bound above it")
+                if len(read.index) != rank[read.parent]:
+                    raise GraphError(f"node {node.name!r} reads {read.parent!r} with {len(read.index)} indices")
+            known = {*node.slots, *node.indices}
+            used = node.formula.free_symbols.union(*(e.free_symbols for read in node.reads for e in read.index))
+            if not used <= known:
+                raise GraphError(f"node {node.name!r} uses {sorted(map(str, used - known))}, which nothing binds")
+            rank[node.name] = len(node.shape)
+
+    @property
+    def output(self) -> Node:
+        return self.nodes[-1]
+
+    @property
+    def parameters(self) -> tuple[Leaf, ...]:
+        return tuple(leaf for leaf in self.leaves if not leaf.given)
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        return {thing.name: thing.shape for thing in (*self.leaves, *self.nodes)}
+
+    @property
+    def active(self) -> frozenset[str]:
+        """What a parameter reaches: only there do gradients flow."""
+        names = {leaf.name for leaf in self.parameters}
+        for node in self.nodes:
+            if not node.stop and any(read.parent in names for read in node.reads):
+                names.add(node.name)
+        return frozenset(names)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the user's: the nodes that compute it, and what it reads from outside, in order of appearance."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    parents: tuple[str, ...]
+
+    @property
+    def shape(self) -> Shape:
+        return self.nodes[-1].shape
+
+    @property
+    def source(self) -> str:
+        return self.nodes[-1].source
+
+
+def lines(graph: Graph) -> tuple[Line, ...]:
+    """The graph's nodes, grouped by the line that owns them."""
+    groups: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        groups.setdefault(node.owner or node.name, []).append(node)
+    made = []
+    for name, nodes in groups.items():
+        inside = {node.name for node in nodes}
+        outside = [read.parent for node in nodes for read in node.reads if read.parent not in inside]
+        made.append(Line(name, tuple(nodes), tuple(dict.fromkeys(outside))))
+    return tuple(made)
+
+
+def size(shape: Shape) -> int:
+    """How many entries a tensor of that shape has."""
+    return prod(shape)

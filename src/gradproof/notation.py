@@ -1,0 +1,169 @@
+"""Formulas as people read them: plain text and LaTeX, from the calculus's SymPy expressions."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import sympy
+from sympy.printing.latex import LatexPrinter
+from sympy.printing.precedence import PRECEDENCE
+from sympy.printing.str import StrPrinter
+
+BAR = "\u0304"
+_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega".split()
+
+
+def text(expression: sympy.Basic) -> str:
+    """`Σ_k X[i,k]*w[k]`, `δ(i,j)`, `2*x*(w*x - y)`."""
+    return _TEXT.doprint(expression)
+
+
+def latex(expression: sympy.Basic) -> str:
+    """The same in LaTeX, for GitHub's math."""
+    return _LATEX.doprint(expression)
+
+
+class _Shared:
+    """What both notations print alike: the terms of a sum, positive ones first, as people write them."""
+
+    def _ordered(self, expr: sympy.Add) -> list[sympy.Expr]:
+        terms = list(expr.as_ordered_terms())
+        return sorted(terms, key=lambda term: term.could_extract_minus_sign())
+
+
+class _Text(_Shared, StrPrinter):
+    def _print_Add(self, expr: sympy.Add, order: Any = None) -> str:
+        first, *rest = self._ordered(expr)
+        out = self.parenthesize(first, PRECEDENCE["Add"])
+        for term in rest:
+            if term.could_extract_minus_sign():
+                out += f" - {self.parenthesize(-term, PRECEDENCE['Add'] + 1)}"
+            else:
+                out += f" + {self.parenthesize(term, PRECEDENCE['Add'])}"
+        return out
+
+    def _print_Symbol(self, expr: sympy.Symbol) -> str:
+        return _named(expr.name)
+
+    def _print_Indexed(self, expr: sympy.Indexed) -> str:
+        return f"{_named(str(expr.base.label))}[{','.join(map(self._print, expr.indices))}]"
+
+    def _print_Sum(self, expr: sympy.Sum) -> str:
+        indices = ",".join(str(limit[0]) for limit in expr.limits)
+        return f"Σ_{indices} {self.parenthesize(expr.function, PRECEDENCE['Mul'])}"
+
+    def _print_Reduction(self, expr: sympy.Basic) -> str:
+        name, body, *indices = expr.args
+        return f"{name}_{','.join(map(str, indices))} {self.parenthesize(body, PRECEDENCE['Mul'])}"
+
+    def _print_KroneckerDelta(self, expr: sympy.KroneckerDelta) -> str:
+        return f"δ({self._print(expr.args[0])},{self._print(expr.args[1])})"
+
+    def _print_Piecewise(self, expr: sympy.Piecewise) -> str:
+        out = ""
+        for value, condition in reversed(expr.args):
+            shown = self._print(value)
+            out = shown if condition == True else f"where({self._print(condition)}, {shown}, {out})"  # noqa: E712 - SymPy's true
+        return out
+
+    def _print_Heaviside(self, expr: sympy.Heaviside) -> str:
+        return f"step({self._print(expr.args[0])})"
+
+    def _print_Function(self, expr: sympy.Function) -> str:
+        name = _NAMES.get(type(expr).__name__, type(expr).__name__)
+        return f"{name}({', '.join(map(self._print, expr.args))})"
+
+    _print_Abs = _print_Max = _print_Min = _print_sign = _print_Function
+
+    def _print_polygamma(self, expr: sympy.polygamma) -> str:
+        return f"digamma({self._print(expr.args[1])})"
+
+
+_NAMES = {"Abs": "abs", "Max": "maximum", "Min": "minimum", "loggamma": "lgamma"}
+
+
+def _named(name: str) -> str:
+    """A node's name; one that is a source text stands in brackets."""
+    bare = name.replace(BAR, "")
+    return name if bare.isidentifier() or name.startswith("(") and name.endswith((")", BAR)) else f"({name})"
+
+
+class _Latex(_Shared, LatexPrinter):
+    def _print_Add(self, expr: sympy.Add, order: Any = None) -> str:
+        first, *rest = self._ordered(expr)
+        out = self._print(first)
+        for term in rest:
+            if term.could_extract_minus_sign():
+                shown = self._print(-term)
+                out += f" - {self._brackets(shown) if (-term).is_Add else shown}"
+            else:
+                out += f" + {self._print(term)}"
+        return out
+
+    def _brackets(self, tex: str) -> str:
+        return rf"\left({tex}\right)"
+
+    def _print_Symbol(self, expr: sympy.Symbol, style: str = "plain") -> str:
+        return latex_name(expr.name)
+
+    def _print_Indexed(self, expr: sympy.Indexed) -> str:
+        return f"{latex_name(str(expr.base.label))}_{{{','.join(map(self._print, expr.indices))}}}"
+
+    def _print_Sum(self, expr: sympy.Sum) -> str:
+        indices = ",".join(str(limit[0]) for limit in expr.limits)
+        body = self._print(expr.function)
+        return rf"\sum_{{{indices}}} {self._brackets(body) if expr.function.is_Add else body}"
+
+    def _print_Reduction(self, expr: sympy.Basic) -> str:
+        name, body, *indices = expr.args
+        return rf"\operatorname{{{name}}}_{{{','.join(map(str, indices))}}} {self._print(body)}"
+
+    def _print_KroneckerDelta(self, expr: sympy.KroneckerDelta, exp: Any = None) -> str:
+        return rf"\delta_{{{self._print(expr.args[0])},{self._print(expr.args[1])}}}"
+
+    def _print_Heaviside(self, expr: sympy.Heaviside, exp: Any = None) -> str:
+        return rf"\operatorname{{step}}{self._brackets(self._print(expr.args[0]))}"
+
+    def _print_Function(self, expr: sympy.Function, exp: Any = None) -> str:
+        name = type(expr).__name__
+        if name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "log", "exp", "asin", "acos", "atan", "erf"):
+            return super()._print_Function(expr, exp)
+        name = _NAMES.get(name, name).replace("_", r"\_")
+        args = ", ".join(map(self._print, expr.args))
+        shown = rf"\operatorname{{{name}}}{self._brackets(args)}"
+        return rf"{shown}^{{{exp}}}" if exp is not None else shown
+
+
+def latex_name(name: str) -> str:
+    r"""A user's name in LaTeX: `y_hat` is \hat{y}, `lambda_` is \lambda, a long word is set upright; nothing else gets in.
+
+    >>> latex_name("y_hat")
+    '\\hat{y}'
+    """
+    if BAR in name:
+        return rf"\bar{{{latex_name(name.replace(BAR, ''))}}}"
+    if not name.replace("_", "").isalnum():
+        plain = re.sub(r"([\\{}$&#^_%~])", lambda m: _ESCAPED[m[1]], name.strip("()") if name.startswith("(") else name)
+        return rf"(\text{{{plain}}})"
+    stem, *subscripts = name.strip("_").split("_")
+    accent = subscripts.pop() if subscripts and subscripts[-1] in ("hat", "bar", "tilde") else ""
+    found = re.fullmatch(r"([^\W\d_]+)(\d+)", stem)
+    if found:
+        stem, subscripts = found[1], [found[2], *subscripts]
+    out = rf"\{stem}" if stem.lower() in _GREEK and stem[1:] == stem[1:].lower() and stem in _GREEK else stem
+    out = out if len(stem) == 1 or out.startswith("\\") else rf"\mathrm{{{stem}}}"
+    out = rf"\{accent}{{{out}}}" if accent else out
+    if subscripts:
+        parts = ",".join(part if len(part) == 1 or part.isdigit() else rf"\mathrm{{{part}}}" for part in subscripts)
+        out = rf"{out}_{{{parts}}}" if not out.endswith("}") or out.startswith((r"\mathrm", r"\hat", r"\bar")) else out
+    return out
+
+
+_ESCAPED = {
+    "\\": r"\backslash ", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "^": r"\char94 ", "_": r"\_",
+    "%": r"\%", "~": r"\sim ",
+}  # fmt: skip
+
+_TEXT = _Text()
+_LATEX = _Latex()

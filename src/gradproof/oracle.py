@@ -1,0 +1,560 @@
+"""The oracle: run the engine, and judge every step that it took at the engine's own numbers.
+
+For each line of the graph:
+
+* forward: is the engine's value within the rounding of one line?
+* local: is the engine's own gradient of that line, alone, the derivative?
+* chain step: is the gradient that arrived at each parent the sum of what its children pass on, all uses added?
+
+With the engine's numbers at a line taken as exact, each is tight at any depth and names the line that is wrong. If every
+step holds, the chained gradient is the chain rule up to rounding, by induction from the output back. The error of the
+chained gradient against the exact one from the leaves is told as well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .arithmetic import NOUGHT, NOWHERE, UNIT, Arithmetic, Balls, ball, balls, exact, full, lift, numbers, precision, rounding
+from .calculus import fused
+from .derivation import Derivation, derive
+from .dtypes import DType, dtype_named
+from .engines import Engine, Task, Trace, engine_named
+from .files import Problem
+from .graph import Graph, Line, Node, Shape, lines, size
+from .reference import FAR, Values, evaluate, one_sided, pullback, replaced
+from .verdicts import Comparison, Finding, Judgement, Verdict, judge, missing, worst
+
+START_BITS, LIMIT_BITS = 128, 2048
+SMALL = 1_000  # entries; up to here every exact number is shown to its last digit
+LARGE = 100_000  # entries; above, precision is not raised beyond 4 * START_BITS
+MAX_ROWS = 64  # of a line's full Jacobian; a larger one is probed with one random cotangent
+MAX_JACOBIAN = 20_000  # entries
+MAX_SIDES = 64  # entries of one pullback that are looked at from both sides
+
+_radius = lift(lambda x: float(ball(x).rad()) if ball(x).is_finite() else float("inf"))
+_magnitude = lift(lambda x: float(abs(ball(x)).mid()) if ball(x).is_finite() else float("inf"))
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What was checked, and what came of it."""
+
+    problem: Problem
+    engine: str
+    dtype: str
+    findings: tuple[Finding, ...]
+    derivation: Derivation
+    seconds: float = 0.0
+    failures: Mapping[str, str] | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the findings' verdicts."""
+        return worst([finding.verdict for finding in self.findings])
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the file said what would come, and it came, at that node and nowhere else."""
+        expect = self.problem.expect
+        if expect is None or self.verdict != expect.verdict:
+            return False
+        blamed = {f.node for f in self.findings if f.verdict == expect.verdict and not f.inherited}
+        others = [f for f in self.findings if not f.verdict.passes and f.verdict != expect.verdict and not f.inherited]
+        return not others and (expect.node is None or blamed == {expect.node})
+
+    @property
+    def ok(self) -> bool:
+        """Everything compared passes, or the file's expectation is met."""
+        return self.as_expected if self.problem.expect else self.verdict.passes
+
+    @property
+    def title(self) -> str:
+        return self.problem.title
+
+    @property
+    def target(self) -> str:
+        return self.problem.target
+
+    @property
+    def sensitivity(self) -> float | None:
+        """The smallest relative error that every step would have caught, entries zero by cancellation apart."""
+        return max((f.sensitivity for f in self.findings if f.sensitivity is not None), default=None)
+
+    def to_text(self) -> str:
+        return self._rendered("text")
+
+    def to_markdown(self) -> str:
+        return self._rendered("markdown")
+
+    def to_json(self) -> str:
+        return self._rendered("json")
+
+    def _rendered(self, form: str) -> str:
+        # Loaded when asked for: a check in a test needs no tables.
+        from .report import render
+
+        return render([self], form)
+
+
+def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None = None) -> Report:
+    """Check an engine's values, local gradients and chained gradients of a problem.
+
+    `dtype` is the one the engine computes in; without it, the file's own or float64. `engine` is a name or an `Engine`.
+
+    Raises `InputError` for an unknown dtype and `EngineError` for an engine that is not there. What the engine itself
+    raises is a finding of verdict `failed`.
+    """
+    start = time.perf_counter()
+    format_ = dtype_named(dtype or problem.dtype or "float64")
+    tested = engine_named(engine) if isinstance(engine, str) else engine
+    task = _task(problem)
+    trace = tested.run(task, format_)
+    derivation = derive(problem.graph)
+    findings = _Check(problem, task, trace, format_, derivation).findings()
+    return Report(problem, tested.name, format_.name, tuple(findings), derivation, time.perf_counter() - start)
+
+
+def _task(problem: Problem) -> Task:
+    graph = problem.graph
+    active = graph.active
+    shapes = graph.shapes
+    parents: dict[str, tuple[str, ...]] = {}
+    probes: dict[str, np.ndarray] = {}
+    for line in lines(graph):
+        parents[line.name] = tuple(parent for parent in line.parents if parent in active)
+        if parents[line.name]:
+            probes[line.name] = _probes(line, sum(size(shapes[parent]) for parent in parents[line.name]))
+    names = frozenset(leaf.name for leaf in graph.parameters)
+    return Task(problem.statements, problem.point, names, parents, probes)
+
+
+def _probes(line: Line, width: int) -> np.ndarray:
+    """Unit cotangents, one for each entry, so that the whole Jacobian is seen; of a large line one random cotangent.
+
+    The random entries are exact in every dtype and have no common factor.
+    """
+    count = size(line.shape)
+    if count <= MAX_ROWS and count * width <= MAX_JACOBIAN:
+        return np.eye(count).reshape(count, *line.shape)
+    random = np.random.default_rng(count)
+    return (random.choice([1.0, 1.25, 1.5, 1.75], count) * random.choice([-1.0, 1.0], count)).reshape(1, *line.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pulled:
+    """Cotangents that a line passes to one parent: exact, with rounding, and which entries are at a kink."""
+
+    exact: Balls
+    rounding: Balls
+    kinks: np.ndarray
+
+
+class _Check:
+    """One check: the state shared by the steps of one report."""
+
+    def __init__(self, problem: Problem, task: Task, trace: Trace, dtype: DType, derivation: Derivation) -> None:
+        self.problem = problem
+        self.graph: Graph = problem.graph
+        self.task = task
+        self.trace = trace
+        self.dtype = dtype
+        self.derivation = derivation
+        self.active = self.graph.active
+        self.exact: Arithmetic = exact()
+        self.rounding: Arithmetic = rounding(dtype)
+        self.arrived: dict[str, list[tuple[str, _Pulled]]] = {}
+        self.blind: dict[str, str] = {}  # names below a line whose cotangent cannot be used
+
+    def findings(self) -> list[Finding]:
+        """All findings: forward and local line by line, then the gradients from the output back."""
+        with precision(START_BITS):
+            found: list[Finding] = []
+            for line in lines(self.graph):
+                if line.name not in self.trace.values:
+                    found.append(self._failed(line.name))
+                    return found
+                found += self._line(line)
+            if "" in self.trace.failures:
+                found.append(self._failed(""))
+                return found
+            return _with_origins(found + self._gradients(), self.graph)
+
+    def _failed(self, name: str) -> Finding:
+        message = self.trace.failures.get(name, "the engine gave no value")
+        node = name or self.graph.output.name
+        kind = "forward" if name else "gradient"
+        return Finding(kind, node, None, "", None, None, None, None, (), Verdict.FAILED, message)
+
+    # Steps
+
+    def _line(self, line: Line) -> list[Finding]:
+        given = {parent: np.asarray(balls(self.trace.values[parent]), object) for parent in line.parents}
+        broken = [name for name in line.parents if not np.isfinite(self.trace.values[name]).all()]
+        if broken:
+            self._blinded(line, f"{broken[0]} is not finite already")
+            return [self._blind_finding(line, f"{broken[0]} is not finite already")]
+        with_rounding = evaluate(line.nodes, given, self.rounding)
+        values = self._enclosed(lambda: evaluate(line.nodes, given, self.exact)[line.name], with_rounding[line.name])
+        compared = Comparison(self.trace.values[line.name], values, with_rounding[line.name])
+        found = [self._finding("forward", line.name, None, self._judged(compared))]
+        if line.name in self.task.probes:
+            found += self._slopes(line, given, with_rounding)
+        return found
+
+    def _judged(self, compared: Comparison) -> Judgement:
+        if np.shape(compared.value) != compared.exact.shape:
+            note = f"shape {np.shape(compared.value)}, expected {compared.exact.shape}"
+            return missing(compared.exact.shape, compared.exact, note)
+        return judge(compared, self.dtype)
+
+    def _slopes(self, line: Line, given: Values, with_rounding: Values) -> list[Finding]:
+        """The local gradients, and what the line should pass on of the cotangent that it really had."""
+        probes = self.task.probes[line.name]
+        cotangent = self._cotangent(line)
+        rows = probes if cotangent is None else np.concatenate([probes, cotangent[None]])
+        pulled = self._pulled(line, given, with_rounding, np.asarray(balls(rows), object))
+        if cotangent is None:
+            self._blinded(line, f"no usable cotangent at {line.name}")
+        found = []
+        for parent in self.task.parents[line.name]:
+            passed = pulled[parent]
+            if cotangent is not None:
+                last = _Pulled(passed.exact[-1], passed.rounding[-1], passed.kinks[-1])
+                self.arrived.setdefault(parent, []).append((line.name, last))
+            local = _Pulled(*(part[: len(probes)] for part in (passed.exact, passed.rounding, passed.kinks)))
+            found.append(self._local(line, parent, local))
+        return found
+
+    def _cotangent(self, line: Line) -> np.ndarray | None:
+        """The gradient that the engine itself had at the line."""
+        if line.name == self.graph.output.name:
+            return np.ones(())
+        gradient = self.trace.gradients.get(line.name)
+        if gradient is None or gradient.shape != line.shape or not np.isfinite(gradient).all():
+            return None
+        return gradient
+
+    def _blinded(self, line: Line, why: str) -> None:
+        for parent in self.task.parents[line.name]:
+            self.blind[parent] = why
+
+    def _local(self, line: Line, parent: str, expected: _Pulled) -> Finding:
+        value = self.trace.locals.get((line.name, parent))
+        rows = len(expected.exact)
+        if value is None:
+            message = self.trace.failures.get(line.name, "")
+            if message:
+                return Finding(
+                    "local", line.name, parent, self._local_formula(line.name, parent), None, None, None, None, (),
+                    Verdict.FAILED, message,
+                )  # fmt: skip
+            judged = self._absent(expected.exact.shape, expected.exact)
+        else:
+            judged = self._judged(Comparison(value, expected.exact, expected.rounding, expected.kinks))
+        # The index of a Jacobian's entry: that of the line, then that of the parent.
+        full_jacobian = rows == size(line.shape)
+        if judged.index and full_jacobian:
+            row = tuple(int(n) for n in np.unravel_index(judged.index[0], line.shape)) if line.shape else ()
+            judged = replace(judged, index=row + judged.index[1:])
+        elif judged.index:
+            judged = replace(judged, index=judged.index[1:], note=judged.note or "probed with one random cotangent")
+        looks = _likeness(value, expected.exact) if judged.verdict is Verdict.WRONG else ""
+        return self._finding("local", line.name, parent, judged, looks)
+
+    def _gradients(self) -> list[Finding]:
+        """The chained gradient of every active name, from the output back, and none on given tensors."""
+        true, loose = self._end_to_end()
+        found = []
+        output = self.graph.output.name
+        names = [line.name for line in reversed(lines(self.graph)) if line.name in self.active and line.name != output]
+        names += [leaf.name for leaf in self.graph.parameters]
+        for name in names:
+            found.append(self._gradient(name, true[name], loose[name]))
+        for leaf in self.graph.leaves:
+            gradient = self.trace.gradients.get(leaf.name) if leaf.given else None
+            if gradient is not None:
+                worst_entry = float(np.max(np.abs(gradient))) if gradient.size else 0.0
+                found.append(
+                    Finding("gradient", leaf.name, None, "given: no gradient", None, worst_entry, None, None, (),
+                            Verdict.WRONG, "a gradient on a given tensor", refuted=1)
+                )  # fmt: skip
+        return found
+
+    def _gradient(self, name: str, true: Balls, loose: Balls) -> Finding:
+        gradient = self.trace.gradients.get(name)
+        shape = self.graph.shapes[name]
+        uses = self.arrived.get(name, [])
+        if gradient is None:
+            return self._finding("gradient", name, None, self._absent(shape, true))
+        whole = self._judged(Comparison(gradient, true, loose))
+        if name in self.blind:
+            return self._blind_gradient(name, whole)
+        zero = full(shape, NOUGHT)
+        parts = _Pulled(
+            self.exact.add_all([part.exact for _, part in uses]) if uses else zero,
+            self.rounding.add_all([part.rounding for _, part in uses]) if uses else zero,
+            np.any([part.kinks for _, part in uses], axis=0) if uses else np.zeros(shape, bool),
+        )
+        step = self._judged(Comparison(gradient, numbers(parts.exact), numbers(parts.rounding), parts.kinks))
+        judged = _chained(step, whole)
+        looks = ""
+        if judged.verdict is Verdict.WRONG:
+            looks = _lost_use(gradient, uses) or _likeness(gradient, parts.exact)
+        return self._finding("gradient", name, None, judged, looks)
+
+    def _absent(self, shape: Shape, expected: Balls) -> Judgement:
+        judged = missing(shape, expected, "no gradient (None), though the derivative is not zero")
+        if judged.exact == 0:
+            return replace(judged, verdict=Verdict.EXACT, note="no gradient (None); the derivative is zero", refuted=0)
+        return judged
+
+    def _blind_gradient(self, name: str, whole: Judgement) -> Finding:
+        """Above this the steps broke off; the exact gradient from the leaves may still tell."""
+        note = "; ".join(part for part in (whole.note, self.blind[name]) if part)
+        return replace(self._finding("gradient", name, None, replace(whole, note=note)), inherited=True)
+
+    def _blind_finding(self, line: Line, why: str) -> Finding:
+        judged = Judgement(Verdict.UNDECIDED, None, None, None, None, (), why)
+        return replace(self._finding("forward", line.name, None, judged), inherited=True)
+
+    # Enclosures
+
+    def _unsettled(self, exact_balls: Balls, rounded: Balls) -> np.ndarray:
+        """Entries whose exact ball is too wide to judge by, in itself and beside the rounding set."""
+        radius = _radius(exact_balls).astype(float)
+        size_ = _magnitude(exact_balls).astype(float)
+        slack = _radius(rounded).astype(float)
+        with np.errstate(invalid="ignore"):
+            narrow = radius <= size_ * self.dtype.unit_roundoff / 4096
+            narrow |= radius <= self.dtype.smallest / 4096
+            if radius.size > SMALL:
+                narrow |= np.isfinite(slack) & (radius <= slack / 2**20)
+        return ~(np.isfinite(radius) & narrow)
+
+    def _enclosed(self, compute: Any, rounded: Balls) -> Balls:
+        """Exact balls, at a precision that doubles until they are narrow or stop getting narrower."""
+        bits, found = START_BITS, numbers(np.asarray(compute(), object))
+        limit = LIMIT_BITS if found.size <= LARGE else 4 * START_BITS
+        open_ = self._unsettled(found, rounded)
+        while open_.any() and bits < limit:
+            bits *= 2
+            with precision(bits):
+                better = numbers(np.asarray(compute(), object))
+            before, after = _radius(found).astype(float)[open_], _radius(better).astype(float)[open_]
+            found = better
+            if not (after < before / 2).any():
+                break
+            open_ = self._unsettled(found, rounded)
+        return found
+
+    def _pulled(self, line: Line, given: Values, with_rounding: Values, rows: Balls) -> dict[str, _Pulled]:
+        """What the line passes to each parent for each row of cotangents."""
+        parents = self.task.parents[line.name]
+        wanted = {*parents, *(node.name for node in line.nodes if node.name in self.active)}
+        shapes = self.graph.shapes
+        widths = [size(shapes[parent]) for parent in parents]
+        count = len(rows)
+
+        def run(values: Values, arithmetic: Arithmetic, cotangents: Balls) -> Balls:
+            known = with_rounding if arithmetic.dtype and values is given else evaluate(line.nodes, values, arithmetic)
+            back = pullback(line.nodes, known, {line.name: cotangents}, wanted, arithmetic)
+            parts = [back[p] if p in back else full((len(cotangents), *shapes[p]), NOUGHT) for p in parents]
+            return np.concatenate([part.reshape(len(cotangents), -1) for part in parts], axis=1)
+
+        rounded = numbers(run(given, self.rounding, rows))
+        found = self._enclosed(lambda: run(given, self.exact, rows), rounded)
+        kinks = np.zeros(found.shape, bool)
+        self._from_both_sides(line, given, rows, run, found, rounded, kinks)
+        result: dict[str, _Pulled] = {}
+        start = 0
+        for parent, width in zip(parents, widths, strict=True):
+            part = slice(start, start + width)
+            target = (count, *shapes[parent])
+            result[parent] = _Pulled(
+                found[:, part].reshape(target), rounded[:, part].reshape(target), kinks[:, part].reshape(target)
+            )
+            start += width
+        return result
+
+    def _from_both_sides(
+        self, line: Line, given: Values, rows: Balls, run: Any, found: Balls, rounded: Balls, kinks: np.ndarray
+    ) -> None:
+        """Where a derivative did not settle, look at it from both sides: kink, limit, or nothing there. In place."""
+        open_ = self._unsettled(found, rounded)
+        places = [(parent, n) for parent in self.task.parents[line.name] for n in range(size(self.graph.shapes[parent]))]
+        columns = np.flatnonzero(open_.any(axis=0))
+        for column in columns[:MAX_SIDES]:
+            parent, entry = places[column]
+            memory: dict[Any, Balls] = {}
+
+            def moved(
+                step: Any, arithmetic: Arithmetic, parent: str = parent, entry: int = entry, column: int = int(column),
+                memory: dict[Any, Balls] = memory,
+            ) -> Balls:  # fmt: skip
+                key = (str(step), arithmetic.dtype)
+                if key not in memory:
+                    at = given[parent].reshape(-1)[entry] + step
+                    memory[key] = run({**given, parent: replaced(given[parent], entry, at)}, arithmetic, rows)[:, column]
+                return memory[key]
+
+            jumps = self._jumps(line, given, parent, entry)
+            for row in np.flatnonzero(open_[:, column]):
+                if jumps:
+                    found[row, column] = NOWHERE
+                    continue
+                with precision(LIMIT_BITS):
+                    sides = one_sided(lambda step, row=row: moved(step, self.exact)[row])
+                found[row, column] = sides.ball
+                kinks[row, column] = not sides.smooth and sides.ball.is_finite()
+                if sides.smooth:
+                    # Not where the formula's branches meet, but beside it: there rounding does not change branches.
+                    scale = max(1.0, float(np.max(np.abs(self.trace.values[parent]))))
+                    step = UNIT * 4096 * self.dtype.unit_roundoff * scale
+                    near = [ball(moved(s, self.rounding)[row]) for s in (step, -step)]
+                    near = [x for x in near if x.is_finite()]
+                    rounded[row, column] = near[0].union(near[-1]) if near else NOWHERE
+        for column in columns[MAX_SIDES:]:
+            for row in np.flatnonzero(open_[:, column]):
+                kinks[row, column] = found[row, column].is_finite()
+
+    def _jumps(self, line: Line, given: Values, parent: str, entry: int) -> bool:
+        """Whether the line's value itself differs on the two sides: no derivative, and no subdifferential."""
+        with precision(LIMIT_BITS):
+            sides = []
+            for step in (FAR, -FAR):
+                at = replaced(given[parent], entry, given[parent].reshape(-1)[entry] + step)
+                sides.append(evaluate(line.nodes, {**given, parent: at}, self.exact)[line.name].reshape(-1))
+            return any(abs(a - b) > (abs(a) + abs(b)) * 2.0**-40 + 2.0**-40 for a, b in zip(*sides, strict=True))
+
+    def _end_to_end(self) -> tuple[Values, Values]:
+        """The gradient from the leaves, exact and with all the rounding on the way: what a user reads."""
+        leaves = {leaf.name: np.asarray(balls(self.trace.values[leaf.name]), object) for leaf in self.graph.leaves}
+        nodes: tuple[Node, ...] = self.graph.nodes
+        names = sorted(self.active)
+        sizes = [size(self.graph.shapes[name]) for name in names]
+
+        def compute(arithmetic: Arithmetic) -> Balls:
+            values = evaluate(nodes, leaves, arithmetic)
+            back = pullback(nodes, values, {self.graph.output.name: full((1,), UNIT)}, self.active, arithmetic)
+            parts = [
+                back[name].reshape(-1) if name in back else full((n,), NOUGHT)
+                for name, n in zip(names, sizes, strict=True)
+            ]
+            return np.concatenate(parts)
+
+        rounded = numbers(compute(self.rounding))
+        flat = self._enclosed(lambda: compute(self.exact), rounded)
+        true: Values = {}
+        loose: Values = {}
+        start = 0
+        for name, n in zip(names, sizes, strict=True):
+            true[name] = flat[start : start + n].reshape(self.graph.shapes[name])
+            loose[name] = rounded[start : start + n].reshape(self.graph.shapes[name])
+            start += n
+        return true, loose
+
+    # Findings
+
+    def _finding(self, kind: str, node: str, wrt: str | None, judged: Judgement, looks: str = "") -> Finding:
+        formula = self._local_formula(node, wrt) if kind == "local" and wrt else self.derivation.formula(kind, node)
+        note = "; ".join(part for part in (judged.note, looks) if part)
+        return Finding(
+            kind, node, wrt, formula, judged.exact, judged.value, judged.ulp, judged.allowed_ulp, judged.index,
+            judged.verdict, note, judged.error, judged.sensitivity, judged.entries, judged.refuted, judged.cancelled,
+        )  # fmt: skip
+
+    def _local_formula(self, node: str, parent: str) -> str:
+        return self.derivation.local_text(node, parent)
+
+
+def _chained(step: Judgement, whole: Judgement) -> Judgement:
+    """A gradient's judgement: the verdict of its own step, the numbers of the exact gradient from the leaves."""
+    if step.verdict in (Verdict.WRONG, Verdict.KINK, Verdict.FAILED):
+        return step
+    if step.verdict is Verdict.UNDECIDED:
+        return whole if whole.verdict.passes else step
+    if whole.exact is None:
+        return step
+    # The step decides; `exact` means correctly rounded against the leaves.
+    verdict = Verdict.EXACT if whole.verdict is Verdict.EXACT else Verdict.ROUNDING
+    return replace(whole, verdict=verdict, sensitivity=step.sensitivity, cancelled=step.cancelled, refuted=0)
+
+
+def _with_origins(findings: list[Finding], graph: Graph) -> list[Finding]:
+    """Mark what is inherited: a gradient that is off although its own step holds, or whose line is wrong by itself."""
+    wrong = {f.node for f in findings if f.verdict is Verdict.WRONG}
+    if not wrong:
+        return findings
+    below: dict[str, str] = {}
+    for line in reversed(lines(graph)):
+        source = line.name if line.name in wrong else below.get(line.name)
+        if source:
+            for parent in line.parents:
+                below.setdefault(parent, source)
+    forward = next((f.node for f in findings if f.kind == "forward" and f.verdict is Verdict.WRONG), None)
+    by_line = {f.wrt: f.node for f in findings if f.kind == "local" and f.verdict is Verdict.WRONG}
+    marked = []
+    for finding in findings:
+        origin = None
+        if finding.kind == "gradient" and not finding.inherited:
+            if finding.verdict is Verdict.WRONG:
+                origin = by_line.get(finding.node)
+            elif finding.verdict is Verdict.ROUNDING and _far_off(finding):
+                origin = below.get(finding.node) or forward
+        if origin is not None:
+            note = "; ".join(part for part in (finding.note, f"inherited from {origin}") if part)
+            finding = replace(finding, verdict=Verdict.WRONG, inherited=True, note=note)
+        marked.append(finding)
+    return marked
+
+
+def _far_off(finding: Finding) -> bool:
+    """Whether a gradient is off by more than all the rounding on the way explains."""
+    return finding.ulp is not None and finding.allowed_ulp is not None and finding.ulp > finding.allowed_ulp
+
+
+def _lost_use(gradient: np.ndarray, uses: list[tuple[str, _Pulled]]) -> str:
+    """Whether a gradient is what one child passed, and the others' parts are missing."""
+    if len(uses) < 2:
+        return ""
+    for name, part in uses:
+        if np.allclose(gradient, _floats(part.exact), rtol=1e-3, atol=0) and gradient.any():
+            others = ", ".join(other for other, _ in uses if other != name)
+            return f"only the part from {name} arrived; that from {others} is lost or overwritten"
+    return ""
+
+
+def _likeness(value: np.ndarray | None, expected: Balls) -> str:
+    """Known mistakes that a wrong array looks like."""
+    if value is None or not np.isfinite(value).all():
+        return ""
+    right = _floats(expected)
+    if right.shape != value.shape or not np.isfinite(right).all() or not right.any():
+        return ""
+    if not value.any():
+        return "it is zero"
+    if right.ndim >= 2 and right.shape[-1] == right.shape[-2]:
+        turned = np.swapaxes(right, -1, -2)
+        if np.allclose(value, turned, rtol=1e-3) and not np.allclose(value, right, rtol=1e-3):
+            return "it is transposed"
+    at = np.abs(right) > 1e-6 * np.abs(right).max()
+    ratios = value[at] / right[at]
+    ratio = float(np.median(ratios))
+    if not np.allclose(ratios, ratio, rtol=1e-6, atol=0) or ratio == 0:
+        return ""
+    if abs(ratio + 1) < 1e-6:
+        return "the sign is wrong"
+    return f"a factor of {ratio:.10g}" if abs(ratio - 1) > 1e-12 else ""
+
+
+def _floats(x: Balls) -> np.ndarray:
+    return lift(lambda b: float(ball(b).mid()) if ball(b).is_finite() else float("nan"))(x).astype(float)
+
+
+__all__ = ["Report", "check", "fused"]

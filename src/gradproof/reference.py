@@ -1,0 +1,265 @@
+"""The reference: values and pullbacks of a graph's nodes in ball arithmetic. Never torch, never JAX.
+
+One walk forward and one back, over any run of nodes in evaluation order, in any arithmetic: exact or rounding. A
+pullback carries a batch of cotangents, so that all rows of a Jacobian cost one walk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import sympy
+from sympy import S
+
+from .arithmetic import ZERO, Arithmetic, Balls, ball, compiled, full, hull, lift
+from .calculus import partials
+from .functions import define
+from .graph import Node, Read, Shape, size
+
+arb = type(ball(ZERO))
+
+Values = dict[str, Balls]
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where a read goes: flat positions in the parent, open over the axes it does not depend on."""
+
+    flat: np.ndarray
+    inside: np.ndarray | None  # None: everywhere
+
+
+@lru_cache(maxsize=4096)
+def places(index: tuple[sympy.Expr, ...], indices: tuple[sympy.Symbol, ...], domain: Shape, parent: Shape) -> Places:
+    """The read's index map over the domain, as positions in the parent's memory."""
+    axes = dict(zip(indices, _axes(domain), strict=True))
+    flat = np.zeros((1,) * len(domain), dtype=np.int64)
+    inside: np.ndarray | None = None
+    for expression, extent in zip(index, parent, strict=True):
+        position = _position(expression, axes)
+        outside = (position < 0) | (position >= extent)
+        if outside.any():
+            inside = ~outside if inside is None else inside & ~outside
+            position = np.where(outside, 0, position)
+        flat = flat * extent + position
+    return Places(flat, inside)
+
+
+def _axes(domain: Shape) -> tuple[np.ndarray, ...]:
+    """One open range for each axis of the domain."""
+    rank = len(domain)
+    return tuple(
+        np.arange(extent, dtype=np.int64).reshape((1,) * n + (extent,) + (1,) * (rank - n - 1))
+        for n, extent in enumerate(domain)
+    )
+
+
+def _position(expression: sympy.Expr, axes: Mapping[sympy.Symbol, np.ndarray]) -> np.ndarray:
+    if expression.is_Symbol:
+        return axes[expression]
+    if expression.is_Integer:
+        return np.asarray(int(expression))
+    symbols = sorted(expression.free_symbols, key=str)
+    function = sympy.lambdify(symbols, expression, modules=[{"floor": np.floor, "Mod": np.mod}, "numpy"])
+    return np.asarray(function(*(axes[symbol] for symbol in symbols))).astype(np.int64)
+
+
+def _read(node: Node, read: Read, values: Mapping[str, Balls]) -> Balls:
+    parent = values[read.parent]
+    where = places(read.index, node.indices, node.domain, parent.shape)
+    got = parent.reshape(-1)[where.flat]
+    return got if where.inside is None else np.where(where.inside, got, full((), arb(read.fill)))
+
+
+def _arguments(node: Node, formula: sympy.Expr, values: Mapping[str, Balls]) -> tuple[tuple[sympy.Symbol, ...], list[Any]]:
+    """The symbols that the formula uses and their arrays over the node's domain."""
+    used = formula.free_symbols
+    axes = dict(zip(node.indices, _axes(node.domain), strict=True))
+    symbols = [s for s in (*node.slots, *node.indices) if s in used]
+    reads = dict(zip(node.slots, node.reads, strict=True))
+    return tuple(symbols), [axes[s] if s in axes else _read(node, reads[s], values) for s in symbols]
+
+
+def _over(node: Node, formula: sympy.Expr, values: Mapping[str, Balls], arithmetic: Arithmetic, slopes: bool) -> Balls:
+    """The formula over the node's domain: an array that broadcasts to it."""
+    symbols, arrays = _arguments(node, formula, values)
+    return np.asarray(compiled(formula, symbols, arithmetic, slopes)(*arrays), dtype=object)
+
+
+def _summed_axes(node: Node) -> tuple[int, ...]:
+    return tuple(range(len(node.shape), len(node.domain)))
+
+
+def evaluate(nodes: Iterable[Node], values: Mapping[str, Balls], arithmetic: Arithmetic) -> Values:
+    """The nodes' values, beside those given; every array has its node's shape."""
+    known = dict(values)
+    for node in nodes:
+        terms = np.broadcast_to(_over(node, node.formula, known, arithmetic, slopes=False), node.domain)
+        match node.reduce:
+            case "sum":
+                terms = arithmetic.sum(terms, _summed_axes(node))
+            case "prod":
+                terms = arithmetic.product(terms, _summed_axes(node))
+            case "max" | "min":
+                terms = arithmetic.extreme(terms, _summed_axes(node), node.reduce == "max")
+        known[node.name] = np.asarray(terms, dtype=object)
+    return known
+
+
+def pullback(
+    nodes: Sequence[Node],
+    values: Mapping[str, Balls],
+    cotangents: Mapping[str, Balls],
+    wanted: frozenset[str] | set[str],
+    arithmetic: Arithmetic,
+) -> Values:
+    """The cotangents that the nodes pass on: `Σ Jᵀ·cotangent` for each name wanted, all uses added.
+
+    `values` holds the nodes' own values too; `cotangents` maps a node to an array of shape (batch, *shape). Only names in
+    `wanted` receive anything; a name that nothing reaches is absent. The nodes' own cotangents are in the result too.
+    """
+    arriving: dict[str, list[Balls]] = {name: [cotangent] for name, cotangent in cotangents.items()}
+    arrived: Values = {}
+    exact = arithmetic.dtype is None
+    for node in reversed(nodes):
+        if node.stop or node.name not in arriving:
+            continue
+        cotangent = arrived[node.name] = arithmetic.add_all(arriving.pop(node.name))
+        batch = cotangent.shape[0]
+        spread = cotangent.reshape(cotangent.shape + (1,) * len(node.over))
+        weight: Balls | None = None
+        slopes = partials(node.formula, len(node.reads), textbook=not exact)
+        for read, slope in zip(node.reads, slopes, strict=True):
+            if slope is S.Zero or read.parent not in wanted:
+                continue
+            terms = spread
+            if node.reduce in ("prod", "max", "min"):
+                weight = _weights(node, values, arithmetic) if weight is None else weight
+                terms = arithmetic.multiply(terms, weight)
+            if slope is S.NegativeOne:
+                terms = np.negative(terms)
+            elif slope is not S.One:
+                terms = arithmetic.multiply(terms, _over(node, slope, values, arithmetic, slopes=True))
+            parent = values[read.parent].shape
+            where = places(read.index, node.indices, node.domain, parent)
+            arriving.setdefault(read.parent, []).append(_scattered(terms, batch, node.domain, where, parent, arithmetic))
+    return arrived | {name: arithmetic.add_all(terms) for name, terms in arriving.items()}
+
+
+def _scattered(terms: Balls, batch: int, domain: Shape, where: Places, parent: Shape, arithmetic: Arithmetic) -> Balls:
+    """Add the terms up at the places they were read from: the transpose of the read."""
+    terms = np.broadcast_to(terms, (batch, *domain))
+    flat = where.flat
+    # Axes that the read does not depend on are sums; what is left is mostly one to one.
+    unread = tuple(n for n in range(len(domain)) if flat.shape[n] == 1 and domain[n] > 1)
+    if where.inside is not None:
+        terms = np.where(np.broadcast_to(where.inside, domain), terms, full((), ZERO))
+    if unread:
+        terms = np.asarray(arithmetic.sum(terms, tuple(n + 1 for n in unread)), dtype=object)
+    positions = np.broadcast_to(flat.reshape([e for n, e in enumerate(flat.shape) if n not in unread]), terms.shape[1:])
+    positions, terms = positions.reshape(-1), terms.reshape(batch, -1)
+    out = full((batch, size(parent)), ZERO)
+    if where.inside is not None:
+        kept = np.broadcast_to(where.inside, domain)
+        if not unread:
+            chosen = np.flatnonzero(kept.reshape(-1))
+            positions, terms = positions[chosen], terms[:, chosen]
+    order = np.argsort(positions, kind="stable")
+    targets, starts, counts = np.unique(positions[order], return_index=True, return_counts=True)
+    if len(targets) == len(positions):
+        out[:, positions] = terms
+    elif len(targets):
+        sorted_terms = terms[:, order]
+        sums = np.add.reduceat(sorted_terms, starts, axis=1)
+        slack = np.array([arb(0, arithmetic.gamma(int(count))) for count in counts], dtype=object)
+        if arithmetic.dtype is not None:
+            sums = sums + np.add.reduceat(np.abs(sorted_terms), starts, axis=1) * slack
+        out[:, targets] = sums
+    return out.reshape(batch, *parent)
+
+
+def _weights(node: Node, values: Mapping[str, Balls], arithmetic: Arithmetic) -> Balls:
+    """The derivative of a product or an extreme by its terms, over the domain."""
+    terms = np.broadcast_to(_over(node, node.formula, values, arithmetic, slopes=False), node.domain)
+    reduced = size(node.over)
+    flat = terms.reshape(*node.shape, reduced)
+    weights = _others(flat, arithmetic) if node.reduce == "prod" else _attaining(flat, node.reduce == "max")
+    return weights.reshape(node.domain)
+
+
+def _others(factors: Balls, arithmetic: Arithmetic) -> Balls:
+    """The product of the other factors along the last axis: prefix times suffix, so that zeros do no harm."""
+    ones = full((*factors.shape[:-1], 1), arb(1))
+    before = np.concatenate([ones, np.multiply.accumulate(factors[..., :-1], axis=-1)], axis=-1)
+    after = np.multiply.accumulate(factors[..., :0:-1], axis=-1)[..., ::-1]
+    after = np.concatenate([after, ones], axis=-1)
+    result = np.multiply(before, after)
+    for _ in range(max(factors.shape[-1] - 1, 0) if arithmetic.dtype else 0):
+        result = arithmetic.multiply(result, arb(1))
+    return result
+
+
+def _attaining(values: Balls, largest: bool) -> Balls:
+    """1 for the one entry that attains the extreme, ZERO for those that do not; at a tie, all from 0 to 1."""
+    pick = np.frompyfunc(arb.max if largest else arb.min, 2, 1)
+    extreme = np.asarray(pick.reduce(values, axis=-1), dtype=object)[..., None]
+    beaten = lift((lambda v, m: v < m) if largest else (lambda v, m: v > m), 2)(values, extreme).astype(bool)
+    alone = (~beaten).sum(axis=-1, keepdims=True) == 1
+    out = full(values.shape, arb(0.5, 0.5))
+    out[beaten] = ZERO
+    out[~beaten & alone] = arb(1)
+    return out
+
+
+def replaced(values: Balls, position: int, value: Any) -> Balls:
+    """The array with one entry changed."""
+    changed = values.copy()
+    changed.reshape(-1)[position] = value
+    return changed
+
+
+NEAR, FAR = arb(2) ** -400, arb(2) ** -300  # steps to the side of a point
+
+
+@dataclass(frozen=True)
+class OneSided:
+    """The derivative on the two sides of an entry: `ball` spans both; nan where there is none."""
+
+    ball: Any
+    smooth: bool
+
+
+def one_sided(slope_at: Callable[[Any], Any]) -> OneSided:
+    """The limits of a derivative from both sides of a point, given the derivative at a small distance from it.
+
+    Taken at two distances far below any working precision: a limit exists where they agree. Where one side is outside of
+    the function's domain, the other is the derivative there. A kink that goes along with the step stays a wide ball.
+    """
+    sides = []
+    wide = False
+    for sign in (1, -1):
+        near, far = (ball(slope_at(sign * step)) for step in (NEAR, FAR))
+        if not (near.is_finite() and far.is_finite()):
+            sides.append(arb("nan"))
+        elif near.rad() > abs(near) * arb(2) ** -60 + arb(2) ** -200:
+            wide = True
+            sides.append(near)
+        else:
+            settled = abs(near - far) < (abs(near) + abs(far)) * arb(2) ** -60 + arb(2) ** -200
+            sides.append(near if settled else arb("+inf"))
+    right, left = sides
+    if right.is_nan() != left.is_nan():
+        return OneSided(left if right.is_nan() else right, smooth=True)
+    if not (right.is_finite() and left.is_finite()):
+        return OneSided(arb("nan"), smooth=False)
+    if wide:
+        return OneSided(hull(left, right), smooth=False)
+    together = abs(right - left) < (abs(right) + abs(left)) * arb(2) ** -50 + arb(2) ** -150
+    return OneSided(hull(left, right), smooth=bool(together))
+
+
+__all__ = ["OneSided", "Places", "Values", "define", "evaluate", "one_sided", "places", "pullback", "replaced"]

@@ -1,0 +1,241 @@
+"""Verdicts: what a number of the engine's is, beside the exact ball and the set of what rounding explains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from .arithmetic import NOUGHT, ZERO, Balls, ball, lift
+from .dtypes import DType
+from .graph import Shape
+
+
+class Verdict(StrEnum):
+    """From best to worst."""
+
+    EXACT = "exact"
+    ROUNDING = "rounding"
+    KINK = "kink"
+    UNSUPPORTED = "unsupported"
+    UNDECIDED = "undecided"
+    WRONG = "wrong"
+    FAILED = "failed"
+
+    @property
+    def passes(self) -> bool:
+        return self in (Verdict.EXACT, Verdict.ROUNDING, Verdict.KINK)
+
+    @property
+    def severity(self) -> int:
+        return _ORDER.index(self)
+
+
+_ORDER = list(Verdict)
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """The worst of them; of nothing it is undecided, because nothing compared is not a pass."""
+    return max(verdicts, key=lambda verdict: verdict.severity, default=Verdict.UNDECIDED)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One comparison, told by its worst entry.
+
+    `kind` is "forward" (the line's value), "local" (the line's own gradient by one parent) or "gradient" (the chained
+    gradient that arrived at a name). `exact` and `value` are the reference's and the engine's number at `index`; `ulp` is
+    their distance and `allowed_ulp` the distance that rounding explains, both in units in the last place of the dtype at
+    `exact`. `error` is the relative distance; for a gradient, that to the exact gradient from the leaves. `sensitivity` is
+    the smallest relative error that would have been caught in every entry that is not zero by cancellation.
+    """
+
+    kind: str
+    node: str
+    wrt: str | None
+    formula: str
+    exact: float | None
+    value: float | None
+    ulp: float | None
+    allowed_ulp: float | None
+    index: tuple[int, ...]
+    verdict: Verdict
+    note: str = ""
+    error: float | None = None
+    sensitivity: float | None = None
+    entries: int = 1
+    refuted: int = 0
+    cancelled: int = 0
+    inherited: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What was compared: the engine's array, exact balls and rounding balls of one shape.
+
+    `kinks` marks entries where the exact ball spans the one-sided derivatives.
+    """
+
+    value: np.ndarray
+    exact: Balls
+    rounding: Balls
+    kinks: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The outcome of a comparison; the numbers are those of the worst entry."""
+
+    verdict: Verdict
+    exact: float | None
+    value: float | None
+    ulp: float | None
+    allowed_ulp: float | None
+    index: tuple[int, ...]
+    note: str = ""
+    error: float | None = None
+    sensitivity: float | None = None
+    entries: int = 0
+    refuted: int = 0
+    cancelled: int = 0
+    numbers: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+
+
+def _centre(x: Any) -> float:
+    """The number to show for a ball: its midpoint, or 0 where it is not known from 0."""
+    x = ball(x)
+    if not x.is_finite():
+        return float("nan")
+    return 0.0 if x.contains(NOUGHT) else float(x.mid())
+
+
+_middle = lift(_centre)
+_radius = lift(lambda x: float(ball(x).rad()) if ball(x).is_finite() else float("inf"))
+_distance = lift(lambda x, v: _far(ball(x), v), 2)
+_inside = lift(lambda x, v: x.is_finite() and x.contains(v) if x is not ZERO else v == 0, 2)
+
+
+def _far(exact: Any, value: float) -> float:
+    """|value - exact|, as a float rounded from the ball; nan where either is not finite."""
+    if not exact.is_finite() or value != value or abs(value) == float("inf"):
+        return float("nan")
+    return float(abs(exact - value).mid())
+
+
+def ulp_of(x: np.ndarray, dtype: DType) -> np.ndarray:
+    """The unit in the last place of the dtype at each |x|; below the normal numbers, the smallest number."""
+    with np.errstate(all="ignore"):
+        _, exponent = np.frexp(np.where(np.isfinite(x), x, 1.0))
+        exponent = np.clip(exponent - 1, dtype.emin, dtype.emax)
+        return np.where(np.isnan(x), np.nan, np.ldexp(1.0, exponent - dtype.precision + 1))
+
+
+def judge(compared: Comparison, dtype: DType) -> Judgement:
+    """The verdict on an array, entry by entry; the worst entry is the one told.
+
+    Raises nothing: arrays of no entries are undecided, because nothing was compared.
+    """
+    value = np.asarray(compared.value, dtype=np.float64)
+    shape = value.shape
+    if value.size == 0:
+        return Judgement(Verdict.UNDECIDED, None, None, None, None, (), "there is nothing to compare")
+    flat = value.reshape(-1)
+    exact, rounding = compared.exact.reshape(-1), compared.rounding.reshape(-1)
+    kinks = np.zeros(flat.size, bool) if compared.kinks is None else compared.kinks.reshape(-1)
+
+    middle = _middle(exact).astype(float)
+    distance = _distance(exact, flat).astype(float)
+    reach = _radius(rounding).astype(float)
+    inside = _inside(rounding, flat).astype(bool)
+    ulp = ulp_of(middle, dtype)
+
+    exists = ~np.isnan(middle)
+    finite = np.isfinite(flat)
+    known = _radius(exact).astype(float) <= ulp / 64
+    correct = exists & finite & known & ~kinks & (distance <= ulp * 0.5)
+    in_hull = exists & finite & kinks & _near_hull(exact, flat, dtype)
+    told = np.full(flat.size, Verdict.WRONG.severity)
+    told[inside & np.isfinite(reach)] = Verdict.ROUNDING.severity
+    told[~inside & ~np.isfinite(reach) & finite] = Verdict.UNDECIDED.severity
+    told[kinks] = np.where(in_hull[kinks], Verdict.KINK.severity, Verdict.WRONG.severity)
+    told[correct] = Verdict.EXACT.severity
+    told[~exists] = Verdict.UNDECIDED.severity
+
+    with np.errstate(all="ignore"):
+        off = np.where(np.isnan(distance), np.inf, distance / ulp)
+        allowed = (np.abs(_middle(rounding).astype(float) - middle) + reach) / ulp
+        relative = np.where(middle != 0, (allowed * ulp) / np.abs(middle), np.nan)
+    order = np.lexsort((off, told))
+    at = int(order[-1])
+    verdict = _ORDER[int(told[at])]
+    judged = exists & ~kinks & np.isfinite(relative)
+    sensible = judged & (relative < 1)
+    return Judgement(
+        verdict=verdict,
+        exact=_plain(middle[at]) if exists[at] and not kinks[at] else None,
+        value=float(flat[at]),
+        ulp=float(off[at]) if np.isfinite(off[at]) and not kinks[at] else None,
+        allowed_ulp=float(allowed[at]) if np.isfinite(allowed[at]) and not kinks[at] else None,
+        index=tuple(int(n) for n in np.unravel_index(at, shape)),
+        note=_note(verdict, flat[at], middle[at], bool(np.isfinite(reach[at])), exact[at], dtype),
+        error=float(distance[at] / abs(middle[at])) if exists[at] and middle[at] and finite[at] else None,
+        sensitivity=float(relative[sensible].max()) if sensible.any() else None,
+        entries=int(flat.size),
+        refuted=int((told == Verdict.WRONG.severity).sum()),
+        cancelled=int((judged & ~sensible).sum()),
+    )
+
+
+def _plain(x: float) -> float:
+    """No minus zero in a report."""
+    return float(x) + 0.0
+
+
+def _near_hull(exact: Balls, values: np.ndarray, dtype: DType) -> np.ndarray:
+    """Whether each value lies between the one-sided derivatives, rounding of the ends allowed."""
+    slack = 16 * dtype.unit_roundoff
+
+    def near(x: Any, v: float) -> bool:
+        x = ball(x)
+        if not x.is_finite() or v != v or abs(v) == float("inf"):
+            return False
+        return bool(abs(x.mid() - v) <= x.rad() * (1 + slack) + abs(x.mid()) * slack + dtype.smallest)
+
+    return lift(near, 2)(exact, values).astype(bool)
+
+
+def _note(verdict: Verdict, value: float, exact: float, bounded: bool, exact_ball: Any, dtype: DType) -> str:
+    """What people ask first: where a number is not finite, too large, too small, or has no derivative."""
+    if np.isnan(exact):
+        return "the reference does not exist here: no finite derivative or value"
+    if not np.isfinite(value):
+        what = "NaN" if np.isnan(value) else "infinity"
+        if abs(ball(exact_ball)) > dtype.largest:
+            shown = ball(exact_ball).str(3, radius=False)
+            return f"overflow: the exact number {shown} is beyond {dtype.name}'s largest, {dtype.largest:.3g}"
+        if not bounded:
+            return f"{what}, though the exact number is finite: the formula fails in {dtype.name}"
+        return f"{what}, though the exact number is finite"
+    if verdict is Verdict.KINK:
+        low, high = (_snapped(end, exact_ball) for end in (exact_ball.lower(), exact_ball.upper()))
+        return f"no derivative here; the one-sided ones span {low:.6g} to {high:.6g}, and the engine's value lies between"
+    if verdict is Verdict.UNDECIDED:
+        return f"rounding in {dtype.name} can give any number here"
+    if value == 0 and exact != 0 and abs(exact) < dtype.smallest:
+        return f"underflow: the exact number {exact:.3g} is below {dtype.name}'s smallest, {dtype.smallest:.3g}"
+    return ""
+
+
+def _snapped(end: Any, whole: Any) -> float:
+    """The end of a hull: a ball's radius is rounded up, in its ninth digit."""
+    end, size = float(end), float(abs(whole).upper())
+    return 0.0 if abs(end) < 1e-7 * size else float(f"{end:.7g}")
+
+
+def missing(shape: Shape, exact: Balls | None, note: str) -> Judgement:
+    """No number where there should be one: wrong, unless the derivative is identically zero."""
+    middle = float("nan") if exact is None else float(np.nanmax(np.abs(_middle(exact).astype(float)), initial=0.0))
+    return Judgement(Verdict.WRONG, None if np.isnan(middle) else middle, None, None, None, (0,) * len(shape), note, refuted=1)
