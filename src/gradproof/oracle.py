@@ -27,7 +27,7 @@ from .dtypes import DType, dtype_named
 from .engines import Engine, Task, Trace, engine_named
 from .files import Problem
 from .graph import Graph, Line, Node, Shape, lines, size
-from .reference import FAR, Values, evaluate, one_sided, pullback, replaced
+from .reference import FAR, OneSided, Values, evaluate, one_sided, pullback, replaced
 from .verdicts import Comparison, Finding, Judgement, Verdict, judge, missing, worst
 
 START_BITS, LIMIT_BITS = 128, 2048
@@ -154,6 +154,57 @@ class _Pulled:
     rounding: Balls
     kinks: np.ndarray
 
+    def row(self, n: int) -> _Pulled:
+        """What one of the cotangents gives."""
+        return _Pulled(numbers(self.exact[n]), numbers(self.rounding[n]), np.asarray(self.kinks[n]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A run of nodes from its inputs to `output`, and the targets whose cotangents are asked for."""
+
+    nodes: tuple[Node, ...]
+    output: str
+    targets: Mapping[str, Shape]
+    wanted: frozenset[str]
+
+    def pull(self, given: Values, arithmetic: Arithmetic, rows: Balls) -> Balls:
+        """The cotangents of all targets side by side, one row for each of `rows`."""
+        values = evaluate(self.nodes, given, arithmetic)
+        back = pullback(self.nodes, values, {self.output: rows}, self.wanted, arithmetic)
+        parts = [back[t] if t in back else full((len(rows), *shape), NOUGHT) for t, shape in self.targets.items()]
+        return np.concatenate([part.reshape(len(rows), -1) for part in parts], axis=1)
+
+
+class _Sides:
+    """A run seen from both sides of one entry of one of its inputs; `column` is that entry's place among the targets."""
+
+    def __init__(self, run: _Run, given: Values, rows: Balls, name: str, entry: int, column: int) -> None:
+        self.run, self.given, self.rows = run, given, rows
+        self.name, self.entry, self.column = name, entry, column
+        self.memory: dict[Any, Balls] = {}
+
+    def _at(self, step: Any) -> Values:
+        values = self.given[self.name]
+        return {**self.given, self.name: replaced(values, self.entry, values.reshape(-1)[self.entry] + step)}
+
+    def moved(self, step: Any, arithmetic: Arithmetic) -> Balls:
+        """The entry's cotangents, one for each row, with the entry moved by `step`."""
+        key = (str(step), arithmetic.dtype)
+        if key not in self.memory:
+            self.memory[key] = self.run.pull(self._at(step), arithmetic, self.rows)[:, self.column]
+        return self.memory[key]
+
+    def slopes(self, arithmetic: Arithmetic, row: int) -> OneSided:
+        with precision(LIMIT_BITS):
+            return one_sided(lambda step: self.moved(step, arithmetic)[row])
+
+    def jumps(self, arithmetic: Arithmetic) -> bool:
+        """Whether the value itself differs on the two sides: no derivative, and no subdifferential."""
+        with precision(LIMIT_BITS):
+            sides = [evaluate(self.run.nodes, self._at(s), arithmetic)[self.run.output].reshape(-1) for s in (FAR, -FAR)]
+            return any(abs(a - b) > (abs(a) + abs(b)) * 2.0**-40 + 2.0**-40 for a, b in zip(*sides, strict=True))
+
 
 class _Check:
     """One check: the state shared by the steps of one report."""
@@ -204,7 +255,7 @@ class _Check:
         compared = Comparison(self.trace.values[line.name], values, with_rounding[line.name])
         found = [self._finding("forward", line.name, None, self._judged(compared))]
         if line.name in self.task.probes:
-            found += self._slopes(line, given, with_rounding)
+            found += self._slopes(line, given)
         return found
 
     def _judged(self, compared: Comparison) -> Judgement:
@@ -213,20 +264,21 @@ class _Check:
             return missing(compared.exact.shape, compared.exact, note)
         return judge(compared, self.dtype)
 
-    def _slopes(self, line: Line, given: Values, with_rounding: Values) -> list[Finding]:
+    def _slopes(self, line: Line, given: Values) -> list[Finding]:
         """The local gradients, and what the line should pass on of the cotangent that it really had."""
         probes = self.task.probes[line.name]
         cotangent = self._cotangent(line)
         rows = probes if cotangent is None else np.concatenate([probes, cotangent[None]])
-        pulled = self._pulled(line, given, with_rounding, np.asarray(balls(rows), object))
+        parents = {parent: self.graph.shapes[parent] for parent in self.task.parents[line.name]}
+        run = _Run(line.nodes, line.name, parents, self.active)
+        pulled = self._pulled(run, given, np.asarray(balls(rows), object))
         if cotangent is None:
             self._blinded(line, f"no usable cotangent at {line.name}")
         found = []
         for parent in self.task.parents[line.name]:
             passed = pulled[parent]
             if cotangent is not None:
-                last = _Pulled(passed.exact[-1], passed.rounding[-1], passed.kinks[-1])
-                self.arrived.setdefault(parent, []).append((line.name, last))
+                self.arrived.setdefault(parent, []).append((line.name, passed.row(-1)))
             local = _Pulled(*(part[: len(probes)] for part in (passed.exact, passed.rounding, passed.kinks)))
             found.append(self._local(line, parent, local))
         return found
@@ -269,13 +321,13 @@ class _Check:
 
     def _gradients(self) -> list[Finding]:
         """The chained gradient of every active name, from the output back, and none on given tensors."""
-        true, loose = self._end_to_end()
+        whole = self._end_to_end()
         found = []
         output = self.graph.output.name
         names = [line.name for line in reversed(lines(self.graph)) if line.name in self.active and line.name != output]
         names += [leaf.name for leaf in self.graph.parameters]
         for name in names:
-            found.append(self._gradient(name, true[name], loose[name]))
+            found.append(self._gradient(name, whole[name].row(0)))
         for leaf in self.graph.leaves:
             gradient = self.trace.gradients.get(leaf.name) if leaf.given else None
             if gradient is not None:
@@ -286,13 +338,13 @@ class _Check:
                 )  # fmt: skip
         return found
 
-    def _gradient(self, name: str, true: Balls, loose: Balls) -> Finding:
+    def _gradient(self, name: str, from_leaves: _Pulled) -> Finding:
         gradient = self.trace.gradients.get(name)
         shape = self.graph.shapes[name]
         uses = self.arrived.get(name, [])
         if gradient is None:
-            return self._finding("gradient", name, None, self._absent(shape, true))
-        whole = self._judged(Comparison(gradient, true, loose))
+            return self._finding("gradient", name, None, self._absent(shape, from_leaves.exact))
+        whole = self._judged(Comparison(gradient, from_leaves.exact, from_leaves.rounding, from_leaves.kinks))
         if name in self.blind:
             return self._blind_gradient(name, whole)
         zero = full(shape, NOUGHT)
@@ -353,111 +405,57 @@ class _Check:
             open_ = self._unsettled(found, rounded)
         return found
 
-    def _pulled(self, line: Line, given: Values, with_rounding: Values, rows: Balls) -> dict[str, _Pulled]:
-        """What the line passes to each parent for each row of cotangents."""
-        parents = self.task.parents[line.name]
-        wanted = {*parents, *(node.name for node in line.nodes if node.name in self.active)}
-        shapes = self.graph.shapes
-        widths = [size(shapes[parent]) for parent in parents]
-        count = len(rows)
-
-        def run(values: Values, arithmetic: Arithmetic, cotangents: Balls) -> Balls:
-            known = with_rounding if arithmetic.dtype and values is given else evaluate(line.nodes, values, arithmetic)
-            back = pullback(line.nodes, known, {line.name: cotangents}, wanted, arithmetic)
-            parts = [back[p] if p in back else full((len(cotangents), *shapes[p]), NOUGHT) for p in parents]
-            return np.concatenate([part.reshape(len(cotangents), -1) for part in parts], axis=1)
-
-        rounded = numbers(run(given, self.rounding, rows))
-        found = self._enclosed(lambda: run(given, self.exact, rows), rounded)
+    def _pulled(self, run: _Run, given: Values, rows: Balls) -> dict[str, _Pulled]:
+        """What arrives at each target for each row of cotangents."""
+        rounded = numbers(run.pull(given, self.rounding, rows))
+        found = self._enclosed(lambda: run.pull(given, self.exact, rows), rounded)
         kinks = np.zeros(found.shape, bool)
-        self._from_both_sides(line, given, rows, run, found, rounded, kinks)
+        self._from_both_sides(run, given, rows, found, rounded, kinks)
         result: dict[str, _Pulled] = {}
         start = 0
-        for parent, width in zip(parents, widths, strict=True):
-            part = slice(start, start + width)
-            target = (count, *shapes[parent])
-            result[parent] = _Pulled(
-                found[:, part].reshape(target), rounded[:, part].reshape(target), kinks[:, part].reshape(target)
-            )
-            start += width
+        for target, shape in run.targets.items():
+            part = slice(start, start + size(shape))
+            parts = (array[:, part].reshape(len(rows), *shape) for array in (found, rounded, kinks))
+            result[target] = _Pulled(*parts)
+            start = part.stop
         return result
 
     def _from_both_sides(
-        self, line: Line, given: Values, rows: Balls, run: Any, found: Balls, rounded: Balls, kinks: np.ndarray
+        self, run: _Run, given: Values, rows: Balls, found: Balls, rounded: Balls, kinks: np.ndarray
     ) -> None:
         """Where a derivative did not settle, look at it from both sides: kink, limit, or nothing there. In place."""
         open_ = self._unsettled(found, rounded)
-        places = [(parent, n) for parent in self.task.parents[line.name] for n in range(size(self.graph.shapes[parent]))]
-        columns = np.flatnonzero(open_.any(axis=0))
+        places = [(target, n) for target, shape in run.targets.items() for n in range(size(shape))]
+        columns = [column for column in np.flatnonzero(open_.any(axis=0)) if places[column][0] in given]
         for column in columns[:MAX_SIDES]:
-            parent, entry = places[column]
-            memory: dict[Any, Balls] = {}
-
-            def moved(
-                step: Any, arithmetic: Arithmetic, parent: str = parent, entry: int = entry, column: int = int(column),
-                memory: dict[Any, Balls] = memory,
-            ) -> Balls:  # fmt: skip
-                key = (str(step), arithmetic.dtype)
-                if key not in memory:
-                    at = given[parent].reshape(-1)[entry] + step
-                    memory[key] = run({**given, parent: replaced(given[parent], entry, at)}, arithmetic, rows)[:, column]
-                return memory[key]
-
-            jumps = self._jumps(line, given, parent, entry)
+            side = _Sides(run, given, rows, *places[column], int(column))
+            jumps = side.jumps(self.exact)
             for row in np.flatnonzero(open_[:, column]):
                 if jumps:
                     found[row, column] = NOWHERE
                     continue
-                with precision(LIMIT_BITS):
-                    sides = one_sided(lambda step, row=row: moved(step, self.exact)[row])
+                sides = side.slopes(self.exact, int(row))
                 found[row, column] = sides.ball
                 kinks[row, column] = not sides.smooth and sides.ball.is_finite()
                 if sides.smooth:
                     # Not where the formula's branches meet, but beside it: there rounding does not change branches.
-                    scale = max(1.0, float(np.max(np.abs(self.trace.values[parent]))))
-                    step = UNIT * 4096 * self.dtype.unit_roundoff * scale
-                    near = [ball(moved(s, self.rounding)[row]) for s in (step, -step)]
+                    scale = max(1.0, float(np.max(_magnitude(given[places[column][0]]).astype(float))))
+                    step = UNIT * (4096 * self.dtype.unit_roundoff * scale)
+                    near = [ball(side.moved(s, self.rounding)[row]) for s in (step, -step)]
                     near = [x for x in near if x.is_finite()]
                     rounded[row, column] = near[0].union(near[-1]) if near else NOWHERE
-        for column in columns[MAX_SIDES:]:
-            for row in np.flatnonzero(open_[:, column]):
-                kinks[row, column] = found[row, column].is_finite()
+        looked_at = set(columns[:MAX_SIDES])
+        for column in np.flatnonzero(open_.any(axis=0)):
+            if column not in looked_at:
+                for row in np.flatnonzero(open_[:, column]):
+                    kinks[row, column] = found[row, column].is_finite()
 
-    def _jumps(self, line: Line, given: Values, parent: str, entry: int) -> bool:
-        """Whether the line's value itself differs on the two sides: no derivative, and no subdifferential."""
-        with precision(LIMIT_BITS):
-            sides = []
-            for step in (FAR, -FAR):
-                at = replaced(given[parent], entry, given[parent].reshape(-1)[entry] + step)
-                sides.append(evaluate(line.nodes, {**given, parent: at}, self.exact)[line.name].reshape(-1))
-            return any(abs(a - b) > (abs(a) + abs(b)) * 2.0**-40 + 2.0**-40 for a, b in zip(*sides, strict=True))
-
-    def _end_to_end(self) -> tuple[Values, Values]:
-        """The gradient from the leaves, exact and with all the rounding on the way: what a user reads."""
+    def _end_to_end(self) -> dict[str, _Pulled]:
+        """The gradients from the leaves, exact and with all the rounding on the way: what a user reads."""
         leaves = {leaf.name: np.asarray(balls(self.trace.values[leaf.name]), object) for leaf in self.graph.leaves}
-        nodes: tuple[Node, ...] = self.graph.nodes
-        names = sorted(self.active)
-        sizes = [size(self.graph.shapes[name]) for name in names]
-
-        def compute(arithmetic: Arithmetic) -> Balls:
-            values = evaluate(nodes, leaves, arithmetic)
-            back = pullback(nodes, values, {self.graph.output.name: full((1,), UNIT)}, self.active, arithmetic)
-            parts = [
-                back[name].reshape(-1) if name in back else full((n,), NOUGHT)
-                for name, n in zip(names, sizes, strict=True)
-            ]
-            return np.concatenate(parts)
-
-        rounded = numbers(compute(self.rounding))
-        flat = self._enclosed(lambda: compute(self.exact), rounded)
-        true: Values = {}
-        loose: Values = {}
-        start = 0
-        for name, n in zip(names, sizes, strict=True):
-            true[name] = flat[start : start + n].reshape(self.graph.shapes[name])
-            loose[name] = rounded[start : start + n].reshape(self.graph.shapes[name])
-            start += n
-        return true, loose
+        targets = {name: self.graph.shapes[name] for name in sorted(self.active)}
+        run = _Run(self.graph.nodes, self.graph.output.name, targets, self.active)
+        return self._pulled(run, leaves, full((1,), UNIT))
 
     # Findings
 
@@ -474,12 +472,20 @@ class _Check:
 
 
 def _chained(step: Judgement, whole: Judgement) -> Judgement:
-    """A gradient's judgement: the verdict of its own step, the numbers of the exact gradient from the leaves."""
-    if step.verdict in (Verdict.WRONG, Verdict.KINK, Verdict.FAILED):
+    """A gradient's judgement: its own step's verdict, beside the exact gradient from the leaves.
+
+    A step that holds while the whole is wrong is inherited, or a kink that cancels: every piece has a derivative that
+    convention allows, and the function is smooth with another one.
+    """
+    if step.verdict in (Verdict.WRONG, Verdict.FAILED):
+        return step
+    if whole.verdict is Verdict.WRONG:
+        return replace(whole, sensitivity=step.sensitivity)
+    if step.verdict is Verdict.KINK:
         return step
     if step.verdict is Verdict.UNDECIDED:
         return whole if whole.verdict.passes else step
-    if whole.exact is None:
+    if whole.verdict is Verdict.UNDECIDED:
         return step
     # The step decides; `exact` means correctly rounded against the leaves.
     verdict = Verdict.EXACT if whole.verdict is Verdict.EXACT else Verdict.ROUNDING
@@ -502,21 +508,13 @@ def _with_origins(findings: list[Finding], graph: Graph) -> list[Finding]:
     marked = []
     for finding in findings:
         origin = None
-        if finding.kind == "gradient" and not finding.inherited:
-            if finding.verdict is Verdict.WRONG:
-                origin = by_line.get(finding.node)
-            elif finding.verdict is Verdict.ROUNDING and _far_off(finding):
-                origin = below.get(finding.node) or forward
+        if finding.kind == "gradient" and finding.verdict is Verdict.WRONG and not finding.inherited:
+            origin = by_line.get(finding.node) or below.get(finding.node) or forward
         if origin is not None:
             note = "; ".join(part for part in (finding.note, f"inherited from {origin}") if part)
             finding = replace(finding, verdict=Verdict.WRONG, inherited=True, note=note)
         marked.append(finding)
     return marked
-
-
-def _far_off(finding: Finding) -> bool:
-    """Whether a gradient is off by more than all the rounding on the way explains."""
-    return finding.ulp is not None and finding.allowed_ulp is not None and finding.ulp > finding.allowed_ulp
 
 
 def _lost_use(gradient: np.ndarray, uses: list[tuple[str, _Pulled]]) -> str:
