@@ -1,2 +1,48 @@
-"""x"""
+"""gradproof: an exact oracle for gradients.
+
+>>> import gradproof
+>>> problem = gradproof.parse("loss = (w*x - y)**2", given={"x": 1.0, "y": 2.0}, parameters={"w": 1.0})
+>>> report = gradproof.check(problem)
+>>> report.ok, report.verdict.value
+(True, 'exact')
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import EngineError, GradproofError, GraphError, InputError
+    from .files import Problem, load, parse
+    from .oracle import Report, check
+    from .report.derivation import explain
+    from .verdicts import Finding, Verdict
+
 __version__ = "0.1.0"
+
+# Where each public name lives; it is imported when it is used, so that `import gradproof` costs nothing.
+_HOMES = {
+    "EngineError": "errors", "GradproofError": "errors", "GraphError": "errors", "InputError": "errors",
+    "Problem": "files", "load": "files", "parse": "files",
+    "Report": "oracle", "check": "oracle",
+    "explain": "report.derivation",
+    "Finding": "verdicts", "Verdict": "verdicts",
+}  # fmt: skip
+
+__all__ = [
+    "EngineError", "Finding", "GradproofError", "GraphError", "InputError", "Problem", "Report", "Verdict", "__version__",
+    "check", "explain", "load", "parse",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -245,12 +245,13 @@ def adjoints(graph: Graph) -> tuple[Adjoint, ...]:
         js = [Symbol(c, integer=True, nonnegative=True) for c in _FREE_LETTERS[: len(target.shape)]]
         total: Expr = S.Zero
         for node, n in children.get(target.name, []):
-            total += _pulled(node, n, js)
+            # The output's adjoint is 1 and need not be written.
+            total += _pulled(node, n, js, seed=node is output)
         made.append(Adjoint(target.name, entry(bar(target.name), tuple(js)), total, len(children.get(target.name, []))))
     return tuple(made)
 
 
-def _pulled(node: Node, n: int, js: list[Symbol]) -> Expr:
+def _pulled(node: Node, n: int, js: list[Symbol], *, seed: bool) -> Expr:
     """`Σ_i v̄[i] ∂v[i]/∂p[j]` for one read, in letters that do not meet those of `j`."""
     spare = [c for c in "iklmnpqrstuvabcdefgh" if c not in {str(j) for j in js}]
     symbols = {
@@ -261,7 +262,8 @@ def _pulled(node: Node, n: int, js: list[Symbol]) -> Expr:
         return S.Zero
     if node.reduce in ("max", "min", "prod"):
         slope = slope * _weight(node)
-    cotangent = entry(bar(node.name), tuple(symbols[free(p)] for p in range(len(node.shape))))
+    place = tuple(symbols[free(p)] for p in range(len(node.shape)))
+    cotangent = S.One if seed else entry(bar(node.name), place)
     body = cotangent * _over_entries(node, slope, symbols)
     return _solved(node, n, js, symbols, body, keep_free=False)
 

@@ -27,7 +27,7 @@ from .dtypes import DType, dtype_named
 from .engines import Engine, Task, Trace, engine_named
 from .files import Problem
 from .graph import Graph, Line, Node, Shape, lines, size
-from .reference import FAR, OneSided, Values, evaluate, one_sided, pullback, replaced
+from .reference import FAR, OneSided, Values, evaluate, one_sided, pullback, replaced, singular
 from .verdicts import Comparison, Finding, Judgement, Verdict, judge, missing, worst
 
 START_BITS, LIMIT_BITS = 128, 2048
@@ -220,6 +220,7 @@ class _Check:
         self.exact: Arithmetic = exact()
         self.rounding: Arithmetic = rounding(dtype)
         self.arrived: dict[str, list[tuple[str, _Pulled]]] = {}
+        self.singular: dict[str, str] = {}  # what has no value or no derivative in a line
         self.blind: dict[str, str] = {}  # names below a line whose cotangent cannot be used
 
     def findings(self) -> list[Finding]:
@@ -253,7 +254,8 @@ class _Check:
         with_rounding = evaluate(line.nodes, given, self.rounding)
         values = self._enclosed(lambda: evaluate(line.nodes, given, self.exact)[line.name], with_rounding[line.name])
         compared = Comparison(self.trace.values[line.name], values, with_rounding[line.name])
-        found = [self._finding("forward", line.name, None, self._judged(compared))]
+        self.singular[line.name] = singular(line.nodes, evaluate(line.nodes, given, self.exact), self.exact)
+        found = [self._finding("forward", line.name, None, self._told(self._judged(compared), line.name))]
         if line.name in self.task.probes:
             found += self._slopes(line, given)
         return found
@@ -263,6 +265,14 @@ class _Check:
             note = f"shape {np.shape(compared.value)}, expected {compared.exact.shape}"
             return missing(compared.exact.shape, compared.exact, note)
         return judge(compared, self.dtype)
+
+    def _told(self, judged: Judgement, line: str) -> Judgement:
+        """Name the operation behind a number that does not exist, or that the engine could not compute."""
+        why = self.singular[line]
+        broken = judged.verdict is Verdict.UNDECIDED or (judged.value is not None and not np.isfinite(judged.value))
+        if not why or judged.verdict.passes or not broken:
+            return judged
+        return replace(judged, note="; ".join(part for part in (judged.note, why) if part))
 
     def _slopes(self, line: Line, given: Values) -> list[Finding]:
         """The local gradients, and what the line should pass on of the cotangent that it really had."""
@@ -317,6 +327,7 @@ class _Check:
         elif judged.index:
             judged = replace(judged, index=judged.index[1:], note=judged.note or "probed with one random cotangent")
         looks = _likeness(value, expected.exact) if judged.verdict is Verdict.WRONG else ""
+        judged = self._told(judged, line.name)
         return self._finding("local", line.name, parent, judged, looks)
 
     def _gradients(self) -> list[Finding]:
@@ -344,6 +355,7 @@ class _Check:
         uses = self.arrived.get(name, [])
         if gradient is None:
             return self._finding("gradient", name, None, self._absent(shape, from_leaves.exact))
+        causes = [self.singular[child] for child, _ in uses if self.singular.get(child)]
         whole = self._judged(Comparison(gradient, from_leaves.exact, from_leaves.rounding, from_leaves.kinks))
         if name in self.blind:
             return self._blind_gradient(name, whole)
@@ -358,6 +370,8 @@ class _Check:
         looks = ""
         if judged.verdict is Verdict.WRONG:
             looks = _lost_use(gradient, uses) or _likeness(gradient, parts.exact)
+        if causes and (judged.verdict is Verdict.UNDECIDED or not np.isfinite(gradient).all()):
+            looks = causes[0]
         return self._finding("gradient", name, None, judged, looks)
 
     def _absent(self, shape: Shape, expected: Balls) -> Judgement:

@@ -215,6 +215,44 @@ def _attaining(values: Balls, largest: bool) -> Balls:
     return out
 
 
+def singular(nodes: Sequence[Node], values: Mapping[str, Balls], arithmetic: Arithmetic) -> str:
+    """Where a run leaves the numbers: the first operation without a finite value, or without a finite derivative.
+
+    In words, `sqrt(x) has no finite derivative where its operand is 0`; empty if there is none.
+    """
+    slope_told = ""
+    for node in nodes:
+        used = [read for read in node.reads if read.parent in values]
+        if any(not _all_finite(values[read.parent]) for read in used):
+            continue
+        if not _all_finite(values[node.name]):
+            return f"{node.source} has no value{_operand(node, values, node.formula, arithmetic)}"
+        for slope in partials(node.formula, len(node.reads), textbook=False):
+            if slope_told or node.stop or not slope.free_symbols:
+                continue
+            if not _all_finite(_over(node, slope, values, arithmetic, slopes=True)):
+                slope_told = f"{node.source} has no finite derivative{_operand(node, values, slope, arithmetic, slopes=True)}"
+    return slope_told
+
+
+def _all_finite(array: Balls) -> bool:
+    return all(x is ZERO or x.is_finite() for x in array.reshape(-1))
+
+
+def _operand(
+    node: Node, values: Mapping[str, Balls], formula: sympy.Expr, arithmetic: Arithmetic, slopes: bool = False
+) -> str:
+    """The operand of the entry that is not finite, where the operation has one."""
+    if len(node.reads) != 1:
+        return " here"
+    result = np.broadcast_to(_over(node, formula, values, arithmetic, slopes), node.domain).reshape(-1)
+    operand = np.broadcast_to(_read(node, node.reads[0], values), node.domain).reshape(-1)
+    for x, y in zip(operand, result, strict=True):
+        if not (y is ZERO or y.is_finite()):
+            return f" where its operand is {float(x.mid()) + 0.0:.8g}"
+    return " here"
+
+
 def replaced(values: Balls, position: int, value: Any) -> Balls:
     """The array with one entry changed."""
     changed = values.copy()

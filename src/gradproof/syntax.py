@@ -49,9 +49,6 @@ class Span:
 
 IndexItem = int | Affine | Span
 
-_NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
-
-
 @dataclass(frozen=True)
 class Term:
     """One operation of a statement.
@@ -65,7 +62,7 @@ class Term:
     place: Place
     source: str
     value: Any = None
-    options: Mapping[str, Any] = field(default_factory=lambda: _NO_OPTIONS)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -297,33 +294,33 @@ class _Reader:
         """What a node is: its op, its operands, its value, its options."""
         match node:
             case ast.Constant():
-                return "number", [], self._number(node), _NO_OPTIONS
+                return "number", [], self._number(node), {}
             case ast.Name():
-                return "name", [], node.id, _NO_OPTIONS
+                return "name", [], node.id, {}
             case ast.BinOp():
                 if type(node.op) not in _BINARY:
                     self._foreign_operator(node, node.op)
-                return _BINARY[type(node.op)], [node.left, node.right], None, _NO_OPTIONS
+                return _BINARY[type(node.op)], [node.left, node.right], None, {}
             case ast.UnaryOp():
                 op = {ast.USub: "neg", ast.UAdd: "pos", ast.Not: "not", ast.Invert: "not"}[type(node.op)]
-                return op, [node.operand], None, _NO_OPTIONS
+                return op, [node.operand], None, {}
             case ast.BoolOp():
-                return ("and" if isinstance(node.op, ast.And) else "or"), node.values, None, _NO_OPTIONS
+                return ("and" if isinstance(node.op, ast.And) else "or"), node.values, None, {}
             case ast.Compare():
                 for comparator in node.ops:
                     if type(comparator) not in _COMPARE:
                         self._foreign_operator(node, comparator)
                 ops = tuple(_COMPARE[type(op)] for op in node.ops)
-                return "compare", [node.left, *node.comparators], ops, _NO_OPTIONS
+                return "compare", [node.left, *node.comparators], ops, {}
             case ast.Call():
                 return self._call(node)
             case ast.Attribute():
                 if node.attr == "T":
-                    return "transpose", [node.value], None, _NO_OPTIONS
+                    return "transpose", [node.value], None, {}
                 cure = f"; write {node.attr}(...)" if node.attr in FUNCTIONS else "; only '.T' is known"
                 self.fail(node, f"attribute access '.{node.attr}' is not part of the language{cure}")
             case ast.Subscript():
-                return "index", [node.value], tuple(map(self._index_item, _items(node.slice))), _NO_OPTIONS
+                return "index", [node.value], tuple(map(self._index_item, _items(node.slice))), {}
             case ast.List() | ast.Tuple():
                 self.fail(node, "a list is no expression here; put the numbers under [given] and use their name")
         self.foreign(node)
@@ -371,7 +368,7 @@ class _Reader:
         for option, value in options.items():
             if option != "over" and not _OPTION_KINDS[option][1](value):
                 self.fail(node, f"{name}(): {option} must be {_OPTION_KINDS[option][0]}, got {value!r}")
-        return name, list(operands), None, MappingProxyType(options)
+        return name, list(operands), None, options
 
     def _static(self, node: ast.expr) -> Any:
         """A constant argument: a number, True, False, None or a tuple of numbers."""

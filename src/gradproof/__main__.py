@@ -1,0 +1,5 @@
+"""`python -m gradproof`."""
+
+from .cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,328 @@
+"""The command line. Files are opened, results printed and exit codes chosen here and nowhere else."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import __version__
+from .errors import GradproofError, InputError, Place
+
+if TYPE_CHECKING:
+    from .files import Problem
+    from .oracle import Report
+
+ALL_PASS, SOMETHING_WRONG, BAD_INPUT, NOT_DECIDED = 0, 1, 2, 3
+
+EXAMPLES = """\
+examples:
+  gradproof check expressions/ols.toml
+  gradproof check expressions/ --dtype float32 --format json
+  gradproof check -e "loss = (w*x - y)**2" --given x=1 --given y=2 --parameter w=1
+  gradproof explain expressions/ols.toml
+  gradproof report expressions/ --output reports/
+
+exit codes:
+  0 all pass · 1 something is wrong or failed · 2 bad usage or bad input
+  3 nothing wrong, but something is undecided or unsupported
+"""
+
+T = TypeVar("T")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is returned."""
+    try:
+        arguments = _parser().parse_args(argv)
+        return arguments.run(arguments)
+    except GradproofError as error:
+        print(f"gradproof: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("gradproof: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has gone (`| head`); nothing is left to tell it.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ALL_PASS
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gradproof",
+        description="An exact oracle for gradients: is this gradient right, and if not, where is it wrong?",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"gradproof {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], help_: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=help_, description=help_, epilog=EXAMPLES, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        sub.set_defaults(run=run)
+        sub.add_argument("targets", nargs="*", metavar="TARGET", help="an expression file, or a folder of them")
+        return sub
+
+    check = command("check", _check, "check an engine's gradients against the calculus")
+    _expression_options(check)
+    _engine_options(check)
+    check.add_argument("--format", default="text", choices=("text", "markdown", "json"), help="of the report (text)")
+    check.add_argument("--output", type=Path, metavar="PATH", help="write the report to a file instead")
+    check.add_argument("--jobs", type=_count, default=1, metavar="N", help="check N files at a time")
+
+    explain = command("explain", _explain, "the derivation alone, without an engine")
+    _expression_options(explain)
+
+    report = command("report", _report, "write a Markdown page for each file, and an index")
+    _engine_options(report)
+    report.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the pages go")
+    report.add_argument("--jobs", type=_count, default=1, metavar="N", help="check N files at a time")
+    return parser
+
+
+def _expression_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-e", "--expression", metavar="TEXT", help="a graph in place of a file; lines end with ';' too")
+    for name, what in (("given", "a fixed value"), ("parameter", "a value to differentiate by")):
+        parser.add_argument(
+            f"--{name}", action="append", default=[], metavar="NAME=VALUE", help=f"{what} for -e: 1.5 or [[1, 2], [3, 4]]"
+        )
+
+
+def _engine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", default="torch", help="the autograd under test (torch)")
+    parser.add_argument("--dtype", help="float64, float32, bfloat16 or float16 (the file's own, or float64)")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
+# Commands
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from .report import render
+
+    reports, errors = _checked(arguments)
+    text = render(reports, arguments.format, errors)
+    if arguments.output:
+        write(arguments.output, text + "\n")
+    else:
+        _print(text, coloured=arguments.format == "text")
+    return _exit_code(reports, bool(errors))
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from .report.derivation import explain
+
+    problems, errors = _attempted(_problem_makers(arguments), lambda make: make())
+    texts, more = _attempted([(target, problem) for target, problem in problems], explain)
+    _print("\n\n".join(text for _, text in texts))
+    return BAD_INPUT if errors or more else ALL_PASS
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from .report import markdown
+
+    arguments.expression, arguments.given, arguments.parameter = None, [], []
+    reports, errors = _checked(arguments)
+    folder: Path = arguments.output
+    if folder.exists() and not folder.is_dir():
+        raise InputError("is a file, expected a folder for the pages", Place(str(folder)))
+    pages: list[tuple[Report, str]] = []
+    names: set[str] = set()
+    for report in reports:
+        stem = Path(report.target).stem
+        name, again = f"{stem}.md", 1
+        while name in names or name == "index.md":
+            again += 1
+            name = f"{stem}-{again}.md"
+        names.add(name)
+        pages.append((report, name))
+        write(folder / name, markdown.page(report))
+    write(folder / "index.md", markdown.index(pages, errors))
+    print(f"gradproof: {len(pages)} pages and index.md in {folder}", file=sys.stderr)
+    return _exit_code(reports, bool(errors))
+
+
+def _exit_code(reports: Sequence[Report], bad_input: bool) -> int:
+    if bad_input:
+        return BAD_INPUT
+    if any(report.verdict in ("wrong", "failed") for report in reports if not report.ok):
+        return SOMETHING_WRONG
+    if any(report.problem.expect and not report.ok for report in reports):
+        return SOMETHING_WRONG  # the file promised another verdict
+    return ALL_PASS if reports and all(report.ok for report in reports) else NOT_DECIDED
+
+
+# Targets
+
+
+def _checked(arguments: argparse.Namespace) -> tuple[list[Report], list[tuple[str, str]]]:
+    """A report for every target that can be read, and the reasons why the others cannot."""
+    from .dtypes import dtype_named
+    from .engines import engine_named
+
+    if arguments.dtype:
+        dtype_named(arguments.dtype)
+    engine_named(arguments.engine)
+    work = _problem_makers(arguments)
+    jobs = getattr(arguments, "jobs", 1)
+    run = partial(_check_one, engine=arguments.engine, dtype=arguments.dtype)
+    if jobs > 1 and len(work) > 1:
+        with ProcessPoolExecutor(jobs) as pool:
+            futures = [(target, pool.submit(run, make)) for target, make in work]
+            found, errors = _attempted(futures, lambda future: future.result())
+    else:
+        found, errors = _attempted(work, run)
+    return [report for _, report in found], errors
+
+
+def _check_one(make: Callable[[], Problem], engine: str, dtype: str | None) -> Report:
+    from .oracle import check
+
+    return check(make(), engine=engine, dtype=dtype)
+
+
+def _attempted(
+    items: Sequence[tuple[str, Any]], function: Callable[[Any], T]
+) -> tuple[list[tuple[str, T]], list[tuple[str, str]]]:
+    """`function` of every item; an item with a bad input is told on stderr and does not stop the others."""
+    done: list[tuple[str, T]] = []
+    errors: list[tuple[str, str]] = []
+    with _progress(len(items)) as step:
+        for target, item in items:
+            step(target)
+            try:
+                done.append((target, function(item)))
+            except GradproofError as error:
+                errors.append((target, str(error)))
+                print(f"gradproof: {error}", file=sys.stderr)
+    return done, errors
+
+
+def _problem_makers(arguments: argparse.Namespace) -> list[tuple[str, Callable[[], Problem]]]:
+    """Each target's name, and how to read it."""
+    from .files import load, parse
+
+    if arguments.expression is not None:
+        if arguments.targets:
+            raise InputError("-e stands in place of files; give the one or the other")
+        given, parameters = _values(arguments.given, "--given"), _values(arguments.parameter, "--parameter")
+        text = arguments.expression.replace(";", "\n")
+        return [("<expression>", partial(parse, text, given=given, parameters=parameters, title=arguments.expression))]
+    if arguments.given or arguments.parameter:
+        raise InputError("--given and --parameter go with -e; a file has its own values")
+    if not arguments.targets:
+        raise InputError("nothing to check; expected a file, a folder, or -e \"loss = ...\"")
+    return [(str(path), partial(load, path)) for target in arguments.targets for path in _paths(Path(target))]
+
+
+def _paths(target: Path) -> list[Path]:
+    if target.is_dir():
+        found = sorted(target.rglob("*.toml"))
+        if not found:
+            raise InputError("the folder holds no expression file (*.toml)", Place(str(target)))
+        return found
+    return [target]
+
+
+def _values(items: Sequence[str], option: str) -> dict[str, Any]:
+    import tomllib
+
+    values: dict[str, Any] = {}
+    for item in items:
+        name, equals, text = item.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"{option} {item!r}: expected NAME=VALUE, as in x=1.5")
+        if name.strip() in values:
+            raise InputError(f"{option} {name.strip()!r} is given twice")
+        try:
+            values[name.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except (tomllib.TOMLDecodeError, RecursionError):
+            raise InputError(f"{option} {item[:60]!r}: expected a number or nested lists of numbers") from None
+    return values
+
+
+# Output
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file in one step: who reads it sees the old text or the new one, never a half.
+
+    Raises `InputError` where the folder cannot be written to; what was there stays.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", Place(str(path))) from None
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", Place(str(path))) from None
+    finally:
+        with suppress(OSError):
+            Path(temporary).unlink()
+
+
+def _print(text: str, *, coloured: bool = False) -> None:
+    """To stdout; in colour only where that is a terminal."""
+    if not (coloured and sys.stdout.isatty() and "NO_COLOR" not in os.environ):
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal without UTF-8 is no error
+        print(text)
+        sys.stdout.flush()
+        return
+    from rich.console import Console
+    from rich.highlighter import RegexHighlighter
+    from rich.theme import Theme
+
+    class Verdicts(RegexHighlighter):
+        base_style = "verdict."
+        highlights = [
+            r"\b(?P<pass>exact|rounding|ok)\b", r"\b(?P<told>kink|undecided|unsupported)\b", r"\b(?P<bad>wrong|failed|NOT OK)\b",
+        ]  # fmt: skip  # noqa: RUF012 - rich's own protocol
+
+    theme = Theme({"verdict.pass": "green", "verdict.told": "yellow", "verdict.bad": "bold red"})
+    Console(theme=theme, highlighter=Verdicts(), soft_wrap=True).print(text, markup=False)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    """A step for every item, told on stderr: a bar on a terminal, a line each elsewhere; nothing for a single item."""
+    if total < 2:
+        yield lambda name: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=total)
+            count = iter(range(total))
+
+            def step(name: str) -> None:
+                bar.update(task, completed=next(count), description=name)
+
+            yield step
+    else:
+        count = iter(range(1, total + 1))
+        yield lambda name: print(f"[{next(count)}/{total}] {name}", file=sys.stderr)

@@ -1,0 +1,72 @@
+"""JSON for machines: one object, `schema` 1, described in docs/report.schema.json."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import Failure
+
+if TYPE_CHECKING:
+    from ..oracle import Report
+    from ..verdicts import Finding
+
+
+def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
+    """The reports as one JSON object; numbers that JSON cannot hold are the texts "nan", "inf" and "-inf"."""
+    counts = Counter(report.verdict.value for report in reports)
+    whole = {
+        "schema": 1,
+        "reports": [_report(report) for report in reports],
+        "errors": [{"target": target, "message": message} for target, message in errors],
+        "ok": bool(reports) and not errors and all(report.ok for report in reports),
+        "counts": dict(sorted(counts.items())),
+    }
+    return json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _report(report: Report) -> dict[str, Any]:
+    expect = report.problem.expect
+    return {
+        "target": report.target,
+        "title": report.title,
+        "engine": report.engine,
+        "dtype": report.dtype,
+        "verdict": report.verdict.value,
+        "ok": report.ok,
+        "expected": None if expect is None else {"verdict": expect.verdict, "node": expect.node},
+        "sensitivity": report.sensitivity,
+        "findings": [_finding(finding) for finding in report.findings],
+        "seconds": round(report.seconds, 4),
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "kind": finding.kind,
+        "node": finding.node,
+        "wrt": finding.wrt,
+        "formula": finding.formula,
+        "exact": _number(finding.exact),
+        "value": _number(finding.value),
+        "ulp": _number(finding.ulp),
+        "allowed_ulp": _number(finding.allowed_ulp),
+        "error": _number(finding.error),
+        "index": list(finding.index),
+        "verdict": finding.verdict.value,
+        "note": finding.note,
+        "inherited": finding.inherited,
+        "entries": finding.entries,
+        "refuted": finding.refuted,
+        "cancelled": finding.cancelled,
+        "sensitivity": _number(finding.sensitivity),
+    }
+
+
+def _number(value: float | None) -> float | str | None:
+    if value is None:
+        return None
+    return value if math.isfinite(value) else str(value)
