@@ -120,6 +120,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
     reports, errors = _checked(arguments)
     text = render(reports, arguments.format, errors)
+    if arguments.format == "text" and not reports:
+        return BAD_INPUT  # why was told already
     if arguments.output:
         write(arguments.output, text + "\n")
     else:
@@ -224,7 +226,7 @@ def _problem_makers(arguments: argparse.Namespace) -> list[tuple[str, Callable[[
         if arguments.targets:
             raise InputError("-e stands in place of files; give the one or the other")
         given, parameters = _values(arguments.given, "--given"), _values(arguments.parameter, "--parameter")
-        text = arguments.expression.replace(";", "\n")
+        text = "\n".join(line.strip() for line in arguments.expression.split(";"))
         return [("<expression>", partial(parse, text, given=given, parameters=parameters, title=arguments.expression))]
     if arguments.given or arguments.parameter:
         raise InputError("--given and --parameter go with -e; a file has its own values")

@@ -334,14 +334,16 @@ class _Lowering:
         unknown = [(label, c) for label, c in item.labels if label not in extents]
         if not unknown:
             return
-        if len(unknown) > 1 or unknown[0][1] < 0:
+        if len(unknown) > 1:
             names = " and ".join(repr(label) for label, _ in unknown)
             self.fail(term, f"how far does {names} run? say it on the left, as in {self.statement.name}[i:5] = ...")
         label, coefficient = unknown[0]
-        reach = item.constant + sum(max(c, 0) * (extents[name] - 1) for name, c in item.labels if name in extents)
-        lowest = item.constant + sum(min(c, 0) * (extents[name] - 1) for name, c in item.labels if name in extents)
-        largest = (extent - 1 - reach) // coefficient
-        if largest < 0 or lowest < 0:
+        known = [c * (extents[name] - 1) for name, c in item.labels if name in extents]
+        lowest = item.constant + sum(step for step in known if step < 0)
+        highest = item.constant + sum(step for step in known if step > 0)
+        room = extent - 1 - highest if coefficient > 0 else lowest
+        largest = room // abs(coefficient)
+        if largest < 0 or lowest < 0 or highest >= extent:
             self.fail(term, f"no {label!r} keeps {_short(term.source)} inside; say how far it runs, as in "
                             f"{self.statement.name}[{label}:5] = ...")  # fmt: skip
         extents[label] = largest + 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -156,7 +157,9 @@ def parse_statements(text: str, origin: Place) -> tuple[Statement, ...]:
     source = _Source(text, origin)
     _bound(source)
     try:
-        module = ast.parse(text)
+        with warnings.catch_warnings():  # of Python's about its own programs, such as "invalid decimal literal"
+            warnings.simplefilter("ignore")
+            module = ast.parse(text)
     except SyntaxError as error:
         place = source.place(error.lineno or 1, (error.offset or 1) - 1)
         raise InputError(f"not an expression: {error.msg}", place) from None
@@ -213,6 +216,8 @@ def _bound(source: _Source) -> None:
             depth += (token in "([{") - (token in ")]}")
             operations += not (token in ")]},." or token[0].isalnum() or token[0] == "_")
             place = source.place(number, match.start())
+            if len(token) > MAX_DIGITS:
+                raise InputError(f"{token[:20]}... is too long: a name or a number has at most {MAX_DIGITS} characters", place)
             if depth > MAX_NESTING:
                 raise InputError(f"brackets are nested deeper than {MAX_NESTING}; name the inner parts", place)
             if operations > MAX_OPERATIONS:

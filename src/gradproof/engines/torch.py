@@ -242,8 +242,12 @@ class _Labels:
         for item, extent in shifted:
             for label, coefficient in item.labels:
                 if label not in self.extents:
-                    reach = sum(max(c, 0) * (self.extents[other] - 1) for other, c in item.labels if other != label)
-                    self.extents[label] = (extent - 1 - item.constant - reach) // coefficient + 1
+                    others = [c * (self.extents[other] - 1) for other, c in item.labels if other != label]
+                    if coefficient > 0:
+                        room = extent - 1 - item.constant - sum(max(step, 0) for step in others)
+                    else:
+                        room = item.constant + sum(min(step, 0) for step in others)
+                    self.extents[label] = room // abs(coefficient) + 1
 
     def read(self, tensor: torch.Tensor, term: Term) -> torch.Tensor:
         rank = len(self.order)

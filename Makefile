@@ -1,0 +1,35 @@
+# `make demo` and `make test` each do all they need on a machine with Python 3.11 or newer, make and a C compiler.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint reports bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/gradproof check expressions/ols.toml
+	$(BIN)/gradproof check expressions/
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The committed reports, written anew.
+reports: $(VENV)/installed
+	$(BIN)/gradproof report expressions/ --output reports/
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/corpora.py
+	$(BIN)/python benchmarks/cost.py
+
+# The constraints pin what we test with; without them pip would fetch torch's build for GPUs.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test,lint]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
