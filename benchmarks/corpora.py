@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from flint import arb, fmpq
 from tabulate import tabulate
 
 from gradproof.arithmetic import UNIT, Balls, exact, full, lift, precision
-from gradproof.dtypes import dtype_named
 from gradproof.errors import InputError
 from gradproof.files import Problem, parse
 from gradproof.oracle import check
@@ -199,9 +199,9 @@ class Tally:
 
 def has_value(problem: Problem, dtype: str) -> bool:
     """Whether the formula has a real value at the point as the dtype holds it."""
-    rounded = {name: value.astype(dtype).astype(float) for name, value in problem.point.items()}
+    held = {name: torch.tensor(value, dtype=getattr(torch, dtype)).double().numpy() for name, value in problem.point.items()}
     with precision(128):
-        leaves = {name: lift(lambda x: arb(float(x)))(value) for name, value in rounded.items()}
+        leaves = {name: balls(value) for name, value in held.items()}
         values = evaluate(problem.graph.nodes, leaves, exact())
         return all(x.is_finite() for node in problem.graph.nodes for x in values[node.name].reshape(-1))
 
@@ -281,8 +281,6 @@ def no_false_alarm(folder: Path, dtypes: Sequence[str], points: int, seed: int, 
 
 def one_thread() -> None:
     """The tensors are small: threads would only wait for each other."""
-    import torch
-
     torch.set_num_threads(1)
 
 
@@ -398,7 +396,9 @@ def printed_digits(folder: Path, processes: int) -> int:
     print()
     print(tabulate(rows, headers, floatfmt=".3g"))
     for m in bad:
-        print(f"  disagrees: {m.published.corpus} {m.published.name}, {m.where}: {m.farthest:.4g} units of digit {m.published.digits}")
+        print(
+            f"  disagrees: {m.published.corpus} {m.published.name}, {m.where}: {m.farthest:.4g} units of digit {m.published.digits}"
+        )
     return len(bad)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -180,7 +179,7 @@ def test_a_symbolic_link_does_not_lead_outside(tmp_path: Path) -> None:
     (tmp_path / "secret.csv").write_text("a\n1\n2\n")
     folder = tmp_path / "inside"
     folder.mkdir()
-    os.symlink(tmp_path / "secret.csv", folder / "data.csv")
+    (folder / "data.csv").symlink_to(tmp_path / "secret.csv")
     path = folder / "bad.toml"
     path.write_text(GOOD.replace("x = [1.0, 2.0]", 'x = {file = "data.csv", column = "a"}'))
     with pytest.raises(InputError, match="outside of the expression"):
@@ -210,7 +209,10 @@ USAGE = {
     "a value without =": (["check", "-e", "l = w", "--parameter", "w"], "expected NAME=VALUE"),
     "a value that is none": (["check", "-e", "l = w", "--parameter", "w=__import__('os')"], "expected a number"),
     "a value twice": (["check", "-e", "l = w", "--parameter", "w=1", "--parameter", "w=2"], "is given twice"),
-    "an unknown dtype": (["check", "-e", "l = w", "--parameter", "w=1", "--dtype", "float23"], "did you mean 'float32'?"),
+    "an unknown dtype": (
+        ["check", "-e", "l = w", "--parameter", "w=1", "--dtype", "float23"],
+        "did you mean 'float32'?",
+    ),
     "an unknown engine": (["check", "-e", "l = w", "--parameter", "w=1", "--engine", "troch"], "did you mean 'torch'?"),
     "both -e and a file": (["check", "f.toml", "-e", "l = w"], "give the one or the other"),
 }

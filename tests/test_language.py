@@ -54,12 +54,12 @@ TEXTS = (
     [f"{name}(u)" for name in "exp log log1p expm1 sqrt abs sign sin cos tan asin acos atan sinh cosh tanh erf gamma".split()]
     + [f"{name}(v)" for name in "lgamma sigmoid softplus relu leaky_relu elu gelu silu softmax log_softmax".split()]
     + [f"{name}(v)" for name in "sum mean prod max min var std norm logsumexp cumsum".split()]
-    + [f"{name}(X, axis={axis})" for name in "sum mean prod max min var std norm logsumexp softmax".split() for axis in (0, 1, -1)]
+    + [f"{name}(X, axis={axis})" for axis in (0, 1, -1) for name in "sum mean prod max min var std norm logsumexp softmax".split()]
     + [f"{name}(CUBE, axis=(0, 2), keepdims=True)" for name in "sum mean var norm logsumexp max".split()]
     + [
         "v + u", "v - u * s", "v / u", "u ** v", "v ** 2", "v ** 3", "u ** 0.5", "u ** -2", "u ** (1/3)", "2 ** v", "-v",
         "+v", "X + v", "X * X[0]", "X[:, :1] - X", "X[:, 0]", "X[1]", "X[-1, 2]", "X[1:3, ::2]", "X[::-1]", "v[::-1]",
-        "X[3:0:-2, 1:]", "X.T", "transpose(CUBE)", "transpose(CUBE, (2, 0, 1))", 
+        "X[3:0:-2, 1:]", "X.T", "transpose(CUBE)", "transpose(CUBE, (2, 0, 1))",
         "reshape(X, (3, 4))", "reshape(X, (2, -1))", "reshape(CUBE, (4, 6))", "reshape(X.T, (12,))", "reshape(X, -1)",
         "X @ W", "X @ v", "v @ W", "v @ u", "CUBE @ X", "dot(X, W)", "dot(v, u)", "outer(v, u)",
         "trace(SQUARE)", "trace(SQUARE @ SQUARE.T)", "concatenate([v, u])", "concatenate([X, X * 2], axis=1)",

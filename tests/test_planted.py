@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from faults import PLANTED, Planted
 
+from faults import PLANTED, Planted
 from gradproof import Report, check
 
 CASES = [pytest.param(fault, dtype, id=f"{fault.name}, {dtype}") for fault in PLANTED for dtype in fault.dtypes]

@@ -15,7 +15,7 @@ import sympy
 from sympy import Expr, Indexed, IndexedBase, Integer, KroneckerDelta, S, Sum, Symbol
 
 from .functions import define
-from .graph import Graph, Node, Read, bound, free, lines, slot
+from .graph import Graph, Leaf, Node, Read, bound, free, lines, slot
 
 MAX_CLOSED = 60  # operations of a closed form that people still read
 
@@ -40,22 +40,30 @@ def _slope(formula: Expr, z: Symbol) -> Expr:
 def fused(graph: Graph) -> Graph:
     """The graph people read: in every line the elementwise operations are composed, and only reductions stay apart.
 
-    A reduction inside a line becomes an auxiliary node, named by its source.
+    A reduction inside a line becomes an auxiliary node, named by its source. A shift is taken to be 0, since a line does not
+    depend on it: what is left is the textbook's formula, `exp(x[i]) / Σ_k exp(x[k])`.
     """
     kept: dict[str, Node] = {}
     inlined: dict[str, Node] = {}
     names: dict[str, str] = {}
     for node in graph.nodes:
         composed = _composed(node, inlined)
-        if node.reduce or node.name == node.owner:
+        if node.shift:
+            inlined[node.name] = replace(node, formula=S.Zero, reads=())
+        elif node.reduce or node.name == node.owner:
             names[node.name] = node.name if node.name == node.owner else _auxiliary_name(node, names)
             kept[node.name] = composed
         else:
             inlined[node.name] = composed
-    nodes = [
-        replace(node, name=names[name], reads=tuple(replace(read, parent=names.get(read.parent, read.parent)) for read in node.reads))
-        for name, node in kept.items()
-    ]
+    used = {graph.output.name}
+    for node in reversed(kept.values()):
+        if node.name in used:
+            used.update(read.parent for read in node.reads)
+    nodes = []
+    for name, node in kept.items():
+        if name in used:
+            reads = tuple(replace(read, parent=names.get(read.parent, read.parent)) for read in node.reads)
+            nodes.append(replace(node, name=names[name], reads=reads))
     return Graph(graph.leaves, tuple(nodes))
 
 
@@ -160,11 +168,11 @@ def local_gradient(node: Node, parent: str) -> LocalGradient:
     letters = index_symbols(node)
     reads = [read for read in node.reads if read.parent == parent]
     rank = len(reads[0].index) if reads else 0
-    letter = iter([c for c in _FREE_LETTERS[len(node.shape) :] + "xyzw"])
+    letter = iter(_FREE_LETTERS[len(node.shape) :] + "xyzw")
     js = [Symbol(next(letter), integer=True, nonnegative=True) for _ in range(rank)]
     total: Expr = S.Zero
     for n, read in enumerate(node.reads):
-        if read.parent == parent and not node.stop:
+        if read.parent == parent:
             total += _contribution(node, n, js, letters, S.One)
     head = entry(node.name, tuple(letters[free(n)] for n in range(len(node.shape))))
     return LocalGradient(node.name, parent, (head, entry(parent, tuple(js))), total)
@@ -189,9 +197,7 @@ def _weight(node: Node) -> Expr:
     return KroneckerDelta(node.formula, value)
 
 
-def _solved(
-    node: Node, n: int, js: list[Symbol], letters: Mapping[Symbol, Symbol], body: Expr, *, keep_free: bool
-) -> Expr:
+def _solved(node: Node, n: int, js: list[Symbol], letters: Mapping[Symbol, Symbol], body: Expr, *, keep_free: bool) -> Expr:
     """Sum the body over the letters that the read's index map does not fix; `keep_free` leaves the free ones alone."""
     pending = [(letters[bound(p)], Integer(0), Integer(extent - 1)) for p, extent in enumerate(node.over)]
     if not keep_free:
@@ -233,14 +239,13 @@ def adjoints(graph: Graph) -> tuple[Adjoint, ...]:
     """
     children: dict[str, list[tuple[Node, int]]] = {}
     for node in graph.nodes:
-        if not node.stop:
-            for n, read in enumerate(node.reads):
-                children.setdefault(read.parent, []).append((node, n))
+        for n, read in enumerate(node.reads):
+            children.setdefault(read.parent, []).append((node, n))
     output = graph.output
     made = [Adjoint(output.name, entry(bar(output.name), ()), S.One, 0)]
-    targets = [node for node in reversed(graph.nodes[:-1])] + list(graph.parameters)
+    targets: list[Node | Leaf] = [*reversed(graph.nodes[:-1]), *graph.parameters]
     for target in targets:
-        if target.name not in graph.active or (isinstance(target, Node) and target.stop):
+        if target.name not in graph.active:
             continue
         js = [Symbol(c, integer=True, nonnegative=True) for c in _FREE_LETTERS[: len(target.shape)]]
         total: Expr = S.Zero
@@ -254,9 +259,7 @@ def adjoints(graph: Graph) -> tuple[Adjoint, ...]:
 def _pulled(node: Node, n: int, js: list[Symbol], *, seed: bool) -> Expr:
     """`Σ_i v̄[i] ∂v[i]/∂p[j]` for one read, in letters that do not meet those of `j`."""
     spare = [c for c in "iklmnpqrstuvabcdefgh" if c not in {str(j) for j in js}]
-    symbols = {
-        index: Symbol(spare[p], integer=True, nonnegative=True) for p, index in enumerate(node.indices)
-    }
+    symbols = {index: Symbol(spare[p], integer=True, nonnegative=True) for p, index in enumerate(node.indices)}
     slope = partials(node.formula, len(node.reads), textbook=True)[n]
     if slope is S.Zero:
         return S.Zero
@@ -281,7 +284,7 @@ def closed(graph: Graph) -> dict[str, Expr]:
     adjoint: dict[str, Expr] = {graph.output.name: S.One}
     for node in reversed(graph.nodes):
         cotangent = adjoint.get(node.name, S.Zero)
-        if node.stop or cotangent is S.Zero:
+        if cotangent is S.Zero:
             continue
         reads = {slot(n): values[read.parent] for n, read in enumerate(node.reads)}
         for read, slope in zip(node.reads, partials(node.formula, len(node.reads), textbook=True), strict=True):

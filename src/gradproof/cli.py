@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from . import __version__
 from .errors import GradproofError, InputError, Place
@@ -97,7 +97,11 @@ def _expression_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-e", "--expression", metavar="TEXT", help="a graph in place of a file; lines end with ';' too")
     for name, what in (("given", "a fixed value"), ("parameter", "a value to differentiate by")):
         parser.add_argument(
-            f"--{name}", action="append", default=[], metavar="NAME=VALUE", help=f"{what} for -e: 1.5 or [[1, 2], [3, 4]]"
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help=f"{what} for -e: 1.5 or [[1, 2], [3, 4]]",
         )
 
 
@@ -231,7 +235,7 @@ def _problem_makers(arguments: argparse.Namespace) -> list[tuple[str, Callable[[
     if arguments.given or arguments.parameter:
         raise InputError("--given and --parameter go with -e; a file has its own values")
     if not arguments.targets:
-        raise InputError("nothing to check; expected a file, a folder, or -e \"loss = ...\"")
+        raise InputError('nothing to check; expected a file, a folder, or -e "loss = ..."')
     return [(str(path), partial(load, path)) for target in arguments.targets for path in _paths(Path(target))]
 
 
@@ -299,9 +303,10 @@ def _print(text: str, *, coloured: bool = False) -> None:
 
     class Verdicts(RegexHighlighter):
         base_style = "verdict."
-        highlights = [
-            r"\b(?P<pass>exact|rounding|ok)\b", r"\b(?P<told>kink|undecided|unsupported)\b", r"\b(?P<bad>wrong|failed|NOT OK)\b",
-        ]  # fmt: skip  # noqa: RUF012 - rich's own protocol
+        highlights: ClassVar = [
+            r"\b(?P<pass>exact|rounding|ok)\b",
+            r"\b(?P<told>kink|undecided|unsupported)\b", r"\b(?P<bad>wrong|failed|NOT OK)\b",
+        ]  # fmt: skip
 
     theme = Theme({"verdict.pass": "green", "verdict.told": "yellow", "verdict.bad": "bold red"})
     Console(theme=theme, highlighter=Verdicts(), soft_wrap=True).print(text, markup=False)

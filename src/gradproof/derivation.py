@@ -28,7 +28,7 @@ class Derivation:
         """One for each edge along which a gradient flows, in order of evaluation."""
         found = []
         for node in self.graph.nodes:
-            if node.name in self.graph.active and not node.stop:
+            if node.name in self.graph.active:
                 for parent in dict.fromkeys(read.parent for read in node.reads):
                     if parent in self.graph.active:
                         found.append(calculus.local_gradient(node, parent))

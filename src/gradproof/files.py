@@ -130,7 +130,8 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise InputError(
-            f"not a UTF-8 text: byte 0x{raw[error.start]:02x}; expected an expression file in TOML", Place(str(path), line)
+            f"not a UTF-8 text: byte 0x{raw[error.start]:02x}; expected an expression file in TOML",
+            Place(str(path), line),
         ) from None
 
 
@@ -190,9 +191,11 @@ class _File:
             if header:
                 section = header[1]
             dotted = rf"(?:{re.escape(table)}\s*\.\s*)" if table and section == "" else ""
-            if section in (table, "") and (
-                found := re.match(rf"\s*{dotted}[\"']?({name})[\"']?\s*[=.]", line)
-            ) and (section == table or dotted):
+            if (
+                section in (table, "")
+                and (found := re.match(rf"\s*{dotted}[\"']?({name})[\"']?\s*[=.]", line))
+                and (section == table or dotted)
+            ):
                 return Place(str(self.path), number, found.start(1) + 1)
             if header and key == table == section:
                 return Place(str(self.path), number, header.start(1) + 1)
@@ -213,7 +216,7 @@ class _File:
     def _string(self, key: str, *, required: bool = False) -> str:
         if key not in self.data:
             if required:
-                raise InputError(f"{key!r} is missing; expected {key} = \"...\"", Place(str(self.path), 1))
+                raise InputError(f'{key!r} is missing; expected {key} = "..."', Place(str(self.path), 1))
             return ""
         value = self.data[key]
         if not isinstance(value, str) or (required and not value.strip()):
@@ -229,7 +232,8 @@ class _File:
     def _graph(self) -> tuple[str, Place]:
         if "graph" not in self.data:
             raise InputError(
-                "'graph' is missing; expected graph = \"\"\" with one 'name = expression' a line", Place(str(self.path), 1)
+                "'graph' is missing; expected graph = \"\"\" with one 'name = expression' a line",
+                Place(str(self.path), 1),
             )
         value = self.data["graph"]
         if not isinstance(value, str):
@@ -260,7 +264,11 @@ class _File:
         for key, value in table.items():
             whole = key != "steps" or isinstance(value, int)
             if not _is_number(value) or value <= 0 or not whole:
-                self.fail(f"{key!r} is {value!r}, expected a positive {'number' if key != 'steps' else 'integer'}", "descent", key)
+                self.fail(
+                    f"{key!r} is {value!r}, expected a positive {'number' if key != 'steps' else 'integer'}",
+                    "descent",
+                    key,
+                )
         return dict(table)
 
     # Values
@@ -291,9 +299,7 @@ class _File:
         single = isinstance(value.get("column"), str)
         columns = [value["column"]] if single else value.get("columns")
         if not isinstance(columns, list) or not columns or not all(isinstance(column, str) for column in columns):
-            raise InputError(
-                f"{name!r}: expected columns = [\"x\", ...] (a matrix) or column = \"x\" (a vector)", place
-            )
+            raise InputError(f'{name!r}: expected columns = ["x", ...] (a matrix) or column = "x" (a vector)', place)
         positions = []
         for column in columns:
             if column not in header:

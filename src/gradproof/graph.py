@@ -62,8 +62,9 @@ class Leaf:
 class Node:
     """One operation.
 
-    `owner` is the user's line it belongs to, `source` that part of the line as the user wrote it. Through a `stop` node
-    no derivative flows: its value is a constant of the calculus (the shift inside a log-sum-exp).
+    `owner` is the user's line it belongs to, `source` that part of the line as the user wrote it. A `shift` is a
+    node that its line's value does not depend on (the maximum that a softmax takes from its logits): implementations round
+    with it, and no derivative flows through it.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Node:
     reduce: str | None = None
     owner: str = ""
     source: str = ""
-    stop: bool = False
+    shift: bool = False
 
     @property
     def domain(self) -> Shape:
@@ -128,14 +129,14 @@ class Graph:
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        return {thing.name: thing.shape for thing in (*self.leaves, *self.nodes)}
+        return {leaf.name: leaf.shape for leaf in self.leaves} | {node.name: node.shape for node in self.nodes}
 
     @property
     def active(self) -> frozenset[str]:
         """What a parameter reaches: only there do gradients flow."""
         names = {leaf.name for leaf in self.parameters}
         for node in self.nodes:
-            if not node.stop and any(read.parent in names for read in node.reads):
+            if not node.shift and any(read.parent in names for read in node.reads):
                 names.add(node.name)
         return frozenset(names)
 

@@ -89,9 +89,7 @@ def _check_uses(statements: Sequence[Statement], leaves: Mapping[str, Leaf], use
     for leaf in leaves.values():
         if leaf.name not in used:
             table = "given" if leaf.given else "parameters"
-            raise InputError(
-                f"nothing uses the value {leaf.name!r} of [{table}]; remove it or use it", statements[0].place
-            )
+            raise InputError(f"nothing uses the value {leaf.name!r} of [{table}]; remove it or use it", statements[0].place)
 
 
 class _Lowering:
@@ -157,9 +155,7 @@ class _Lowering:
         if name == self.statement.name:
             self.fail(term, f"{name!r} is used in its own line: a cycle; a name stands only for what is bound above it")
         if name in self.later:
-            self.fail(
-                term, f"{name!r} is used before it is bound, in line {self.later[name].place.line}: move that up"
-            )
+            self.fail(term, f"{name!r} is used before it is bound, in line {self.later[name].place.line}: move that up")
         near = did_you_mean(name, [*self.names, *CONSTANTS])
         cure = near or "; give it a value under [given] or [parameters], or bind it in a line above"
         self.fail(term, f"unknown name {name!r}{cure}")
@@ -169,7 +165,7 @@ class _Lowering:
 
     # Elementwise operations
 
-    def _elementwise(self, term: Term, build: Build, operands: Sequence[Value], *, stop: bool = False) -> Value:
+    def _elementwise(self, term: Term, build: Build, operands: Sequence[Value], *, shift: bool = False) -> Value:
         """A node `build(operands)`, broadcast as NumPy does or over the union of the labels."""
         self._guard(term, operands)
         if all(operand.constant is not None for operand in operands):
@@ -177,7 +173,7 @@ class _Lowering:
         labels = self._union(term, operands)
         shape = self._broadcast(term, operands) if labels is None else tuple(self.extents[label] for label in labels)
         formulas, reads = self._reads(operands, shape, labels)
-        return self._emit(term, build(*formulas), reads, shape, labels, stop=stop)
+        return self._emit(term, build(*formulas), reads, shape, labels, shift=shift)
 
     def _guard(self, term: Term, operands: Sequence[Value]) -> None:
         """Refuse constants that SymPy would expand without end, and those that are no real number."""
@@ -252,15 +248,14 @@ class _Lowering:
         *,
         over: Shape = (),
         reduce: str | None = None,
-        stop: bool = False,
+        shift: bool = False,
+        source: str = "",
     ) -> Value:
         if size(shape + over) > MAX_ENTRIES or len(shape + over) > MAX_RANK:
             self.fail(term, f"{_short(term.source)} runs over {shape + over}, more than {MAX_ENTRIES:,} entries or "
                             f"{MAX_RANK} axes")  # fmt: skip
         name = f"{self.statement.name}.{len(self.nodes)}"
-        self.nodes.append(
-            Node(name, shape, formula, reads, over, reduce, self.statement.name, term.source, stop=stop)
-        )
+        self.nodes.append(Node(name, shape, formula, reads, over, reduce, self.statement.name, source or term.source, shift))
         return Value(shape, name, tuple(map(free, range(len(shape)))), labels=labels)
 
     # Conditions
@@ -417,7 +412,15 @@ class _Lowering:
         return tuple(sorted({position % rank for position in axes}))
 
     def _reduce(
-        self, term: Term, reduce: str, build: Build, operands: list[Value], axes: tuple[int, ...], *, stop: bool = False
+        self,
+        term: Term,
+        reduce: str,
+        build: Build,
+        operands: list[Value],
+        axes: tuple[int, ...],
+        *,
+        shift: bool = False,
+        source: str = "",
     ) -> Value:
         """`reduce over axes of build(operands)`; all operands have the first one's axes, or 1 where they are reduced."""
         first = operands[0]
@@ -425,7 +428,7 @@ class _Lowering:
         over = tuple(first.shape[n] for n in axes)
         labels = None if first.labels is None else tuple(first.labels[n] for n in kept)
         if not axes:
-            return self._elementwise(term, build, operands, stop=stop)
+            return self._elementwise(term, build, operands, shift=shift)
         symbols: dict[int, Expr] = {n: free(position) for position, n in enumerate(kept)}
         symbols |= {n: bound(position) for position, n in enumerate(axes)}
         formulas: list[Expr] = []
@@ -439,7 +442,9 @@ class _Lowering:
             formulas.append(inner.xreplace({slot(n): slot(len(reads) + n) for n in range(len(inner_reads))}))
             reads.extend(inner_reads)
         shape = tuple(first.shape[n] for n in kept)
-        return self._emit(term, build(*formulas), tuple(reads), shape, labels, over=over, reduce=reduce, stop=stop)
+        return self._emit(
+            term, build(*formulas), tuple(reads), shape, labels, over=over, reduce=reduce, shift=shift, source=source
+        )
 
     def _absorbed(self, operand: Value, places: Sequence[Expr]) -> tuple[Expr, tuple[Read, ...]]:
         """The operand's own formula, if it is the operation just emitted and nothing but this reduction reads it."""
@@ -447,7 +452,7 @@ class _Lowering:
         plain = operand.index == tuple(map(free, range(len(operand.shape))))
         if (
             last is None or last.name != operand.node or last.name in self.pinned
-            or last.reduce or last.stop or not plain or not last.reads
+            or last.reduce or last.shift or not plain or not last.reads
         ):  # fmt: skip
             return slot(0), (Read(operand.node, _substitute(operand.index, places)),)
         self.nodes.pop()
@@ -482,9 +487,10 @@ class _Lowering:
         freedom = count - term.options.get("ddof", 0)
         if freedom <= 0:
             self.fail(term, f"{_short(term.source)} divides by {freedom}: {count} values, ddof={count - freedom}")
-        mean = self._reduce(term, "sum", lambda z: z / count, [value], axes)
+        mean = self._reduce(term, "sum", lambda z: z / count, [value], axes, source=f"mean({self._operand(term)})")
         mean = self._keep(term, mean, value, axes, always=True)
-        var = self._spread(term, "sum", lambda z, m: (z - m) ** 2 / freedom, [value, mean], axes)
+        name = f"var({self._operand(term)})"
+        var = self._spread(term, "sum", lambda z, m: (z - m) ** 2 / freedom, [value, mean], axes, name)
         if term.op == "std":
             var = self._elementwise(term, sympy.sqrt, [var])
         return self._keep(term, var, value, axes)
@@ -495,7 +501,9 @@ class _Lowering:
         self.pinned.add(value.node)
         return value
 
-    def _spread(self, term: Term, reduce: str, build: Build, operands: list[Value], axes: tuple[int, ...]) -> Value:
+    def _spread(
+        self, term: Term, reduce: str, build: Build, operands: list[Value], axes: tuple[int, ...], source: str = ""
+    ) -> Value:
         """`_reduce` of an elementwise formula of a value and its own reduction, in either notation."""
         value, inner = operands
         if value.labels is not None:
@@ -505,12 +513,16 @@ class _Lowering:
                 index=_substitute(inner.index, [free(n) for n in range(len(value.shape)) if n not in axes]),
                 labels=value.labels,
             )
-        return self._reduce(term, reduce, build, [value, inner], axes)
+        return self._reduce(term, reduce, build, [value, inner], axes, source=source)
+
+    def _operand(self, term: Term) -> str:
+        """The source of a function's operand, for naming the nodes inside it."""
+        return self.statement.terms[term.args[0]].source
 
     def _norm(self, term: Term, operands: list[Value]) -> Value:
         value = self._tensor(term, operands[0])
         axes = self._reduction_axes(term, value)
-        squares = self._reduce(term, "sum", lambda z: z**2, [value], axes)
+        squares = self._reduce(term, "sum", lambda z: z**2, [value], axes, source=f"sum({self._operand(term)} ** 2)")
         return self._keep(term, self._elementwise(term, sympy.sqrt, [squares]), value, axes)
 
     def _shifted(self, term: Term, value: Value, axes: tuple[int, ...]) -> tuple[Value, Value]:
@@ -519,10 +531,10 @@ class _Lowering:
         Softmax and its logarithm do not change when a constant is taken from every logit, so any shift gives the exact
         function and its exact derivative; these two are the shifts that an implementation rounds with.
         """
-        peak = self._reduce(term, "max", lambda z: z, [value], axes, stop=True)
+        peak = self._reduce(term, "max", lambda z: z, [value], axes, shift=True)
         peak = self._keep(term, peak, value, axes, always=True)
         total = self._spread(term, "sum", lambda z, m: sympy.exp(z - m), [value, peak], axes)
-        log = self._elementwise(term, sympy.log, [total], stop=True)
+        log = self._elementwise(term, sympy.log, [total], shift=True)
         return peak, self._keep(term, log, value, axes, always=True)
 
     def _axis_of(self, term: Term, value: Value) -> tuple[int, ...]:
@@ -542,24 +554,26 @@ class _Lowering:
         axes = self._axis_of(term, value)
         if term.op == "log_softmax":
             peak, log = self._shifted(term, value, axes)
-            rest = self._reduce(term, "sum", lambda z, m, c: sympy.exp(z - m - c), [value, peak, log], axes)
+            shifted = [value, peak, log]
+            rest = self._reduce(term, "sum", lambda z, m, c: sympy.exp(z - m - c), shifted, axes, source=self._exps(term))
             rest = self._elementwise(term, sympy.log, [self._keep(term, rest, value, axes, always=True)])
             return self._elementwise(term, lambda z, m, c, r: z - m - c - r, [value, peak, log, rest])
-        peak = self._keep(
-            term, self._reduce(term, "max", lambda z: z, [value], axes, stop=True), value, axes, always=True
-        )
+        peak = self._keep(term, self._reduce(term, "max", lambda z: z, [value], axes, shift=True), value, axes, always=True)
         exps = self._elementwise(term, lambda z, m: sympy.exp(z - m), [value, peak])
-        total = self._keep(term, self._plain_sum(term, exps, axes), value, axes, always=True)
+        total = self._keep(term, self._plain_sum(term, exps, axes, self._exps(term)), value, axes, always=True)
         return self._elementwise(term, lambda z, s: z / s, [exps, total])
 
-    def _plain_sum(self, term: Term, value: Value, axes: tuple[int, ...]) -> Value:
+    def _exps(self, term: Term) -> str:
+        return f"sum(exp({self._operand(term)}))"
+
+    def _plain_sum(self, term: Term, value: Value, axes: tuple[int, ...], source: str) -> Value:
         """A sum that leaves its operand a node, because something else reads it too."""
         symbols = {n: free(p) for p, n in enumerate(n for n in range(len(value.shape)) if n not in axes)}
         symbols |= {n: bound(p) for p, n in enumerate(axes)}
         index = _substitute(value.index, [symbols[n] for n in range(len(value.shape))])
         shape = tuple(extent for n, extent in enumerate(value.shape) if n not in axes)
         over = tuple(value.shape[n] for n in axes)
-        return self._emit(term, slot(0), (Read(value.node, index),), shape, over=over, reduce="sum")
+        return self._emit(term, slot(0), (Read(value.node, index),), shape, over=over, reduce="sum", source=source)
 
     def _logsumexp(self, term: Term, operands: list[Value]) -> Value:
         value = self._pinned(term, operands[0])
@@ -567,8 +581,8 @@ class _Lowering:
         if value.labels is not None or not axes:
             self.fail(term, "logsumexp() works on whole tensors with at least one axis; write log(sum(exp(x[i]), i))")
         peak, log = self._shifted(term, value, axes)
-        shift = self._elementwise(term, lambda m, c: m + c, [peak, log], stop=True)
-        rest = self._reduce(term, "sum", lambda z, c: sympy.exp(z - c), [value, shift], axes)
+        shift = self._elementwise(term, lambda m, c: m + c, [peak, log], shift=True)
+        rest = self._reduce(term, "sum", lambda z, c: sympy.exp(z - c), [value, shift], axes, source=self._exps(term))
         rest = self._keep(term, rest, value, axes, always=True)
         whole = self._elementwise(term, lambda c, r: c + sympy.log(r), [shift, rest])
         if term.options.get("keepdims"):
@@ -596,9 +610,7 @@ class _Lowering:
         rows, columns = a.shape[-2:-1], b.shape[-1:] if len(b.shape) > 1 else ()
 
         def place(shape: Shape, tail: list[Expr]) -> list[Expr]:
-            lead = [
-                free(len(batch) - len(shape) + n) if extent != 1 else Integer(0) for n, extent in enumerate(shape)
-            ]
+            lead = [free(len(batch) - len(shape) + n) if extent != 1 else Integer(0) for n, extent in enumerate(shape)]
             return lead + tail
 
         row: list[Expr] = [free(len(batch))] * len(rows)
@@ -677,7 +689,9 @@ class _Lowering:
         rests = {(*operand.shape[:axis], *operand.shape[axis + 1 :]) for operand in operands}
         if len(rests) > 1 or any(len(operand.shape) != rank for operand in operands):
             self.fail(term, f"shapes {shapes} do not fit in {term.op}() along axis {axis}")
-        reads, pieces, start = [], [], 0
+        reads: list[Read] = []
+        pieces: list[tuple[Expr, Expr | bool]] = []
+        start = 0
         for n, operand in enumerate(operands):
             extent = operand.shape[axis]
             shift: list[Expr] = [free(p) for p in range(rank)]
@@ -721,7 +735,7 @@ class _Lowering:
             value = replace(value, shape=shape, index=index)
         last = self.nodes[-1] if self.nodes else None
         whole = tuple(map(free, range(len(value.shape))))
-        if last is None or last.name != value.node or value.index != whole or value.shape != last.shape or last.stop:
+        if last is None or last.name != value.node or value.index != whole or value.shape != last.shape or last.shift:
             self._emit(term, slot(0), (Read(value.node, value.index),), value.shape)
         self.nodes[-1] = replace(self.nodes[-1], name=statement.name, source=statement.source)
         return self.nodes

@@ -51,7 +51,7 @@ class _Text(_Shared, StrPrinter):
 
     def _print_Sum(self, expr: sympy.Sum) -> str:
         indices = ",".join(str(limit[0]) for limit in expr.limits)
-        return f"Σ_{indices} {self.parenthesize(expr.function, PRECEDENCE['Mul'])}"
+        return f"Σ_{indices} {self.parenthesize(expr.function, PRECEDENCE['Mul'], strict=True)}"
 
     def _print_Reduction(self, expr: sympy.Basic) -> str:
         name, body, *indices = expr.args
@@ -86,7 +86,7 @@ _NAMES = {"Abs": "abs", "Max": "maximum", "Min": "minimum", "loggamma": "lgamma"
 def _named(name: str) -> str:
     """A node's name; one that is a source text stands in brackets."""
     bare = name.replace(BAR, "")
-    return name if bare.isidentifier() or name.startswith("(") and name.endswith((")", BAR)) else f"({name})"
+    return name if bare.isidentifier() or (name.startswith("(") and name.endswith((")", BAR))) else f"({name})"
 
 
 class _Latex(_Shared, LatexPrinter):
@@ -108,7 +108,9 @@ class _Latex(_Shared, LatexPrinter):
         return latex_name(expr.name)
 
     def _print_Indexed(self, expr: sympy.Indexed) -> str:
-        return f"{latex_name(str(expr.base.label))}_{{{','.join(map(self._print, expr.indices))}}}"
+        name = latex_name(str(expr.base.label))
+        base = f"{{{name}}}" if "_{" in name else name
+        return f"{base}_{{{','.join(map(self._print, expr.indices))}}}"
 
     def _print_Sum(self, expr: sympy.Sum) -> str:
         indices = ",".join(str(limit[0]) for limit in expr.limits)
@@ -156,7 +158,7 @@ def latex_name(name: str) -> str:
     out = rf"\{accent}{{{out}}}" if accent else out
     if subscripts:
         parts = ",".join(part if len(part) == 1 or part.isdigit() else rf"\mathrm{{{part}}}" for part in subscripts)
-        out = rf"{out}_{{{parts}}}" if not out.endswith("}") or out.startswith((r"\mathrm", r"\hat", r"\bar")) else out
+        out = rf"{out}_{{{parts}}}"
     return out
 
 

@@ -20,7 +20,21 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic import NOUGHT, NOWHERE, UNIT, Arithmetic, Balls, ball, balls, exact, full, lift, numbers, precision, rounding
+from .arithmetic import (
+    NOUGHT,
+    NOWHERE,
+    UNIT,
+    Arithmetic,
+    Balls,
+    ball,
+    balls,
+    exact,
+    full,
+    lift,
+    numbers,
+    precision,
+    rounding,
+)
 from .calculus import fused
 from .derivation import Derivation, derive
 from .dtypes import DType, dtype_named
@@ -434,9 +448,7 @@ class _Check:
             start = part.stop
         return result
 
-    def _from_both_sides(
-        self, run: _Run, given: Values, rows: Balls, found: Balls, rounded: Balls, kinks: np.ndarray
-    ) -> None:
+    def _from_both_sides(self, run: _Run, given: Values, rows: Balls, found: Balls, rounded: Balls, kinks: np.ndarray) -> None:
         """Where a derivative did not settle, look at it from both sides: kink, limit, or nothing there. In place."""
         open_ = self._unsettled(found, rounded)
         places = [(target, n) for target, shape in run.targets.items() for n in range(size(shape))]

@@ -126,7 +126,7 @@ def pullback(
     arrived: Values = {}
     exact = arithmetic.dtype is None
     for node in reversed(nodes):
-        if node.stop or node.name not in arriving:
+        if node.shift or node.name not in arriving:
             continue
         cotangent = arrived[node.name] = arithmetic.add_all(arriving.pop(node.name))
         batch = cotangent.shape[0]
@@ -228,7 +228,7 @@ def singular(nodes: Sequence[Node], values: Mapping[str, Balls], arithmetic: Ari
         if not _all_finite(values[node.name]):
             return f"{node.source} has no value{_operand(node, values, node.formula, arithmetic)}"
         for slope in partials(node.formula, len(node.reads), textbook=False):
-            if slope_told or node.stop or not slope.free_symbols:
+            if slope_told or node.shift or not slope.free_symbols:
                 continue
             if not _all_finite(_over(node, slope, values, arithmetic, slopes=True)):
                 slope_told = f"{node.source} has no finite derivative{_operand(node, values, slope, arithmetic, slopes=True)}"
@@ -239,9 +239,7 @@ def _all_finite(array: Balls) -> bool:
     return all(x is ZERO or x.is_finite() for x in array.reshape(-1))
 
 
-def _operand(
-    node: Node, values: Mapping[str, Balls], formula: sympy.Expr, arithmetic: Arithmetic, slopes: bool = False
-) -> str:
+def _operand(node: Node, values: Mapping[str, Balls], formula: sympy.Expr, arithmetic: Arithmetic, slopes: bool = False) -> str:
     """The operand of the entry that is not finite, where the operation has one."""
     if len(node.reads) != 1:
         return " here"

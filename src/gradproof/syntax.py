@@ -50,6 +50,7 @@ class Span:
 
 IndexItem = int | Affine | Span
 
+
 @dataclass(frozen=True)
 class Term:
     """One operation of a statement.
@@ -267,7 +268,7 @@ class _Reader:
             return item.id, None
         if isinstance(item, ast.Slice) and isinstance(item.lower, ast.Name) and item.step is None:
             extent = self._static(item.upper) if item.upper else None
-            if _is_int(extent) and 0 < extent <= 10**9:
+            if isinstance(extent, int) and not isinstance(extent, bool) and 0 < extent <= 10**9:
                 return item.lower.id, extent
         self.fail(item, "expected an index name on the left, as in 'y[i] = ...' or, with its extent, 'y[i:5] = ...'")
 
@@ -416,10 +417,10 @@ class _Reader:
         match node:
             case ast.Name():
                 return Affine(0, ((node.id, 1),))
-            case ast.Constant() if _is_int(node.value):
-                if abs(node.value) > 10**9:
+            case ast.Constant(value=int() as whole) if _is_int(whole):
+                if abs(whole) > 10**9:
                     self.fail(node, "an index is too large")
-                return Affine(node.value, ())
+                return Affine(whole, ())
             case ast.UnaryOp(op=ast.USub()):
                 return _scale(self._affine(node.operand, depth - 1), -1)
             case ast.BinOp(op=ast.Add() | ast.Sub()):

@@ -111,8 +111,7 @@ class TorchEngine:
         """Run the lines, pull each probe back through its own line, and the output through all of them."""
         kind = getattr(torch, dtype.name)
         tensors = {
-            name: torch.tensor(value, dtype=kind, requires_grad=name in task.parameters)
-            for name, value in task.point.items()
+            name: torch.tensor(value, dtype=kind, requires_grad=name in task.parameters) for name, value in task.point.items()
         }
         locals_: dict[tuple[str, str], np.ndarray | None] = {}
         failures: dict[str, str] = {}
@@ -296,14 +295,12 @@ def _names_tensor(statement: Statement, term: Term) -> bool:
 def _sliced(tensor: torch.Tensor, items: tuple[Any, ...]) -> torch.Tensor:
     """NumPy's basic indexing; torch has no negative step, so such an axis is flipped first."""
     index: list[Any] = []
-    axis = 0
-    for item in items:
+    for axis, item in enumerate(items):
         if isinstance(item, Span) and (item.step or 1) < 0:
             positions = torch.tensor(range(tensor.shape[axis])[slice(item.start, item.stop, item.step)])
             tensor = torch.index_select(tensor, axis, positions)
             item = Span(None, None, None)
         index.append(slice(item.start, item.stop, item.step) if isinstance(item, Span) else item)
-        axis += 1
     return tensor[tuple(index)]
 
 

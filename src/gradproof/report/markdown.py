@@ -65,7 +65,13 @@ def page(report: Report) -> str:
     wrong = [finding for finding in report.findings if not finding.verdict.passes]
     if wrong:
         rows = [
-            [escape(name_of(f) + place(f.index)), f.verdict.value, number(f.exact, 17), number(f.value, 17), escape(f.note)]
+            [
+                escape(name_of(f) + place(f.index)),
+                f.verdict.value,
+                number(f.exact, 17),
+                number(f.value, 17),
+                escape(f.note),
+            ]
             for f in wrong
         ]
         parts.append(_table(rows, ["what does not pass", "verdict", "exact", "engine", "note"]) + "\n")
@@ -83,7 +89,9 @@ def page(report: Report) -> str:
             parts.append(f"## {title}\n")
             parts.append(_findings(findings) + "\n")
     told = [f"* {escape(line)}" for line in (*chained_error(report), *sensitivity(report))]
-    notes = [f"* {escape(name_of(f) + place(f.index))}: {escape(f.note)}" for f in report.findings if f.note and f.verdict.passes]
+    notes = [
+        f"* {escape(name_of(f) + place(f.index))}: {escape(f.note)}" for f in report.findings if f.note and f.verdict.passes
+    ]
     if told or notes:
         parts.append("## Remarks\n")
         parts.append("\n".join([*told, *notes]) + "\n")
@@ -160,7 +168,12 @@ def _picture(report: Report) -> str:
         members = [ids[name] for name in names if verdicts.get(name) == verdict]
         if members:
             lines.append(f"  class {','.join(members)} {verdict}")
-    lines += ["```", "", "Round: parameters; stadium: given; boxes: nodes, coloured by verdict. On the edges: local gradients.", ""]
+    lines += [
+        "```",
+        "",
+        "Round: parameters; stadium: given; boxes: nodes, coloured by verdict. On the edges: local gradients.",
+        "",
+    ]
     return "\n".join(lines)
 
 

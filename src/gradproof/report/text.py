@@ -46,9 +46,7 @@ def _full(report: Report) -> str:
         if findings:
             parts.append(f"{title}\n{_findings(findings)}")
     parts.append("\n".join(_chain(report)))
-    notes = [
-        f"  {name_of(f)}{place(f.index)}: {f.verdict.value}: {f.note}" + _numbers(f) for f in report.findings if f.note
-    ]
+    notes = [f"  {name_of(f)}{place(f.index)}: {f.verdict.value}: {f.note}" + _numbers(f) for f in report.findings if f.note]
     if notes:
         parts.append("Notes\n" + "\n".join(notes[:ROWS]))
     parts.append("\n".join(sensitivity(report)))
