@@ -33,7 +33,7 @@ import torch
 from flint import arb, fmpq
 from tabulate import tabulate
 
-from gradproof.arithmetic import UNIT, Balls, exact, full, lift, precision
+from gradproof.arithmetic import UNIT, Balls, balls, exact, full, lift, precision
 from gradproof.errors import InputError
 from gradproof.files import Problem, parse
 from gradproof.oracle import check
@@ -224,13 +224,16 @@ def tally(job: tuple[Case, str], points: int, seed: int) -> Tally:
             done.counts["no real value"] += 1
             continue
         report = check(problem, dtype=dtype)
-        failing = [finding for finding in report.findings if not finding.verdict.passes]
-        alarms = [finding for finding in failing if not is_beyond(finding) and not finding.inherited]
-        if failing and not alarms:
+        failing = [finding for finding in report.findings if not finding.verdict.passes and not finding.inherited]
+        beyond = [finding for finding in failing if is_beyond(finding)]
+        # Beside a number that is beyond the dtype, there may be others that nobody can judge.
+        excused = {Verdict.WRONG: is_beyond, Verdict.UNDECIDED: lambda _: bool(beyond)}
+        alarms = [finding for finding in failing if not excused.get(finding.verdict, is_beyond)(finding)]
+        if beyond and not alarms:
             done.counts["beyond the dtype"] += 1
-            done.beyond.append(described(case, dtype, point, failing[0]))
+            done.beyond.append(described(case, dtype, point, beyond[0]))
             continue
-        done.counts[str(worst([finding.verdict for finding in report.findings]))] += 1
+        done.counts[str(worst([finding.verdict for finding in alarms or report.findings]))] += 1
         done.alarms += [described(case, dtype, point, finding) for finding in alarms]
     return done
 

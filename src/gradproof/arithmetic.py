@@ -103,6 +103,28 @@ numbers = lift(ball)
 finite = lift(lambda x: x is ZERO or x.is_finite())
 
 
+def _centre(x: Any) -> float:
+    """The number to show for a ball: its midpoint, or 0 where it is not known from 0, or nan."""
+    x = ball(x)
+    if not x.is_finite():
+        return float("nan")
+    return 0.0 if x.contains(NOUGHT) else float(x.mid())
+
+
+_each_centre = lift(_centre)
+_each_radius = lift(lambda x: float(ball(x).rad()) if ball(x).is_finite() else float("inf"))
+
+
+def centres(array: Balls) -> np.ndarray:
+    """The balls' midpoints as floats; 0 for a ball that holds 0, nan for one that is not finite."""
+    return _each_centre(array).astype(float)
+
+
+def radii(array: Balls) -> np.ndarray:
+    """The balls' radii as floats; infinite for one that is not finite."""
+    return _each_radius(array).astype(float)
+
+
 def full(shape: Shape, value: Any) -> Balls:
     """An object array of one value."""
     out = np.empty(shape, dtype=object)

@@ -33,6 +33,8 @@ class _Shared:
 
 
 class _Text(_Shared, StrPrinter):
+    printmethod = "_gradproof_text"  # not SymPy's own: Indexed would print itself
+
     def _print_Add(self, expr: sympy.Add, order: Any = None) -> str:
         first, *rest = self._ordered(expr)
         out = self.parenthesize(first, PRECEDENCE["Add"])

@@ -51,7 +51,6 @@ MAX_ROWS = 64  # of a line's full Jacobian; a larger one is probed with one rand
 MAX_JACOBIAN = 20_000  # entries
 MAX_SIDES = 64  # entries of one pullback that are looked at from both sides
 
-_radius = lift(lambda x: float(ball(x).rad()) if ball(x).is_finite() else float("inf"))
 _magnitude = lift(lambda x: float(abs(ball(x)).mid()) if ball(x).is_finite() else float("inf"))
 
 
@@ -407,9 +406,9 @@ class _Check:
 
     def _unsettled(self, exact_balls: Balls, rounded: Balls) -> np.ndarray:
         """Entries whose exact ball is too wide to judge by, in itself and beside the rounding set."""
-        radius = _radius(exact_balls).astype(float)
+        radius = radii(exact_balls)
         size_ = _magnitude(exact_balls).astype(float)
-        slack = _radius(rounded).astype(float)
+        slack = radii(rounded)
         with np.errstate(invalid="ignore"):
             narrow = radius <= size_ * self.dtype.unit_roundoff / 4096
             narrow |= radius <= self.dtype.smallest / 4096
@@ -426,7 +425,7 @@ class _Check:
             bits *= 2
             with precision(bits):
                 better = numbers(np.asarray(compute(), object))
-            before, after = _radius(found).astype(float)[open_], _radius(better).astype(float)[open_]
+            before, after = radii(found)[open_], radii(better)[open_]
             found = better
             if not (after < before / 2).any():
                 break
@@ -548,7 +547,7 @@ def _lost_use(gradient: np.ndarray, uses: list[tuple[str, _Pulled]]) -> str:
     if len(uses) < 2:
         return ""
     for name, part in uses:
-        if np.allclose(gradient, _floats(part.exact), rtol=1e-3, atol=0) and gradient.any():
+        if np.allclose(gradient, centres(part.exact), rtol=1e-3, atol=0) and gradient.any():
             others = ", ".join(other for other, _ in uses if other != name)
             return f"only the part from {name} arrived; that from {others} is lost or overwritten"
     return ""
@@ -558,7 +557,7 @@ def _likeness(value: np.ndarray | None, expected: Balls) -> str:
     """Known mistakes that a wrong array looks like."""
     if value is None or not np.isfinite(value).all():
         return ""
-    right = _floats(expected)
+    right = centres(expected)
     if right.shape != value.shape or not np.isfinite(right).all() or not right.any():
         return ""
     if not value.any():
@@ -575,10 +574,6 @@ def _likeness(value: np.ndarray | None, expected: Balls) -> str:
     if abs(ratio + 1) < 1e-6:
         return "the sign is wrong"
     return f"a factor of {ratio:.10g}" if abs(ratio - 1) > 1e-12 else ""
-
-
-def _floats(x: Balls) -> np.ndarray:
-    return lift(lambda b: float(ball(b).mid()) if ball(b).is_finite() else float("nan"))(x).astype(float)
 
 
 __all__ = ["Report", "check", "fused"]

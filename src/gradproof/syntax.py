@@ -397,7 +397,7 @@ class _Reader:
         if len(text) > MAX_DIGITS or (exponent and abs(int(exponent[1])) > MAX_DIGITS):
             self.fail(node, f"the number {text[:20]}... is too long or too large (at most {MAX_DIGITS} digits)")
         # As text: float("0.1") is not 1/10.
-        value = node.value if isinstance(node.value, int) else Fraction(text)
+        value: Number = Fraction(text) if isinstance(node.value, float) else int(node.value)
         if abs(value) >= 2**1024:
             self.fail(node, f"the number {text[:40]} is larger than any float64")
         return value

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic import NOUGHT, ZERO, Balls, ball, lift
+from .arithmetic import ZERO, Balls, ball, centres, lift, radii
 from .dtypes import DType
 from .graph import Shape
 
@@ -104,16 +104,6 @@ class Judgement:
     numbers: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
 
-def _centre(x: Any) -> float:
-    """The number to show for a ball: its midpoint, or 0 where it is not known from 0."""
-    x = ball(x)
-    if not x.is_finite():
-        return float("nan")
-    return 0.0 if x.contains(NOUGHT) else float(x.mid())
-
-
-_middle = lift(_centre)
-_radius = lift(lambda x: float(ball(x).rad()) if ball(x).is_finite() else float("inf"))
 _distance = lift(lambda x, v: _far(ball(x), v), 2)
 _inside = lift(lambda x, v: x.is_finite() and x.contains(v) if x is not ZERO else v == 0, 2)
 
@@ -146,15 +136,15 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
     exact, rounding = compared.exact.reshape(-1), compared.rounding.reshape(-1)
     kinks = np.zeros(flat.size, bool) if compared.kinks is None else compared.kinks.reshape(-1)
 
-    middle = _middle(exact).astype(float)
+    middle = centres(exact)
     distance = _distance(exact, flat).astype(float)
-    reach = _radius(rounding).astype(float)
+    reach = radii(rounding)
     inside = _inside(rounding, flat).astype(bool)
     ulp = ulp_of(middle, dtype)
 
     exists = ~np.isnan(middle)
     finite = np.isfinite(flat)
-    known = _radius(exact).astype(float) <= ulp / 64
+    known = radii(exact) <= ulp / 64
     correct = exists & finite & known & ~kinks & (distance <= ulp * 0.5)
     in_hull = exists & finite & kinks & _near_hull(exact, flat, dtype)
     told = np.full(flat.size, Verdict.WRONG.severity)
@@ -166,7 +156,7 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
 
     with np.errstate(all="ignore"):
         off = np.where(np.isnan(distance), np.inf, distance / ulp)
-        allowed = (np.abs(_middle(rounding).astype(float) - middle) + reach) / ulp
+        allowed = (np.abs(centres(rounding) - middle) + reach) / ulp
         relative = np.where(middle != 0, (allowed * ulp) / np.abs(middle), np.nan)
     order = np.lexsort((off, told))
     at = int(order[-1])
@@ -237,5 +227,5 @@ def _snapped(end: Any, whole: Any) -> float:
 
 def missing(shape: Shape, exact: Balls | None, note: str) -> Judgement:
     """No number where there should be one: wrong, unless the derivative is identically zero."""
-    middle = float("nan") if exact is None else float(np.nanmax(np.abs(_middle(exact).astype(float)), initial=0.0))
+    middle = float("nan") if exact is None else float(np.nanmax(np.abs(centres(exact)), initial=0.0))
     return Judgement(Verdict.WRONG, None if np.isnan(middle) else middle, None, None, None, (0,) * len(shape), note, refuted=1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .. import notation
-from ..arithmetic import UNIT, balls, exact, full, lift, precision
+from ..arithmetic import UNIT, balls, centres, exact, full, precision
 from ..calculus import written
 from ..derivation import Derivation, derive
 from ..files import Problem
@@ -61,17 +61,14 @@ def _equation(sides: tuple[object, object]) -> str:
     return f"{notation.text(left)} = {notation.text(right)}"
 
 
-_float = lift(lambda x: float(x) if not hasattr(x, "mid") else float(x.mid()) if x.is_finite() else float("nan"))
-
-
 def _numbers(graph: Graph, problem: Problem) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Every value and every adjoint of the graph, exact, as floats."""
     with precision(256):
         leaves = {name: np.asarray(balls(value), object) for name, value in problem.point.items()}
         values = evaluate(graph.nodes, leaves, exact())
         back = pullback(graph.nodes, values, {graph.output.name: full((1,), UNIT)}, graph.active, exact())
-    floats = {name: _float(value).astype(float) for name, value in values.items()}
-    return floats, {name: _float(value[0]).astype(float) for name, value in back.items()}
+    floats = {name: centres(value) for name, value in values.items()}
+    return floats, {name: centres(value[0]) for name, value in back.items()}
 
 
 def _value(values: dict[str, np.ndarray], name: str, *, whole: bool = False) -> str:
