@@ -28,11 +28,13 @@ from .arithmetic import (
     Balls,
     ball,
     balls,
+    centres,
     exact,
     full,
     lift,
     numbers,
     precision,
+    radii,
     rounding,
 )
 from .calculus import fused
