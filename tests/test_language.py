@@ -55,7 +55,7 @@ TEXTS = (
     + [f"{name}(v)" for name in "lgamma sigmoid softplus relu leaky_relu elu gelu silu softmax log_softmax".split()]
     + [f"{name}(v)" for name in "sum mean prod max min var std norm logsumexp cumsum".split()]
     + [f"{name}(X, axis={axis})" for axis in (0, 1) for name in "sum mean prod max min var std norm logsumexp".split()]
-    + ["softmax(X, axis=-1)", "sum(X, axis=-1)", "max(X, -1)", "mean(X, 0, True)"]
+    + ["softmax(X, axis=-1)", "sum(X, axis=-1)", "max(X, -1)", "mean(X, 0)"]
     + [f"{name}(CUBE, axis=(0, 2), keepdims=True)" for name in "sum mean var norm logsumexp max".split()]
     + [
         "v + u", "v - u * s", "v / u", "u ** v", "v ** 2", "v ** 3", "u ** 0.5", "u ** -2", "u ** (1/3)", "2 ** v", "-v",

@@ -384,7 +384,8 @@ class _Check:
         judged = _chained(step, whole)
         looks = ""
         if judged.verdict is Verdict.WRONG:
-            looks = _lost_use(gradient, uses) or _likeness(gradient, parts.exact)
+            expected = parts.exact if step.verdict is Verdict.WRONG else from_leaves.exact
+            looks = _lost_use(gradient, uses) or _likeness(gradient, expected)
         if causes and (judged.verdict is Verdict.UNDECIDED or not np.isfinite(gradient).all()):
             looks = causes[0]
         return self._finding("gradient", name, None, judged, looks)
@@ -507,7 +508,9 @@ def _chained(step: Judgement, whole: Judgement) -> Judgement:
     if step.verdict in (Verdict.WRONG, Verdict.FAILED):
         return step
     if whole.verdict is Verdict.WRONG:
-        return replace(whole, sensitivity=step.sensitivity)
+        cancels = "the pieces have kinks here, but the whole function is smooth" if step.verdict is Verdict.KINK else ""
+        note = "; ".join(part for part in (whole.note, cancels) if part)
+        return replace(whole, sensitivity=step.sensitivity, note=note)
     if step.verdict is Verdict.KINK:
         return step
     if step.verdict is Verdict.UNDECIDED:

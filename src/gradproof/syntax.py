@@ -23,6 +23,8 @@ MAX_OPERATIONS = 1_500  # of one line; Python's own parser gives up at about 3,0
 MAX_NESTING = 100  # brackets within brackets; Python's own parser gives up at 200
 MAX_DIGITS = 400  # of one number, and the largest decimal exponent
 
+LARGEST = Fraction(2) ** 1024  # beyond every float64
+
 Number = int | Fraction
 
 
@@ -398,7 +400,7 @@ class _Reader:
             self.fail(node, f"the number {text[:20]}... is too long or too large (at most {MAX_DIGITS} digits)")
         # As text: float("0.1") is not 1/10.
         value: Number = Fraction(text) if isinstance(node.value, float) else int(node.value)
-        if abs(value) >= 2**1024:
+        if abs(value) >= LARGEST:
             self.fail(node, f"the number {text[:40]} is larger than any float64")
         return value
 
