@@ -400,7 +400,7 @@ class _Reader:
             self.fail(node, f"the number {text[:20]}... is too long or too large (at most {MAX_DIGITS} digits)")
         # As text: float("0.1") is not 1/10.
         value: Number = Fraction(text) if isinstance(node.value, float) else int(node.value)
-        if abs(value) >= LARGEST:
+        if value >= LARGEST:
             self.fail(node, f"the number {text[:40]} is larger than any float64")
         return value
 
