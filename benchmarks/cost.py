@@ -52,7 +52,7 @@ def chain(length: int) -> tuple[Problem, Function, list[torch.Tensor]]:
             x = torch.sin(x) * w
         return x
 
-    return parse("\n".join(lines), parameters={"x0": 0.5, "w": 1.5}), function, leaves(0.5, 1.5)
+    return parse("\n".join(lines), parameters={"x0": 0.5, "w": 1.0}), function, leaves(0.5, 1.0)
 
 
 def elementwise(size: int) -> tuple[Problem, Function, list[torch.Tensor]]:

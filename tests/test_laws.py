@@ -204,6 +204,8 @@ def compared(value: float, exact_ball: arb, rounding_ball: arb) -> Verdict:
         (float("inf"), arb(1), arb(1, 1e-15), "wrong"),
         (float("nan"), arb("nan"), arb("nan"), "undecided"),
         (0.0, arb("1e-400"), arb(0, 5e-324), "exact"),
+        (1e-17, arb(0), arb(0, 5e-324), "wrong"),
+        (1e-300, arb(0), arb(0, 1e-200), "rounding"),
     ],
 )
 def test_a_number_gets_its_verdict(value: float, exact_ball: arb, rounding_ball: arb, verdict: str) -> None:

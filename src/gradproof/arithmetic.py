@@ -219,9 +219,18 @@ def _lgamma(x: arb) -> arb:
     return x.lgamma() if x > 0 else abs(x.gamma()).log()
 
 
+def _sqrt(x: arb) -> arb:
+    """The square root; of a ball around 0 that of its nonnegative part, where the root has values at all."""
+    if not (x.is_finite() and x.contains(NOUGHT) and x.upper() > 0):
+        return x.sqrt()
+    return NOUGHT.union(x.upper().sqrt())
+
+
 def _power(x: Any, n: int) -> arb:
     """x**n by squaring; Arb's own power of a ball around 0 is not finite."""
     result, square = UNIT, ball(x)
+    if n % 2 == 0 and square.contains(NOUGHT):
+        square = abs(square)  # an even power is not negative
     while n:
         if n & 1:
             result = result * square
@@ -243,7 +252,7 @@ def _softplus(x: arb) -> arb:
 # name: (function, roundings of a good implementation, in units of u): 4, that is 2 ulp, is what vector math libraries
 # state at most. A square root is correctly rounded by IEEE 754, but torch's vector code is not (0.7 ulp seen).
 _FUNCTIONS: dict[str, tuple[Callable[..., arb], int]] = {
-    "sqrt": (arb.sqrt, 2),
+    "sqrt": (_sqrt, 2),
     "exp": (arb.exp, 4),
     "log": (arb.log, 4),
     "log1p": (arb.log1p, 4),
@@ -257,7 +266,11 @@ _FUNCTIONS: dict[str, tuple[Callable[..., arb], int]] = {
     "sinh": (arb.sinh, 4),
     "cosh": (arb.cosh, 4),
     "tanh": (arb.tanh, 4),
+    "asinh": (arb.asinh, 4),
+    "acosh": (arb.acosh, 4),
+    "atanh": (arb.atanh, 4),
     "erf": (arb.erf, 4),
+    "erfc": (arb.erfc, 4),
     "sigmoid": (_sigmoid, 8),
     "softplus": (_softplus, 8),
     "loggamma": (_lgamma, 8),
@@ -284,6 +297,7 @@ class Arithmetic:
     def __init__(self, dtype: DType | None = None) -> None:
         self.dtype = dtype
         self._one_rounding = self._rounded(1)
+        self._within = self._bounded()
         self.values = self._table(slopes=False)
         self.slopes = self._table(slopes=True)
 
@@ -300,11 +314,22 @@ class Arithmetic:
         def widen(x: Any) -> Any:
             if x is ZERO or x.is_zero():
                 return x
-            x = x * relative + absolute
+            if x.rel_accuracy_bits() < 8 and not x.contains(NOUGHT):
+                # Of a wide ball the ends are rounded: around its midpoint it would grow to hold 0.
+                x = (x.lower() * relative).union(x.upper() * relative) + absolute
+            else:
+                x = x * relative + absolute
             # Overflow: the implementation holds an infinity, and what follows may be anything.
             return x if abs(x) < largest else nowhere
 
         return lift(widen)
+
+    def _bounded(self) -> Callable[[Any], Any]:
+        """Sums: what is beyond the dtype's largest number is an infinity there, and what follows may be anything."""
+        if self.dtype is None:
+            return lambda x: x
+        largest = arb(self.dtype.largest)
+        return lift(lambda x: x if x is ZERO or abs(x) < largest else NOWHERE)
 
     def gamma(self, terms: int) -> float:
         """γ(n) for a sum of n terms, relative to the sum of their magnitudes; 0 in the exact arithmetic."""
@@ -321,7 +346,7 @@ class Arithmetic:
         count = int(np.prod([terms.shape[axis] for axis in axes], dtype=int))
         slack = self.gamma(count)
         if slack:
-            total = total + _reduce(np.add, np.abs(terms), axes) * arb(0, slack)
+            return self._within(_blurred(total, _reduce(np.add, np.abs(terms), axes), slack))
         return total
 
     def product(self, factors: Balls, axes: tuple[int, ...]) -> Balls:
@@ -409,6 +434,20 @@ class Arithmetic:
             return value + magnitude(z, value) * unit
 
         return lambda x: widen(lift(widened)(x))
+
+
+def _blurred(total: Balls, magnitudes: Balls, slack: float) -> Balls:
+    """Sums, widened by `slack` of their terms' magnitudes; of a wide sum of terms of one sign, the ends."""
+    around, relative = arb(0, slack), arb(1, slack)
+
+    def blur(t: Any, a: Any) -> Any:
+        if t is ZERO:
+            return t
+        if t.rel_accuracy_bits() < 8 and not t.contains(NOUGHT) and abs(t).lower() == ball(a).lower():
+            return (t.lower() * relative).union(t.upper() * relative)
+        return t + a * around
+
+    return lift(blur, 2)(total, magnitudes)
 
 
 def _fold(function: Callable[[Any, Any], Any], items: Sequence[Any]) -> Any:

@@ -171,7 +171,7 @@ def _exit_code(reports: Sequence[Report], bad_input: bool) -> int:
         return BAD_INPUT
     if any(report.verdict in ("wrong", "failed") for report in reports if not report.ok):
         return SOMETHING_WRONG
-    if any(report.problem.expect and not report.ok for report in reports):
+    if any(report.expected and not report.ok for report in reports):
         return SOMETHING_WRONG  # the file promised another verdict
     return ALL_PASS if reports and all(report.ok for report in reports) else NOT_DECIDED
 

@@ -55,8 +55,7 @@ class Derivation:
     def formula(self, kind: str, name: str) -> str:
         """The formula of a node's value ("forward") or of the gradient that arrives at a name ("gradient")."""
         if kind == "forward":
-            node = self.nodes[name]
-            return node.source.split("=", 1)[1].strip() if "=" in node.source else node.source
+            return self.nodes[name].expression
         if name in self.closed:
             return notation.text(self.closed[name])
         adjoint = self._adjoint_of.get(name)

@@ -85,10 +85,17 @@ def parse(
     return _problem(text, Place(target, 1, 1), values, frozenset(given or {}), title=title or text.strip(), target=target)
 
 
-def _problem(text: str, origin: Place, values: dict[str, np.ndarray], given: frozenset[str], **rest: Any) -> Problem:
+def _problem(
+    text: str,
+    origin: Place,
+    values: dict[str, np.ndarray],
+    given: frozenset[str],
+    places: Mapping[str, Place] | None = None,
+    **rest: Any,
+) -> Problem:
     statements = parse_statements(text, origin)
     leaves = {name: Leaf(name, value.shape, name in given) for name, value in values.items()}
-    graph = build_graph(statements, leaves)
+    graph = build_graph(statements, leaves, places)
     if not graph.parameters:
         raise InputError("there is no parameter; a gradient needs one, as in [parameters] w = 1.0", origin)
     return Problem(statements=statements, graph=graph, point=values, **rest)
@@ -126,7 +133,7 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", place) from None
     try:
-        return raw.decode("utf-8")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise InputError(
@@ -157,9 +164,10 @@ class _File:
         title = self._string("title", required=True)
         graph, origin = self._graph()
         values: dict[str, np.ndarray] = {}
+        places: dict[str, Place] = {}
         for table in ("given", "parameters"):
             for name, value in self._table(table).items():
-                place = self.place(table, name)
+                place = places[name] = self.place(table, name)
                 _check_name(name, table, place)
                 if name in values:
                     raise InputError(f"{name!r} is in [given] and in [parameters]; it is one or the other", place)
@@ -167,11 +175,12 @@ class _File:
         dtype = self._string("dtype")
         if dtype and dtype not in DTYPES:
             self.fail(f"unknown dtype {dtype!r}{did_you_mean(dtype, DTYPES)}", "", "dtype")
-        return _problem(
+        problem = _problem(
             graph,
             origin,
             values,
             frozenset(self._table("given")),
+            places,
             title=title,
             target=str(self.path),
             teaches=self._string("teaches"),
@@ -179,6 +188,11 @@ class _File:
             expect=self._expect(),
             descent=self._descent(),
         )
+        node = problem.expect.node if problem.expect else None
+        if node is not None and node not in problem.graph.shapes:
+            near = did_you_mean(node, problem.graph.shapes) or "; expected a line or a value of this file"
+            self.fail(f"unknown node {node!r}{near}", "expect", "node")
+        return problem
 
     # Places
 
@@ -251,6 +265,8 @@ class _File:
             return None
         self._known(table, _EXPECT, "expect")
         verdict, node = table.get("verdict"), table.get("node")
+        if "verdict" not in table:
+            self.fail(f"'verdict' is missing in [expect]; expected one of {', '.join(_VERDICTS)}", "expect", "expect")
         if verdict not in _VERDICTS:
             near = did_you_mean(str(verdict), _VERDICTS) or f"; expected one of {', '.join(_VERDICTS)}"
             self.fail(f"unknown verdict {verdict!r}{near}", "expect", "verdict")

@@ -78,6 +78,11 @@ class Node:
     shift: bool = False
 
     @property
+    def expression(self) -> str:
+        """The source without the name that a line gives it."""
+        return self.source.split("=", 1)[1].strip() if self.name == self.owner and "=" in self.source else self.source
+
+    @property
     def domain(self) -> Shape:
         """The range of the free and then of the bound indices."""
         return self.shape + self.over
@@ -90,6 +95,21 @@ class Node:
     @property
     def slots(self) -> tuple[sympy.Symbol, ...]:
         return tuple(map(slot, range(len(self.reads))))
+
+
+def differentiated(node: Node) -> list[int]:
+    """The reads that the node depends on by more than the conditions of its branches."""
+    outside: set[sympy.Symbol] = set()
+    stack = [node.formula]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, sympy.Piecewise):
+            stack += [value for value, _ in part.args]
+        elif part.is_Symbol:
+            outside.add(part)
+        else:
+            stack += part.args
+    return [n for n, z in enumerate(node.slots) if z in outside]
 
 
 @dataclass(frozen=True)
@@ -136,7 +156,7 @@ class Graph:
         """What a parameter reaches: only there do gradients flow."""
         names = {leaf.name for leaf in self.parameters}
         for node in self.nodes:
-            if not node.shift and any(read.parent in names for read in node.reads):
+            if not node.shift and any(node.reads[n].parent in names for n in differentiated(node)):
                 names.add(node.name)
         return frozenset(names)
 

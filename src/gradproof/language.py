@@ -14,7 +14,7 @@ from typing import NoReturn
 import sympy
 from sympy import Expr, Integer, Piecewise, Rational
 
-from .errors import InputError, did_you_mean
+from .errors import InputError, Place, did_you_mean
 from .functions import CONSTANTS, SCALARS
 from .graph import Graph, Leaf, Node, Read, Shape, bound, free, size, slot
 from .syntax import Affine, Span, Statement, Term
@@ -40,6 +40,7 @@ class Value:
     index: tuple[Expr, ...] = ()
     constant: Expr | None = None
     labels: tuple[str, ...] | None = None
+    bits: int = 0  # of a node that is a constant: how long the number may be when it is written out
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ class Condition:
     build: Build
 
 
-def build_graph(statements: Sequence[Statement], leaves: Mapping[str, Leaf]) -> Graph:
-    """The graph of the statements over the leaves; the last statement is the output.
+def build_graph(
+    statements: Sequence[Statement], leaves: Mapping[str, Leaf], places: Mapping[str, Place] | None = None
+) -> Graph:
+    """The graph of the statements over the leaves, which stand at `places`; the last statement is the output.
 
     Raises `InputError` for what does not fit: names, shapes, indices, a value or a line that nothing uses.
     """
@@ -68,7 +71,7 @@ def build_graph(statements: Sequence[Statement], leaves: Mapping[str, Leaf]) -> 
         used.update(read.parent for node in made for read in node.reads)
         nodes.extend(made)
         bound_names[name] = made[-1].shape
-    _check_uses(statements, leaves, used)
+    _check_uses(statements, leaves, used, places or {})
     output = nodes[-1]
     if output.shape != ():
         raise InputError(
@@ -79,7 +82,9 @@ def build_graph(statements: Sequence[Statement], leaves: Mapping[str, Leaf]) -> 
     return Graph(tuple(leaves.values()), tuple(nodes))
 
 
-def _check_uses(statements: Sequence[Statement], leaves: Mapping[str, Leaf], used: set[str]) -> None:
+def _check_uses(
+    statements: Sequence[Statement], leaves: Mapping[str, Leaf], used: set[str], places: Mapping[str, Place]
+) -> None:
     for statement in statements[:-1]:
         if statement.name not in used:
             raise InputError(
@@ -89,7 +94,8 @@ def _check_uses(statements: Sequence[Statement], leaves: Mapping[str, Leaf], use
     for leaf in leaves.values():
         if leaf.name not in used:
             table = "given" if leaf.given else "parameters"
-            raise InputError(f"nothing uses the value {leaf.name!r} of [{table}]; remove it or use it", statements[0].place)
+            place = places.get(leaf.name, statements[0].place)
+            raise InputError(f"nothing uses the value {leaf.name!r} of [{table}]; remove it or use it", place)
 
 
 class _Lowering:
@@ -129,6 +135,8 @@ class _Lowering:
         if term.op == "where":
             return self._where(term, args)
         operands = [self._number(arg, term) for arg in args]
+        if term.op in ("maximum", "minimum") and operands[0] == operands[1]:
+            return operands[0]
         if term.op in _STRUCTURE:
             return _STRUCTURE[term.op](self, term, operands)
         build = _OPERATORS.get(term.op)
@@ -140,6 +148,11 @@ class _Lowering:
             def build(*z: Expr) -> Expr:
                 return formula(*z, *constants)
 
+            if all(operand.constant is not None for operand in operands):
+                # Not folded: sin(pi) is 0, and no engine's sin(pi) is.
+                self._guard(term, operands)
+                self._real(term, build(*(operand.constant for operand in operands)))
+                operands = [replace(self._tensor(term, operand), bits=64) for operand in operands]
         return self._elementwise(term, build, operands)
 
     def _name(self, term: Term, _: list[Value]) -> Value:
@@ -156,6 +169,8 @@ class _Lowering:
             self.fail(term, f"{name!r} is used in its own line: a cycle; a name stands only for what is bound above it")
         if name in self.later:
             self.fail(term, f"{name!r} is used before it is bound, in line {self.later[name].place.line}: move that up")
+        if name in self.extents:
+            self.fail(term, f"{name!r} is an index, and an index is no value; put the numbers it stands for under [given]")
         near = did_you_mean(name, [*self.names, *CONSTANTS])
         cure = near or "; give it a value under [given] or [parameters], or bind it in a line above"
         self.fail(term, f"unknown name {name!r}{cure}")
@@ -168,30 +183,53 @@ class _Lowering:
     def _elementwise(self, term: Term, build: Build, operands: Sequence[Value], *, shift: bool = False) -> Value:
         """A node `build(operands)`, broadcast as NumPy does or over the union of the labels."""
         self._guard(term, operands)
-        if all(operand.constant is not None for operand in operands):
-            return Value(constant=self._folded(term, build(*(operand.constant for operand in operands))))
+        if operands and all(operand.constant is not None for operand in operands):
+            constants = [operand.constant for operand in operands]
+            folded = self._real(term, build(*constants))
+            if _folds(term.op, constants, folded):
+                return Value(constant=folded)
         labels = self._union(term, operands)
         shape = self._broadcast(term, operands) if labels is None else tuple(self.extents[label] for label in labels)
         formulas, reads = self._reads(operands, shape, labels)
-        return self._emit(term, build(*formulas), reads, shape, labels, shift=shift)
+        value = self._emit(term, build(*formulas), reads, shape, labels, shift=shift)
+        return replace(value, bits=self._bits(term, operands))
+
+    def _bits(self, term: Term, operands: Sequence[Value]) -> int:
+        """How long a constant may get when it is written out; 0 for what is no constant.
+
+        Raises `InputError` before SymPy would write out a number without end.
+        """
+        if not operands or any(operand.constant is None and not operand.bits for operand in operands):
+            return 0
+        lengths = [operand.bits or _length(operand.constant) for operand in operands]
+        exponent = operands[-1].constant
+        if term.op == "**" and isinstance(exponent, Rational):
+            bits = lengths[0] * max(1, abs(int(exponent)))
+        else:
+            bits = sum(lengths) if term.op in _OPERATORS else 64
+        if bits > MAX_POWER_BITS:
+            self.fail(term, f"the constant {_short(term.source)} is too large to write out")
+        return bits
 
     def _guard(self, term: Term, operands: Sequence[Value]) -> None:
-        """Refuse constants that SymPy would expand without end, and those that are no real number."""
+        """Refuse what SymPy would expand without end, and powers that are no real function."""
         constants = [operand.constant for operand in operands]
-        if term.op == "**" and isinstance(constants[1], Rational):
-            base, exponent = constants[0], constants[1]
-            bits = max(abs(base.p), base.q).bit_length() if isinstance(base, Rational) else 2
-            if abs(exponent) > 1024 or (base is not None and bits * abs(exponent) > MAX_POWER_BITS):
-                self.fail(term, f"the power {_short(term.source)} is too large to write out (exponent at most 1024)")
+        if term.op == "**":
+            base, exponent = constants
+            if isinstance(exponent, Rational):
+                if abs(exponent) > 1024 or (base is not None and _length(base) * abs(exponent) > MAX_POWER_BITS):
+                    self.fail(term, f"the power {_short(term.source)} is too large to write out (exponent at most 1024)")
+            elif base is not None and not base.is_positive:
+                self.fail(term, f"{_short(term.source)}: a base that is not positive takes a constant exponent only")
         if term.op in ("gamma", "lgamma") and constants[0] is not None and not abs(constants[0]) <= 200:
             self.fail(term, f"{_short(term.source)} is too large: the argument of a constant gamma is at most 200")
 
-    def _folded(self, term: Term, constant: Expr) -> Expr:
-        if constant.is_finite is False or constant.is_real is False or constant.has(sympy.nan):
-            self.fail(term, f"the constant {_short(term.source)} is not a real number")
-        if isinstance(constant, Rational) and abs(constant) >= 2**1024:
+    def _real(self, term: Term, formula: Expr) -> Expr:
+        if formula.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo, sympy.I) or formula.is_real is False:
+            self.fail(term, f"{_short(term.source)} is not a real number")
+        if isinstance(formula, Rational) and abs(formula) >= 2**1024:
             self.fail(term, f"the constant {_short(term.source)} is larger than any float64")
-        return constant
+        return formula
 
     def _union(self, term: Term, operands: Iterable[Value]) -> tuple[str, ...] | None:
         """The labels of the operands together, those of the left side first and in its order; None for NumPy's axes."""
@@ -254,6 +292,7 @@ class _Lowering:
         if size(shape + over) > MAX_ENTRIES or len(shape + over) > MAX_RANK:
             self.fail(term, f"{_short(term.source)} runs over {shape + over}, more than {MAX_ENTRIES:,} entries or "
                             f"{MAX_RANK} axes")  # fmt: skip
+        self._real(term, formula)
         name = f"{self.statement.name}.{len(self.nodes)}"
         self.nodes.append(Node(name, shape, formula, reads, over, reduce, self.statement.name, source or term.source, shift))
         return Value(shape, name, tuple(map(free, range(len(shape)))), labels=labels)
@@ -350,12 +389,18 @@ class _Lowering:
             self.fail(term, f"{_short(term.source)}: only a named tensor can be indexed")
         if any(isinstance(item, Affine) for item in items):
             return self._labelled(term, base)
-        if len(items) > len(base.shape):
-            self.fail(term, f"{len(items)} indices for shape {base.shape} in {_short(term.source)}")
+        taken = [item for item in items if item is not None]
+        if len(taken) > len(base.shape):
+            self.fail(term, f"{len(taken)} indices for shape {base.shape} in {_short(term.source)}")
+        whole = [Span(None, None, None)] * (len(base.shape) - len(taken))
+        extents = iter(base.shape)
         index: list[Expr] = []
         shape: list[int] = []
-        for position, extent in enumerate(base.shape):
-            item = items[position] if position < len(items) else Span(None, None, None)
+        for item in (*items, *whole):
+            if item is None:  # x[:, None]: a new axis of extent 1
+                shape.append(1)
+                continue
+            extent = next(extents)
             if isinstance(item, Span):
                 positions = range(extent)[slice(item.start, item.stop, item.step)]
                 if not positions:
@@ -376,7 +421,7 @@ class _Lowering:
         labels = tuple(dict.fromkeys(label for item in term.value if isinstance(item, Affine) for label, _ in item.labels))
         index: list[Expr] = []
         for item, extent in zip(term.value, base.shape, strict=True):
-            if isinstance(item, Span):
+            if item is None or isinstance(item, Span):
                 self.fail(term, "a slice does not stand beside an index such as i; index every axis")
             if isinstance(item, int):
                 if not -extent <= item < extent:
@@ -402,8 +447,10 @@ class _Lowering:
                     self.fail(term, f"{_short(term.source)} does not depend on index {label!r}")
             return tuple(value.labels.index(label) for label in over)
         if over is not None:
-            self.fail(term, f"{over[0]!r} is no axis: an axis is a number; an index stands with indexed tensors, as in "
-                            f"{term.op}(x[i], i)")  # fmt: skip
+            pair = {"max": "maximum", "min": "minimum"}.get(term.op)
+            cure = f"; of two tensors write {pair}(a, b)" if pair and over[0] in self.names else ""
+            self.fail(term, f"{over[0]!r} is no axis: an axis is a number, and an index stands with indexed tensors, as in "
+                            f"{term.op}(x[i], i){cure}")  # fmt: skip
         rank = len(value.shape)
         axes = range(rank) if axis is None else (axis,) if isinstance(axis, int) else axis
         for position in axes:
@@ -745,6 +792,27 @@ def _substitute(index: Iterable[Expr], axes: Sequence[Expr]) -> tuple[Expr, ...]
     """The index map with the n-th axis at `axes[n]`."""
     places = {free(n): axis for n, axis in enumerate(axes)}
     return tuple(expression.xreplace(places) if expression.free_symbols else expression for expression in index)
+
+
+def _length(constant: Expr | None) -> int:
+    """The bits of a rational; those of a float for any other constant."""
+    return max(abs(constant.p), constant.q).bit_length() if isinstance(constant, Rational) else 64
+
+
+def _folds(op: str, constants: Sequence[Expr | None], folded: Expr) -> bool:
+    """Whether an operation on constants is one number: where every engine computes it without rounding, or with one.
+
+    Integers are exact in Python, and so are short binary fractions; a quotient of integers rounds once. All else stays a
+    node, whose operations round: `0.1 + 0.2 - 0.3` is not 0 in any engine.
+    """
+    if op not in _OPERATORS or not all(isinstance(constant, Rational) for constant in (*constants, folded)):
+        return op in ("neg", "pos")
+    numbers = [constant for constant in constants if isinstance(constant, Rational)]
+    if op in ("neg", "pos") or all(number.q == 1 for number in (*numbers, folded)):
+        return True
+    if op == "/" and all(number.q == 1 and abs(number.p) < 2**24 for number in numbers):
+        return True
+    return all((number.q & (number.q - 1)) == 0 and max(abs(number.p), number.q) < 2**24 for number in (*numbers, folded))
 
 
 def _rational(number: int | Fraction | Expr) -> Expr:

@@ -41,9 +41,9 @@ from .calculus import fused
 from .derivation import Derivation, derive
 from .dtypes import DType, dtype_named
 from .engines import Engine, Task, Trace, engine_named
-from .files import Problem
+from .files import Expectation, Problem
 from .graph import Graph, Line, Node, Shape, lines, size
-from .reference import FAR, OneSided, Values, evaluate, one_sided, pullback, replaced, singular
+from .reference import FAR, OneSided, Values, evaluate, one_sided, pullback, replaced, singular, tied
 from .verdicts import Comparison, Finding, Judgement, Verdict, judge, missing, worst
 
 START_BITS, LIMIT_BITS = 128, 2048
@@ -76,7 +76,7 @@ class Report:
     @property
     def as_expected(self) -> bool:
         """Whether the file said what would come, and it came, at that node and nowhere else."""
-        expect = self.problem.expect
+        expect = self.expected
         if expect is None or self.verdict != expect.verdict:
             return False
         blamed = {f.node for f in self.findings if f.verdict == expect.verdict and not f.inherited}
@@ -86,7 +86,12 @@ class Report:
     @property
     def ok(self) -> bool:
         """Everything compared passes, or the file's expectation is met."""
-        return self.as_expected if self.problem.expect else self.verdict.passes
+        return self.as_expected if self.expected else self.verdict.passes
+
+    @property
+    def expected(self) -> Expectation | None:
+        """What the file says will come; it says so of its own dtype alone, if it names one."""
+        return self.problem.expect if self.problem.dtype in (None, self.dtype) else None
 
     @property
     def title(self) -> str:
@@ -142,7 +147,8 @@ def _task(problem: Problem) -> Task:
     parents: dict[str, tuple[str, ...]] = {}
     probes: dict[str, np.ndarray] = {}
     for line in lines(graph):
-        parents[line.name] = tuple(parent for parent in line.parents if parent in active)
+        # A line that only its conditions connect to the parameters has no derivative to look at.
+        parents[line.name] = tuple(parent for parent in line.parents if parent in active and line.name in active)
         if parents[line.name]:
             probes[line.name] = _probes(line, sum(size(shapes[parent]) for parent in parents[line.name]))
     names = frozenset(leaf.name for leaf in graph.parameters)
@@ -214,11 +220,20 @@ class _Sides:
         with precision(LIMIT_BITS):
             return one_sided(lambda step: self.moved(step, arithmetic)[row])
 
+    @property
+    def scale(self) -> float:
+        """The size of the input's entries, at least 1."""
+        return max(1.0, float(np.max(_magnitude(self.given[self.name]).astype(float))))
+
     def jumps(self, arithmetic: Arithmetic) -> bool:
-        """Whether the value itself differs on the two sides: no derivative, and no subdifferential."""
+        """Whether the value differs here and on the two sides: no derivative, and no subdifferential."""
         with precision(LIMIT_BITS):
-            sides = [evaluate(self.run.nodes, self._at(s), arithmetic)[self.run.output].reshape(-1) for s in (FAR, -FAR)]
-            return any(abs(a - b) > (abs(a) + abs(b)) * 2.0**-40 + 2.0**-40 for a, b in zip(*sides, strict=True))
+            right, here, left = (
+                evaluate(self.run.nodes, self._at(step), arithmetic)[self.run.output].reshape(-1)
+                for step in (FAR, NOUGHT, -FAR)
+            )
+            pairs = (*zip(right, here, strict=True), *zip(left, here, strict=True))
+            return any(abs(a - b) > (abs(a) + abs(b)) * 2.0**-40 + 2.0**-40 for a, b in pairs)
 
 
 class _Check:
@@ -235,7 +250,7 @@ class _Check:
         self.exact: Arithmetic = exact()
         self.rounding: Arithmetic = rounding(dtype)
         self.arrived: dict[str, list[tuple[str, _Pulled]]] = {}
-        self.singular: dict[str, str] = {}  # what has no value or no derivative in a line
+        self.inputs: dict[str, tuple[Line, Values]] = {}
         self.blind: dict[str, str] = {}  # names below a line whose cotangent cannot be used
 
     def findings(self) -> list[Finding]:
@@ -264,12 +279,16 @@ class _Check:
         given = {parent: np.asarray(balls(self.trace.values[parent]), object) for parent in line.parents}
         broken = [name for name in line.parents if not np.isfinite(self.trace.values[name]).all()]
         if broken:
-            self._blinded(line, f"{broken[0]} is not finite already")
-            return [self._blind_finding(line, f"{broken[0]} is not finite already")]
+            why = f"{broken[0]} is not finite already"
+            if broken[0] in self.problem.point:
+                largest = float(np.max(np.abs(self.problem.point[broken[0]])))
+                why = f"{broken[0]} holds {largest:.6g}, beyond {self.dtype.name}'s largest, {self.dtype.largest:.6g}"
+            self._blinded(line, why)
+            return [self._blind_finding(line, why)]
         with_rounding = evaluate(line.nodes, given, self.rounding)
         values = self._enclosed(lambda: evaluate(line.nodes, given, self.exact)[line.name], with_rounding[line.name])
         compared = Comparison(self.trace.values[line.name], values, with_rounding[line.name])
-        self.singular[line.name] = singular(line.nodes, evaluate(line.nodes, given, self.exact), self.exact)
+        self.inputs[line.name] = (line, given)
         found = [self._finding("forward", line.name, None, self._told(self._judged(compared), line.name))]
         if line.name in self.task.probes:
             found += self._slopes(line, given)
@@ -283,11 +302,18 @@ class _Check:
 
     def _told(self, judged: Judgement, line: str) -> Judgement:
         """Name the operation behind a number that does not exist, or that the engine could not compute."""
-        why = self.singular[line]
         broken = judged.verdict is Verdict.UNDECIDED or (judged.value is not None and not np.isfinite(judged.value))
-        if not why or judged.verdict.passes or not broken:
+        why = self._singular(line) if broken and not judged.verdict.passes else ""
+        if not why:
             return judged
         return replace(judged, note="; ".join(part for part in (judged.note, why) if part))
+
+    def _singular(self, name: str) -> str:
+        """The operation of a line that has no value or no derivative here, in words."""
+        if name not in self.inputs:
+            return ""
+        line, given = self.inputs[name]
+        return singular(line.nodes, evaluate(line.nodes, given, self.exact), self.exact)
 
     def _slopes(self, line: Line, given: Values) -> list[Finding]:
         """The local gradients, and what the line should pass on of the cotangent that it really had."""
@@ -370,7 +396,6 @@ class _Check:
         uses = self.arrived.get(name, [])
         if gradient is None:
             return self._finding("gradient", name, None, self._absent(shape, from_leaves.exact))
-        causes = [self.singular[child] for child, _ in uses if self.singular.get(child)]
         whole = self._judged(Comparison(gradient, from_leaves.exact, from_leaves.rounding, from_leaves.kinks))
         if name in self.blind:
             return self._blind_gradient(name, whole)
@@ -386,11 +411,15 @@ class _Check:
         if judged.verdict is Verdict.WRONG:
             expected = parts.exact if step.verdict is Verdict.WRONG else from_leaves.exact
             looks = _lost_use(gradient, uses) or _likeness(gradient, expected)
-        if causes and (judged.verdict is Verdict.UNDECIDED or not np.isfinite(gradient).all()):
-            looks = causes[0]
+        if judged.verdict is Verdict.UNDECIDED or not np.isfinite(gradient).all():
+            looks = next((why for why in (self._singular(child) for child, _ in uses) if why), looks)
         return self._finding("gradient", name, None, judged, looks)
 
     def _absent(self, shape: Shape, expected: Balls) -> Judgement:
+        if not np.isfinite(radii(expected)).all():
+            return Judgement(
+                Verdict.UNDECIDED, None, None, None, None, (), "no gradient (None); the derivative does not exist here"
+            )
         judged = missing(shape, expected, "no gradient (None), though the derivative is not zero")
         if judged.exact == 0:
             return replace(judged, verdict=Verdict.EXACT, note="no gradient (None); the derivative is zero", refuted=0)
@@ -452,31 +481,47 @@ class _Check:
 
     def _from_both_sides(self, run: _Run, given: Values, rows: Balls, found: Balls, rounded: Balls, kinks: np.ndarray) -> None:
         """Where a derivative did not settle, look at it from both sides: kink, limit, or nothing there. In place."""
+        values = evaluate(run.nodes, given, self.exact)
+        lost = ~np.isfinite(radii(values[run.output])).reshape(-1)
+        if lost.any():  # a value that does not exist has no derivative
+            nowhere = ((centres(rows).reshape(len(rows), -1) != 0) & lost).any(axis=1)
+            found[nowhere] = NOWHERE
         open_ = self._unsettled(found, rounded)
+        broken = ~np.isfinite(radii(found))
+        look = open_ | tied(run.nodes, values)
+        if lost.any():
+            look[nowhere] = False
+        if not look.any():
+            return
         places = [(target, n) for target, shape in run.targets.items() for n in range(size(shape))]
-        columns = [column for column in np.flatnonzero(open_.any(axis=0)) if places[column][0] in given]
+        columns = [int(column) for column in np.flatnonzero(look.any(axis=0)) if places[column][0] in given]
         for column in columns[:MAX_SIDES]:
-            side = _Sides(run, given, rows, *places[column], int(column))
-            jumps = side.jumps(self.exact)
-            for row in np.flatnonzero(open_[:, column]):
-                if jumps:
-                    found[row, column] = NOWHERE
-                    continue
-                sides = side.slopes(self.exact, int(row))
-                found[row, column] = sides.ball
-                kinks[row, column] = not sides.smooth and sides.ball.is_finite()
-                if sides.smooth:
-                    # Not where the formula's branches meet, but beside it: there rounding does not change branches.
-                    scale = max(1.0, float(np.max(_magnitude(given[places[column][0]]).astype(float))))
-                    step = UNIT * (4096 * self.dtype.unit_roundoff * scale)
-                    near = [ball(side.moved(s, self.rounding)[row]) for s in (step, -step)]
-                    near = [x for x in near if x.is_finite()]
-                    rounded[row, column] = near[0].union(near[-1]) if near else NOWHERE
-        looked_at = set(columns[:MAX_SIDES])
-        for column in np.flatnonzero(open_.any(axis=0)):
-            if column not in looked_at:
-                for row in np.flatnonzero(open_[:, column]):
-                    kinks[row, column] = found[row, column].is_finite()
+            self._column(_Sides(run, given, rows, *places[column], column), look, found, rounded, kinks)
+            # Beside an entry without a derivative, 0 times infinity is no number either.
+            gone = broken[:, column] & ~np.isfinite(radii(found[:, column]))
+            if gone.any():
+                found[broken[:, column], column] = NOWHERE
+        seen = set(columns[:MAX_SIDES])
+        unseen = [column for column in range(found.shape[1]) if column not in seen]
+        kinks[:, unseen] |= open_[:, unseen] & ~broken[:, unseen]
+
+    def _column(self, side: _Sides, look: np.ndarray, found: Balls, rounded: Balls, kinks: np.ndarray) -> None:
+        """One entry of an input, from both of its sides."""
+        column = side.column
+        jumps = side.jumps(self.exact)
+        for row in np.flatnonzero(look[:, column]):
+            if jumps:
+                found[row, column] = NOWHERE
+                continue
+            sides = side.slopes(self.exact, int(row))
+            found[row, column] = sides.ball
+            kinks[row, column] = not sides.smooth and sides.ball.is_finite()
+            if sides.smooth:
+                # Not where the formula's branches meet, but beside it: there rounding does not change branches.
+                step = UNIT * (4096 * self.dtype.unit_roundoff * side.scale)
+                near = [ball(side.moved(s, self.rounding)[row]) for s in (step, -step)]
+                near = [x for x in near if x.is_finite()]
+                rounded[row, column] = near[0].union(near[-1]) if near else NOWHERE
 
     def _end_to_end(self) -> dict[str, _Pulled]:
         """The gradients from the leaves, exact and with all the rounding on the way: what a user reads."""
@@ -512,7 +557,7 @@ def _chained(step: Judgement, whole: Judgement) -> Judgement:
         note = "; ".join(part for part in (whole.note, cancels) if part)
         return replace(whole, sensitivity=step.sensitivity, note=note)
     if step.verdict is Verdict.KINK:
-        return step
+        return whole if whole.verdict in (Verdict.EXACT, Verdict.ROUNDING) else step
     if step.verdict is Verdict.UNDECIDED:
         return whole if whole.verdict.passes else step
     if whole.verdict is Verdict.UNDECIDED:
@@ -523,10 +568,8 @@ def _chained(step: Judgement, whole: Judgement) -> Judgement:
 
 
 def _with_origins(findings: list[Finding], graph: Graph) -> list[Finding]:
-    """Mark what is inherited: a gradient that is off although its own step holds, or whose line is wrong by itself."""
+    """Mark what is inherited: a gradient that is off although its own step holds, or whose reader is to blame."""
     wrong = {f.node for f in findings if f.verdict is Verdict.WRONG}
-    if not wrong:
-        return findings
     below: dict[str, str] = {}
     for line in reversed(lines(graph)):
         source = line.name if line.name in wrong else below.get(line.name)
@@ -534,17 +577,26 @@ def _with_origins(findings: list[Finding], graph: Graph) -> list[Finding]:
             for parent in line.parents:
                 below.setdefault(parent, source)
     forward = next((f.node for f in findings if f.kind == "forward" and f.verdict is Verdict.WRONG), None)
-    by_line = {f.wrt: f.node for f in findings if f.kind == "local" and f.verdict is Verdict.WRONG}
+    reader = {(f.verdict, f.wrt): f.node for f in findings if f.kind == "local"}
     marked = []
     for finding in findings:
         origin = None
-        if finding.kind == "gradient" and finding.verdict is Verdict.WRONG and not finding.inherited:
-            origin = by_line.get(finding.node) or below.get(finding.node) or forward
+        if finding.kind == "gradient" and not finding.inherited and finding.verdict in _INHERITABLE:
+            origin = reader.get((finding.verdict, finding.node))
+            if origin is None and finding.verdict is Verdict.WRONG:
+                origin = below.get(finding.node) or forward
         if origin is not None:
-            note = "; ".join(part for part in (finding.note, f"inherited from {origin}") if part)
-            finding = replace(finding, verdict=Verdict.WRONG, inherited=True, note=note)
+            told = f"inherited from {origin}" if finding.verdict is Verdict.WRONG else ""
+            note = "; ".join(part for part in (finding.note, told) if part)
+            finding = replace(finding, inherited=True, note=note)
         marked.append(finding)
+    if wrong and all(f.inherited for f in marked if f.verdict is Verdict.WRONG):
+        # What it is inherited from is no fault of its own: a singular point. Then it is told here.
+        marked = [replace(f, inherited=False) if f.verdict is Verdict.WRONG else f for f in marked]
     return marked
+
+
+_INHERITABLE = (Verdict.WRONG, Verdict.UNDECIDED, Verdict.KINK)
 
 
 def _lost_use(gradient: np.ndarray, uses: list[tuple[str, _Pulled]]) -> str:

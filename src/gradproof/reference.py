@@ -15,7 +15,7 @@ import numpy as np
 import sympy
 from sympy import S
 
-from .arithmetic import ZERO, Arithmetic, Balls, ball, compiled, full, hull, lift
+from .arithmetic import NOUGHT, ZERO, Arithmetic, Balls, ball, compiled, exact, full, hull, lift
 from .calculus import partials
 from .functions import define
 from .graph import Node, Read, Shape, size
@@ -124,7 +124,6 @@ def pullback(
     """
     arriving: dict[str, list[Balls]] = {name: [cotangent] for name, cotangent in cotangents.items()}
     arrived: Values = {}
-    exact = arithmetic.dtype is None
     for node in reversed(nodes):
         if node.shift or node.name not in arriving:
             continue
@@ -132,7 +131,7 @@ def pullback(
         batch = cotangent.shape[0]
         spread = cotangent.reshape(cotangent.shape + (1,) * len(node.over))
         weight: Balls | None = None
-        slopes = partials(node.formula, len(node.reads), textbook=not exact)
+        slopes = partials(node.formula, len(node.reads), textbook=arithmetic.dtype is not None)
         for read, slope in zip(node.reads, slopes, strict=True):
             if slope is S.Zero or read.parent not in wanted:
                 continue
@@ -226,13 +225,33 @@ def singular(nodes: Sequence[Node], values: Mapping[str, Balls], arithmetic: Ari
         if any(not _all_finite(values[read.parent]) for read in used):
             continue
         if not _all_finite(values[node.name]):
-            return f"{node.source} has no value{_operand(node, values, node.formula, arithmetic)}"
+            return f"{node.expression} has no value{_operand(node, values, node.formula, arithmetic)}"
         for slope in partials(node.formula, len(node.reads), textbook=False):
             if slope_told or node.shift or not slope.free_symbols:
                 continue
             if not _all_finite(_over(node, slope, values, arithmetic, slopes=True)):
-                slope_told = f"{node.source} has no finite derivative{_operand(node, values, slope, arithmetic, slopes=True)}"
+                slope_told = (
+                    f"{node.expression} has no finite derivative{_operand(node, values, slope, arithmetic, slopes=True)}"
+                )
     return slope_told
+
+
+def tied(nodes: Sequence[Node], values: Mapping[str, Balls]) -> bool:
+    """Whether a branch's condition stands at its boundary, or a sign at 0: there a formula may jump."""
+    arithmetic = exact()
+    for node in nodes:
+        for edge in _edges(node.formula, node.slots):
+            if any(x is not ZERO and x.contains(NOUGHT) for x in _over(node, edge, values, arithmetic, False).reshape(-1)):
+                return True
+    return False
+
+
+@lru_cache(maxsize=1024)
+def _edges(formula: sympy.Expr, slots: tuple[sympy.Symbol, ...]) -> tuple[sympy.Expr, ...]:
+    """The expressions whose zeros are the boundaries of a formula's branches."""
+    relations = [r.lhs - r.rhs for r in formula.atoms(sympy.core.relational.Relational)]
+    signs = [call.args[0] for call in formula.atoms(sympy.sign)]
+    return tuple(e for e in (*relations, *signs) if not e.free_symbols.isdisjoint(slots))
 
 
 def _all_finite(array: Balls) -> bool:
@@ -285,7 +304,8 @@ def one_sided(slope_at: Callable[[Any], Any]) -> OneSided:
             wide = True
             sides.append(near)
         else:
-            settled = abs(near - far) < (abs(near) + abs(far)) * arb(2) ** -60 + arb(2) ** -200
+            # Absolutely too: a limit of 0 is reached as slowly as the root of the step.
+            settled = abs(near - far) < (abs(near) + abs(far)) * arb(2) ** -60 + arb(2) ** -90
             sides.append(near if settled else arb("+inf"))
     right, left = sides
     if right.is_nan() != left.is_nan():

@@ -50,7 +50,7 @@ class Span:
     step: int | None
 
 
-IndexItem = int | Affine | Span
+IndexItem = int | Affine | Span | None  # None is a new axis
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ _AXIS = Signature(1, ("axis", "keepdims"), reduction=True)
 FUNCTIONS: Mapping[str, Signature] = MappingProxyType(
     {
         **dict.fromkeys(
-            "exp log log1p expm1 sqrt abs sign sin cos tan asin acos atan sinh cosh tanh erf gamma lgamma sigmoid "
+            "exp log log1p expm1 sqrt abs sign sin cos tan asin acos atan sinh cosh tanh "
+            "asinh acosh atanh log2 log10 erf erfc gamma lgamma sigmoid "
             "softplus relu gelu silu trace".split(),
             Signature(1),
         ),
@@ -135,12 +136,21 @@ _FOREIGN = {
     ast.DictComp: "a comprehension", ast.GeneratorExp: "a comprehension", ast.JoinedStr: "an f-string",
     ast.NamedExpr: "':='", ast.IfExp: "'if ... else' (write where(condition, a, b))", ast.Await: "await",
     ast.Yield: "yield", ast.YieldFrom: "yield", ast.Dict: "a dictionary", ast.Set: "a set",
-    ast.Starred: "'*'", ast.FloorDiv: "'//'", ast.Mod: "'%'", ast.BitXor: "'^' (a power is written '**')",
+    ast.Starred: "'*'", ast.FloorDiv: "'//'", ast.Mod: "'%'", ast.BitXor: "'^'",
     ast.LShift: "'<<'", ast.RShift: "'>>'", ast.In: "'in'", ast.NotIn: "'not in'", ast.Is: "'is'", ast.IsNot: "'is not'",
     ast.Import: "an import", ast.ImportFrom: "an import", ast.FunctionDef: "def", ast.ClassDef: "class",
     ast.For: "a loop", ast.While: "a loop", ast.If: "an if statement (write where(condition, a, b))",
     ast.AugAssign: "an update in place (each name is bound once: give the new value a new name)",
     ast.AnnAssign: "an annotation", ast.Delete: "del", ast.Assert: "assert", ast.Return: "return",
+}  # fmt: skip
+
+
+# What other libraries call it.
+_ALIASES = {
+    "ln": "log", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "arcsinh": "asinh",
+    "arccosh": "acosh", "arctanh": "atanh", "amax": "max", "amin": "min", "clamp": "clip", "cat": "concatenate",
+    "matmul": "@", "mm": "@", "pow": "**", "power": "**", "square": "**", "permute": "transpose", "average": "mean",
+    "fabs": "abs", "logistic": "sigmoid", "lse": "logsumexp", "swish": "silu", "vstack": "stack", "log_gamma": "lgamma",
 }  # fmt: skip
 
 
@@ -334,7 +344,8 @@ class _Reader:
         self.foreign(node)
 
     def _foreign_operator(self, node: ast.expr, operator: ast.AST) -> NoReturn:
-        self.fail(node, f"{_FOREIGN.get(type(operator), type(operator).__name__)} is not part of the language")
+        cure = "; a power is written '**'" if isinstance(operator, ast.BitXor) else ""
+        self.fail(node, f"{_FOREIGN.get(type(operator), type(operator).__name__)} is not part of the language{cure}")
 
     def _call(self, node: ast.Call) -> tuple[str, list[ast.expr], Any, Mapping[str, Any]]:
         if not isinstance(node.func, ast.Name):
@@ -344,7 +355,8 @@ class _Reader:
             self.fail(node, "only functions of the language can be called, by name")
         name = node.func.id
         if name not in FUNCTIONS:
-            self.fail(node, f"unknown function {name!r}{did_you_mean(name, FUNCTIONS)}")
+            other = f"; did you mean {_ALIASES[name]!r}?" if name in _ALIASES else did_you_mean(name, FUNCTIONS)
+            self.fail(node, f"unknown function {name!r}{other}")
         signature = FUNCTIONS[name]
         operands = node.args[: signature.operands]
         extra = node.args[signature.operands :]
@@ -369,6 +381,8 @@ class _Reader:
         for option, value in given:
             if option not in signature.options:
                 expected = f"; it takes {', '.join(signature.options)}" if signature.options else ""
+                if option == "keepdim":
+                    expected = "; did you mean 'keepdims'?"
                 self.fail(value, f"{name}() has no option {option!r}{expected}")
             if option in options:
                 self.fail(value, f"{name}() got {option!r} twice")
@@ -405,6 +419,8 @@ class _Reader:
         return value
 
     def _index_item(self, node: ast.expr | ast.Slice) -> IndexItem:
+        if isinstance(node, ast.Constant) and node.value is None:
+            return None
         if isinstance(node, ast.Slice):
             bounds = [self._static(part) if part else None for part in (node.lower, node.upper, node.step)]
             if not all(part is None or _is_int(part) for part in bounds) or bounds[2] == 0:

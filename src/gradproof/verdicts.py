@@ -119,7 +119,7 @@ def ulp_of(x: np.ndarray, dtype: DType) -> np.ndarray:
     """The unit in the last place of the dtype at each |x|; below the normal numbers, the smallest number."""
     with np.errstate(all="ignore"):
         _, exponent = np.frexp(np.where(np.isfinite(x), x, 1.0))
-        exponent = np.clip(exponent - 1, dtype.emin, dtype.emax)
+        exponent = np.where(x == 0, dtype.emin, np.clip(exponent - 1, dtype.emin, dtype.emax))
         return np.where(np.isnan(x), np.nan, np.ldexp(1.0, exponent - dtype.precision + 1))
 
 
@@ -170,7 +170,7 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
         ulp=float(off[at]) if np.isfinite(off[at]) and not kinks[at] else None,
         allowed_ulp=float(allowed[at]) if np.isfinite(allowed[at]) and not kinks[at] else None,
         index=tuple(int(n) for n in np.unravel_index(at, shape)),
-        note=_note(verdict, flat[at], middle[at], bool(np.isfinite(reach[at])), exact[at], dtype),
+        note=_note(verdict, flat[at], middle[at], bool(np.isfinite(reach[at])), exact[at], bool(kinks[at]), dtype),
         error=float(distance[at] / abs(middle[at])) if exists[at] and middle[at] and finite[at] else None,
         sensitivity=float(relative[sensible].max()) if sensible.any() else None,
         entries=int(flat.size),
@@ -197,10 +197,14 @@ def _near_hull(exact: Balls, values: np.ndarray, dtype: DType) -> np.ndarray:
     return lift(near, 2)(exact, values).astype(bool)
 
 
-def _note(verdict: Verdict, value: float, exact: float, bounded: bool, exact_ball: Any, dtype: DType) -> str:
+def _note(verdict: Verdict, value: float, exact: float, bounded: bool, exact_ball: Any, kink: bool, dtype: DType) -> str:
     """What people ask first: where a number is not finite, too large, too small, or has no derivative."""
     if np.isnan(exact):
         return "the reference does not exist here: no finite derivative or value"
+    if kink:
+        low, high = (_snapped(end, exact_ball) for end in (exact_ball.lower(), exact_ball.upper()))
+        where = "lies between" if verdict is Verdict.KINK else "does not lie between"
+        return f"no derivative here; the one-sided ones span {low:.6g} to {high:.6g}, and the engine's value {where}"
     if not np.isfinite(value):
         what = "NaN" if np.isnan(value) else "infinity"
         if abs(ball(exact_ball)) > dtype.largest:
@@ -209,9 +213,6 @@ def _note(verdict: Verdict, value: float, exact: float, bounded: bool, exact_bal
         if not bounded:
             return f"{what}, though the exact number is finite: the formula fails in {dtype.name}"
         return f"{what}, though the exact number is finite"
-    if verdict is Verdict.KINK:
-        low, high = (_snapped(end, exact_ball) for end in (exact_ball.lower(), exact_ball.upper()))
-        return f"no derivative here; the one-sided ones span {low:.6g} to {high:.6g}, and the engine's value lies between"
     if verdict is Verdict.UNDECIDED:
         return f"rounding in {dtype.name} can give any number here"
     if value == 0 and exact != 0 and abs(exact) < dtype.smallest:

@@ -59,7 +59,9 @@ FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "exp": torch.exp, "log": torch.log, "log1p": torch.log1p, "expm1": torch.expm1, "sqrt": torch.sqrt,
     "abs": torch.abs, "sign": torch.sign, "sin": torch.sin, "cos": torch.cos, "tan": torch.tan, "asin": torch.asin,
     "acos": torch.acos, "atan": torch.atan, "atan2": torch.atan2, "sinh": torch.sinh, "cosh": torch.cosh,
-    "tanh": torch.tanh, "erf": torch.erf, "gamma": _gamma, "lgamma": torch.lgamma, "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh, "asinh": torch.asinh, "acosh": torch.acosh,
+    "atanh": torch.atanh,
+    "log2": torch.log2, "log10": torch.log10, "erfc": torch.erfc, "erf": torch.erf, "gamma": _gamma, "lgamma": torch.lgamma, "sigmoid": torch.sigmoid,
     # The threshold is where log(1 + exp(x)) and x are the same number in every dtype; torch's own 20 is not, in float64.
     "softplus": lambda x: F.softplus(x, threshold=40.0),
     "relu": torch.relu, "gelu": F.gelu, "silu": F.silu,
@@ -295,7 +297,8 @@ def _names_tensor(statement: Statement, term: Term) -> bool:
 def _sliced(tensor: torch.Tensor, items: tuple[Any, ...]) -> torch.Tensor:
     """NumPy's basic indexing; torch has no negative step, so such an axis is flipped first."""
     index: list[Any] = []
-    for axis, item in enumerate(items):
+    for n, item in enumerate(items):
+        axis = n - items[:n].count(None)
         if isinstance(item, Span) and (item.step or 1) < 0:
             positions = torch.tensor(range(tensor.shape[axis])[slice(item.start, item.stop, item.step)])
             tensor = torch.index_select(tensor, axis, positions)

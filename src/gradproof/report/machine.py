@@ -29,7 +29,7 @@ def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
 
 
 def _report(report: Report) -> dict[str, Any]:
-    expect = report.problem.expect
+    expect = report.expected
     return {
         "target": report.target,
         "title": report.title,

@@ -20,8 +20,8 @@ KINDS = (
 def headline(report: Report) -> str:
     """The verdict in one sentence."""
     verdict = report.verdict.value
-    if report.problem.expect:
-        expect = report.problem.expect
+    if report.expected:
+        expect = report.expected
         where = f" at {expect.node}" if expect.node else ""
         if report.ok:
             return f"{verdict}{where}, as the file expects"
