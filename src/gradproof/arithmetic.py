@@ -271,6 +271,7 @@ _FUNCTIONS: dict[str, tuple[Callable[..., arb], int]] = {
     "atanh": (arb.atanh, 4),
     "erf": (arb.erf, 4),
     "erfc": (arb.erfc, 4),
+    "gelu_erf": (arb.erf, 10),
     "sigmoid": (_sigmoid, 8),
     "softplus": (_softplus, 8),
     "loggamma": (_lgamma, 8),
@@ -283,6 +284,7 @@ _FUNCTIONS: dict[str, tuple[Callable[..., arb], int]] = {
 _MAGNITUDE: dict[str, Callable[[arb, arb], arb]] = {
     "gamma": lambda x, value: abs(value) * (2 + abs(_lgamma(x))),
     "loggamma": lambda x, value: abs(value) + 1,
+    "gelu_erf": lambda x, value: abs(value) + 1,
     "digamma": lambda x, value: abs(value) + 1 + (abs(1 / x) if x > 0 else (x * arb.pi()).cot() ** 2 * abs(x)),
 }
 
@@ -303,7 +305,7 @@ class Arithmetic:
 
     # Rounding
 
-    def _rounded(self, roundings: int = 1) -> Callable[[Any], Any]:
+    def _rounded(self, roundings: float = 1) -> Callable[[Any], Any]:
         """Widens an array by so many roundings; the exact arithmetic leaves it as it is."""
         if self.dtype is None:
             return lambda x: x
@@ -368,7 +370,7 @@ class Arithmetic:
 
     def _table(self, slopes: bool) -> dict[str, Any]:
         once = self._one_rounding
-        four = self._rounded(4)
+        four = self._rounded(1.25 if self.dtype and self.dtype.precision < 24 else 4)
         at_tie = _MAYBE if slopes else None
 
         def add(*terms: Any) -> Any:
@@ -422,11 +424,15 @@ class Arithmetic:
         return table
 
     def _function(self, name: str, function: Callable[..., arb], roundings: int) -> Callable[[Any], Any]:
-        widen = self._rounded(roundings)
-        if name not in _MAGNITUDE or self.dtype is None:
+        if self.dtype is None:
+            return lift(lambda z: function(ball(z)))
+        # In 16 bits a function is computed in float32 and rounded once.
+        half = self.dtype.precision < 24
+        widen = self._rounded(1.25 if half else roundings)
+        if name not in _MAGNITUDE:
             return lambda x: widen(lift(lambda z: function(ball(z)))(x))
         magnitude = _MAGNITUDE[name]
-        unit = arb(0, roundings * self.dtype.unit_roundoff)
+        unit = arb(0, roundings * (2.0**-24 if half else self.dtype.unit_roundoff))
 
         def widened(z: Any) -> arb:
             z = ball(z)

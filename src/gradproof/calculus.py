@@ -248,10 +248,8 @@ def adjoints(graph: Graph) -> tuple[Adjoint, ...]:
         if target.name not in graph.active:
             continue
         js = [Symbol(c, integer=True, nonnegative=True) for c in _FREE_LETTERS[: len(target.shape)]]
-        total: Expr = S.Zero
-        for node, n in children.get(target.name, []):
-            # The output's adjoint is 1 and need not be written.
-            total += _pulled(node, n, js, seed=node is output)
+        # The output's adjoint is 1 and need not be written. Added at once: term by term SymPy sorts again each time.
+        total = sympy.Add(*(_pulled(node, n, js, seed=node is output) for node, n in children.get(target.name, [])))
         made.append(Adjoint(target.name, entry(bar(target.name), tuple(js)), total, len(children.get(target.name, []))))
     return tuple(made)
 

@@ -52,6 +52,16 @@ class Derivation:
     def _local_of(self) -> Mapping[tuple[str, str], calculus.LocalGradient]:
         return {(gradient.node, gradient.wrt): gradient for gradient in self.locals}
 
+    @cached_property
+    def _inner(self) -> Mapping[tuple[str, str], list[calculus.LocalGradient]]:
+        """The local gradients of a line's auxiliary nodes, by line and parent."""
+        found: dict[tuple[str, str], list[calculus.LocalGradient]] = {}
+        for gradient in self.locals:
+            owner = self.nodes[gradient.node].owner
+            if owner != gradient.node:
+                found.setdefault((owner, gradient.wrt), []).append(gradient)
+        return found
+
     def formula(self, kind: str, name: str) -> str:
         """The formula of a node's value ("forward") or of the gradient that arrives at a name ("gradient")."""
         if kind == "forward":
@@ -65,11 +75,9 @@ class Derivation:
         """The derivative of a line by one of its parents; through auxiliary nodes it is written as a product."""
         direct = self._local_of.get((name, parent))
         parts = [] if direct is None or direct.formula is S.Zero else [notation.text(direct.formula)]
-        for gradient in self.locals:
-            inner = self.nodes[gradient.node]
-            if gradient.wrt == parent and inner.owner == name and gradient.node != name:
-                shown = notation.text(gradient.formula)
-                parts.append(f"∂{name}/∂({gradient.node}) * {f'({shown})' if ' ' in shown else shown}")
+        for gradient in self._inner.get((name, parent), ()):
+            shown = notation.text(gradient.formula)
+            parts.append(f"∂{name}/∂({gradient.node}) * {f'({shown})' if ' ' in shown else shown}")
         return " + ".join(parts) or "0"
 
 

@@ -10,7 +10,7 @@ formulas only, and all tensor structure is gathering and its transpose, scatter-
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from math import prod
 
 import sympy
@@ -147,11 +147,11 @@ class Graph:
     def parameters(self) -> tuple[Leaf, ...]:
         return tuple(leaf for leaf in self.leaves if not leaf.given)
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, Shape]:
         return {leaf.name: leaf.shape for leaf in self.leaves} | {node.name: node.shape for node in self.nodes}
 
-    @property
+    @cached_property
     def active(self) -> frozenset[str]:
         """What a parameter reaches: only there do gradients flow."""
         names = {leaf.name for leaf in self.parameters}

@@ -20,7 +20,7 @@ from .graph import Graph, Leaf, Node, Read, Shape, bound, free, size, slot
 from .syntax import Affine, Span, Statement, Term
 
 MAX_POWER_BITS = 4096  # of a power of two constants, which SymPy would write out
-MAX_ENTRIES = 50_000_000  # of one node's domain
+MAX_ENTRIES = 4_000_000  # of one node's domain: a ball takes a hundred bytes
 MAX_RANK = 8
 
 Build = Callable[..., Expr]
@@ -142,17 +142,13 @@ class _Lowering:
         build = _OPERATORS.get(term.op)
         if build is None:
             row = SCALARS[term.op]
-            constants = [_rational(term.options.get(name, default)) for name, default in row.options]
-            formula = row.formula
-
-            def build(*z: Expr) -> Expr:
-                return formula(*z, *constants)
-
+            build = row.formula
+            operands += [Value(constant=_rational(term.options.get(name, default))) for name, default in row.options]
             if all(operand.constant is not None for operand in operands):
                 # Not folded: sin(pi) is 0, and no engine's sin(pi) is.
                 self._guard(term, operands)
                 self._real(term, build(*(operand.constant for operand in operands)))
-                operands = [replace(self._tensor(term, operand), bits=64) for operand in operands]
+                operands = [self._tensor(term, operand) for operand in operands]
         return self._elementwise(term, build, operands)
 
     def _name(self, term: Term, _: list[Value]) -> Value:
@@ -188,11 +184,20 @@ class _Lowering:
             folded = self._real(term, build(*constants))
             if _folds(term.op, constants, folded):
                 return Value(constant=folded)
+        if term.op != "**":
+            operands = [self._held(term, operand) for operand in operands]
         labels = self._union(term, operands)
         shape = self._broadcast(term, operands) if labels is None else tuple(self.extents[label] for label in labels)
         formulas, reads = self._reads(operands, shape, labels)
         value = self._emit(term, build(*formulas), reads, shape, labels, shift=shift)
         return replace(value, bits=self._bits(term, operands))
+
+    def _held(self, term: Term, operand: Value) -> Value:
+        """A constant that binary formats do not hold is a node of its own, whose value rounds: x/10 is not 0.1*x."""
+        constant = operand.constant
+        if not isinstance(constant, Rational) or constant.q & (constant.q - 1) == 0:
+            return operand
+        return self._tensor(term, operand)
 
     def _bits(self, term: Term, operands: Sequence[Value]) -> int:
         """How long a constant may get when it is written out; 0 for what is no constant.
@@ -525,7 +530,9 @@ class _Lowering:
 
     def _tensor(self, term: Term, value: Value) -> Value:
         """A constant as a node, for the operations that read a tensor."""
-        return value if value.constant is None else self._emit(term, value.constant, (), ())
+        if value.constant is None:
+            return value
+        return replace(self._emit(term, value.constant, (), ()), bits=_length(value.constant))
 
     def _var(self, term: Term, operands: list[Value]) -> Value:
         value = self._pinned(term, operands[0])
@@ -754,6 +761,9 @@ class _Lowering:
     def _cumsum(self, term: Term, operands: list[Value]) -> Value:
         (a,) = operands
         (axis,) = self._axis_of(term, a)
+        if a.index != tuple(map(free, range(len(a.shape)))):
+            # Of a view: beyond its edge lies the rest of its parent, not the fill.
+            a = self._emit(term, slot(0), (Read(a.node, a.index),), a.shape)
         index: list[Expr] = [free(n) for n in range(len(a.shape))]
         index[axis] = free(axis) - bound(0)
         read = Read(a.node, _substitute(a.index, index))

@@ -82,7 +82,7 @@ class _Text(_Shared, StrPrinter):
         return f"digamma({self._print(expr.args[1])})"
 
 
-_NAMES = {"Abs": "abs", "Max": "maximum", "Min": "minimum", "loggamma": "lgamma"}
+_NAMES = {"Abs": "abs", "Max": "maximum", "Min": "minimum", "loggamma": "lgamma", "gelu_erf": "erf"}
 
 
 def _named(name: str) -> str:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from flint import arb
 
 from .arithmetic import (
     NOUGHT,
@@ -173,10 +174,13 @@ class _Pulled:
     exact: Balls
     rounding: Balls
     kinks: np.ndarray
+    parts: int = 0  # how many were added up
+    magnitude: Balls | None = None  # the sum of the parts' magnitudes
 
     def row(self, n: int) -> _Pulled:
         """What one of the cotangents gives."""
-        return _Pulled(numbers(self.exact[n]), numbers(self.rounding[n]), np.asarray(self.kinks[n]))
+        magnitude = None if self.magnitude is None else numbers(self.magnitude[n])
+        return _Pulled(numbers(self.exact[n]), numbers(self.rounding[n]), np.asarray(self.kinks[n]), self.parts, magnitude)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,10 +192,12 @@ class _Run:
     targets: Mapping[str, Shape]
     wanted: frozenset[str]
 
-    def pull(self, given: Values, arithmetic: Arithmetic, rows: Balls) -> Balls:
+    def pull(
+        self, given: Values, arithmetic: Arithmetic, rows: Balls, tally: dict[str, tuple[int, Balls]] | None = None
+    ) -> Balls:
         """The cotangents of all targets side by side, one row for each of `rows`."""
         values = evaluate(self.nodes, given, arithmetic)
-        back = pullback(self.nodes, values, {self.output: rows}, self.wanted, arithmetic)
+        back = pullback(self.nodes, values, {self.output: rows}, self.wanted, arithmetic, tally)
         parts = [back[t] if t in back else full((len(rows), *shape), NOUGHT) for t, shape in self.targets.items()]
         return np.concatenate([part.reshape(len(rows), -1) for part in parts], axis=1)
 
@@ -329,7 +335,8 @@ class _Check:
             passed = pulled[parent]
             if cotangent is not None:
                 self.arrived.setdefault(parent, []).append((line.name, passed.row(-1)))
-            local = _Pulled(*(part[: len(probes)] for part in (passed.exact, passed.rounding, passed.kinks)))
+            count = len(probes)
+            local = _Pulled(passed.exact[:count], passed.rounding[:count], passed.kinks[:count])
             found.append(self._local(line, parent, local))
         return found
 
@@ -399,11 +406,16 @@ class _Check:
         if name in self.blind:
             return self._blind_gradient(name, whole)
         zero = full(shape, NOUGHT)
-        parts = _Pulled(
-            self.exact.add_all([part.exact for _, part in uses]) if uses else zero,
-            self.rounding.add_all([part.rounding for _, part in uses]) if uses else zero,
-            np.any([part.kinks for _, part in uses], axis=0) if uses else np.zeros(shape, bool),
-        )
+        parts = _Pulled(zero, zero, np.zeros(shape, bool))
+        if uses:
+            # The parts of all lines are added in an order of the engine's own.
+            slack = self.rounding.gamma(sum(part.parts for _, part in uses))
+            magnitude = sum(part.magnitude for _, part in uses if part.magnitude is not None)
+            parts = _Pulled(
+                self.exact.add_all([part.exact for _, part in uses]),
+                sum(part.rounding for _, part in uses) + magnitude * arb(0, slack),
+                np.any([part.kinks for _, part in uses], axis=0),
+            )
         step = self._judged(Comparison(gradient, numbers(parts.exact), numbers(parts.rounding), parts.kinks))
         judged = _chained(step, whole)
         looks = ""
@@ -438,12 +450,11 @@ class _Check:
     def _unsettled(self, exact_balls: Balls, rounded: Balls) -> np.ndarray:
         """Entries whose exact ball is too wide to judge by, in itself and beside the rounding set."""
         radius = radii(exact_balls)
-        size_ = _magnitude(exact_balls).astype(float)
-        slack = radii(rounded)
         with np.errstate(invalid="ignore"):
-            narrow = radius <= size_ * self.dtype.unit_roundoff / 4096
+            narrow = radius <= np.abs(centres(exact_balls)) * self.dtype.unit_roundoff / 4096
             narrow |= radius <= self.dtype.smallest / 4096
-            if radius.size > SMALL:
+            if radius.size > SMALL and not narrow.all():
+                slack = radii(rounded)
                 narrow |= np.isfinite(slack) & (radius <= slack / 2**20)
         return ~(np.isfinite(radius) & narrow)
 
@@ -465,7 +476,8 @@ class _Check:
 
     def _pulled(self, run: _Run, given: Values, rows: Balls) -> dict[str, _Pulled]:
         """What arrives at each target for each row of cotangents."""
-        rounded = numbers(run.pull(given, self.rounding, rows))
+        tally: dict[str, tuple[int, Balls]] = {}
+        rounded = numbers(run.pull(given, self.rounding, rows, tally))
         found = self._enclosed(lambda: run.pull(given, self.exact, rows), rounded)
         kinks = np.zeros(found.shape, bool)
         self._from_both_sides(run, given, rows, found, rounded, kinks)
@@ -473,8 +485,8 @@ class _Check:
         start = 0
         for target, shape in run.targets.items():
             part = slice(start, start + size(shape))
-            parts = (array[:, part].reshape(len(rows), *shape) for array in (found, rounded, kinks))
-            result[target] = _Pulled(*parts)
+            mine, loose, bent = (array[:, part].reshape(len(rows), *shape) for array in (found, rounded, kinks))
+            result[target] = _Pulled(mine, loose, bent, *tally.get(target, (0, None)))
             start = part.stop
         return result
 
@@ -486,12 +498,12 @@ class _Check:
             nowhere = ((centres(rows).reshape(len(rows), -1) != 0) & lost).any(axis=1)
             found[nowhere] = NOWHERE
         open_ = self._unsettled(found, rounded)
-        broken = ~np.isfinite(radii(found))
         look = open_ | tied(run.nodes, values)
         if lost.any():
             look[nowhere] = False
         if not look.any():
             return
+        broken = ~np.isfinite(radii(found))
         places = [(target, n) for target, shape in run.targets.items() for n in range(size(shape))]
         columns = [int(column) for column in np.flatnonzero(look.any(axis=0)) if places[column][0] in given]
         for column in columns[:MAX_SIDES]:
@@ -550,6 +562,9 @@ def _chained(step: Judgement, whole: Judgement) -> Judgement:
     convention allows, and the function is smooth with another one.
     """
     if step.verdict in (Verdict.WRONG, Verdict.FAILED):
+        return step
+    if step.verdict is Verdict.KINK and whole.exact is None and whole.value is not None and np.isfinite(whole.value):
+        # Not smooth as a whole either; where several kinks meet, the one-sided derivatives do not span all there is.
         return step
     if whole.verdict is Verdict.WRONG:
         cancels = "the pieces have kinks here, but the whole function is smooth" if step.verdict is Verdict.KINK else ""

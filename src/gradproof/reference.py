@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -63,9 +63,14 @@ def _position(expression: sympy.Expr, axes: Mapping[sympy.Symbol, np.ndarray]) -
         return axes[expression]
     if expression.is_Integer:
         return np.asarray(int(expression))
-    symbols = sorted(expression.free_symbols, key=str)
-    function = sympy.lambdify(symbols, expression, modules=[{"floor": np.floor, "Mod": np.mod}, "numpy"])
-    return np.asarray(function(*(axes[symbol] for symbol in symbols))).astype(np.int64)
+    if isinstance(expression, sympy.floor):
+        # In integers: a quotient in floating point can round across the next one.
+        over, under = sympy.fraction(sympy.together(expression.args[0]))
+        return _position(sympy.expand(over), axes) // int(under)
+    if isinstance(expression, sympy.Mod):
+        return _position(expression.args[0], axes) % int(expression.args[1])
+    parts = [_position(part, axes) for part in expression.args]
+    return reduce(np.add if expression.is_Add else np.multiply, parts)
 
 
 def _read(node: Node, read: Read, values: Mapping[str, Balls]) -> Balls:
@@ -116,11 +121,13 @@ def pullback(
     cotangents: Mapping[str, Balls],
     wanted: frozenset[str] | set[str],
     arithmetic: Arithmetic,
+    tally: dict[str, tuple[int, Balls]] | None = None,
 ) -> Values:
     """The cotangents that the nodes pass on: `Σ Jᵀ·cotangent` for each name wanted, all uses added.
 
     `values` holds the nodes' own values too; `cotangents` maps a node to an array of shape (batch, *shape). Only names in
     `wanted` receive anything; a name that nothing reaches is absent. The nodes' own cotangents are in the result too.
+    A `tally` receives, for each name from outside, how many parts were added and the sum of their magnitudes.
     """
     arriving: dict[str, list[Balls]] = {name: [cotangent] for name, cotangent in cotangents.items()}
     arrived: Values = {}
@@ -146,6 +153,8 @@ def pullback(
             parent = values[read.parent].shape
             where = places(read.index, node.indices, node.domain, parent)
             arriving.setdefault(read.parent, []).append(_scattered(terms, batch, node.domain, where, parent, arithmetic))
+    if tally is not None:
+        tally |= {name: (len(terms), sum(map(np.abs, terms))) for name, terms in arriving.items()}
     return arrived | {name: arithmetic.add_all(terms) for name, terms in arriving.items()}
 
 
@@ -197,7 +206,8 @@ def _others(factors: Balls, arithmetic: Arithmetic) -> Balls:
     after = np.multiply.accumulate(factors[..., :0:-1], axis=-1)[..., ::-1]
     after = np.concatenate([after, ones], axis=-1)
     result = np.multiply(before, after)
-    for _ in range(max(factors.shape[-1] - 1, 0) if arithmetic.dtype else 0):
+    # Some divide the whole product by the factor: two roundings more.
+    for _ in range(factors.shape[-1] + 1 if arithmetic.dtype else 0):
         result = arithmetic.multiply(result, arb(1))
     return result
 

@@ -141,22 +141,24 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
     reach = radii(rounding)
     inside = _inside(rounding, flat).astype(bool)
     ulp = ulp_of(middle, dtype)
+    loose = centres(rounding)
 
     exists = ~np.isnan(middle)
     finite = np.isfinite(flat)
     known = radii(exact) <= ulp / 64
     correct = exists & finite & known & ~kinks & (distance <= ulp * 0.5)
-    in_hull = exists & finite & kinks & _near_hull(exact, flat, dtype)
     told = np.full(flat.size, Verdict.WRONG.severity)
     told[inside & np.isfinite(reach)] = Verdict.ROUNDING.severity
     told[~inside & ~np.isfinite(reach) & finite] = Verdict.UNDECIDED.severity
-    told[kinks] = np.where(in_hull[kinks], Verdict.KINK.severity, Verdict.WRONG.severity)
+    if kinks.any():
+        in_hull = (exists & finite)[kinks] & _near_hull(exact[kinks], flat[kinks], dtype)
+        told[kinks] = np.where(in_hull, Verdict.KINK.severity, Verdict.WRONG.severity)
     told[correct] = Verdict.EXACT.severity
     told[~exists] = Verdict.UNDECIDED.severity
 
     with np.errstate(all="ignore"):
         off = np.where(np.isnan(distance), np.inf, distance / ulp)
-        allowed = (np.abs(centres(rounding) - middle) + reach) / ulp
+        allowed = (np.abs(loose - middle) + reach) / ulp
         relative = np.where(middle != 0, (allowed * ulp) / np.abs(middle), np.nan)
     order = np.lexsort((off, told))
     at = int(order[-1])

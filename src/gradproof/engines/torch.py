@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from functools import reduce
 from math import pi
 from typing import Any
 
@@ -31,9 +32,15 @@ def _gamma(x: torch.Tensor) -> torch.Tensor:
 def _reduction(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     def reduce(x: torch.Tensor, axis: Any = None, keepdims: bool = False) -> torch.Tensor:
         dims = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
-        return function(x, dims, keepdims) if dims else x
+        if not dims:
+            return torch.abs(x) if function is _norm else x
+        return function(x, dims, keepdims)
 
     return reduce
+
+
+def _norm(x: torch.Tensor, dims: tuple[int, ...], keepdims: bool) -> torch.Tensor:
+    return torch.linalg.vector_norm(x, dim=dims, keepdim=keepdims)
 
 
 def _prod(x: torch.Tensor, dims: tuple[int, ...], keepdims: bool) -> torch.Tensor:
@@ -67,12 +74,12 @@ FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "relu": torch.relu, "gelu": F.gelu, "silu": F.silu,
     "leaky_relu": lambda x, negative_slope=0.01: F.leaky_relu(x, negative_slope),
     "elu": lambda x, alpha=1.0: F.elu(x, alpha),
-    "maximum": torch.maximum, "minimum": torch.minimum, "clip": torch.clamp,
+    "maximum": torch.maximum, "minimum": torch.minimum, "clip": lambda x, low, high: torch.clamp(*torch.broadcast_tensors(x, low, high)),
     "sum": _reduction(lambda x, dims, keep: torch.sum(x, dims, keepdim=keep)),
     "mean": _reduction(lambda x, dims, keep: torch.mean(x, dims, keepdim=keep)),
     "max": _reduction(lambda x, dims, keep: torch.amax(x, dims, keepdim=keep)),
     "min": _reduction(lambda x, dims, keep: torch.amin(x, dims, keepdim=keep)),
-    "norm": _reduction(lambda x, dims, keep: torch.linalg.vector_norm(x, dim=dims, keepdim=keep)),
+    "norm": _reduction(_norm),
     "logsumexp": _reduction(lambda x, dims, keep: torch.logsumexp(x, dims, keepdim=keep)),
     "prod": _reduction(_prod), "var": _var, "std": _std,
     "softmax": lambda x, axis=-1: torch.softmax(x, axis),
@@ -87,7 +94,9 @@ FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
 OPERATORS: dict[str, Callable[..., Operand]] = {
     "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a / b,
     "**": lambda a, b: a**b, "neg": lambda a: -a, "pos": lambda a: a,
-    "and": lambda a, b: a & b, "or": lambda a, b: a | b, "not": lambda a: ~a,
+    "and": lambda *conditions: reduce(torch.logical_and, map(torch.as_tensor, conditions)),
+    "or": lambda *conditions: reduce(torch.logical_or, map(torch.as_tensor, conditions)),
+    "not": lambda condition: torch.logical_not(torch.as_tensor(condition)),
 }  # fmt: skip
 
 COMPARE: dict[str, Callable[[Operand, Operand], Any]] = {
@@ -146,7 +155,8 @@ class TorchEngine:
         parents = task.parents.get(name, ())
         if not parents or name not in task.probes:
             return {}
-        alone = {key: tensor.detach() for key, tensor in tensors.items() if key != name}
+        read = {term.value for term in statement.terms if term.op == "name"}
+        alone = {key: tensors[key].detach() for key in read if key in tensors}
         for parent in parents:
             alone[parent] = alone[parent].clone().requires_grad_(True)
         value = self._line(statement, alone, kind)
@@ -174,7 +184,7 @@ class TorchEngine:
             values.append(self._term(term, [values[n] for n in term.args], tensors, labels, statement, kind))
         value = labels.arranged(_tensor(values[-1], kind))
         # A line `y = x` is a node of its own, with a gradient of its own.
-        return value.view_as(value) if any(value is tensor for tensor in tensors.values()) else value
+        return value.view_as(value) if statement.terms[-1].op == "name" else value
 
     def _term(
         self,
@@ -187,7 +197,7 @@ class TorchEngine:
     ) -> Operand:
         match term.op:
             case "number":
-                return float(term.value) if isinstance(term.value, Fraction) else term.value
+                return float(term.value) if isinstance(term.value, Fraction) or abs(term.value) >= 2**63 else term.value
             case "name":
                 return tensors[term.value] if term.value in tensors else {"pi": pi}[term.value]
             case "index":
@@ -197,9 +207,7 @@ class TorchEngine:
             case "compare":
                 pairs = zip(term.value, args, args[1:], strict=False)
                 result, *rest = (COMPARE[op](a, b) for op, a, b in pairs)
-                for more in rest:
-                    result = result & more
-                return result
+                return reduce(torch.logical_and, map(torch.as_tensor, rest), torch.as_tensor(result))
             case "where":
                 condition, a, b = args
                 return torch.where(torch.as_tensor(condition), _tensor(a, kind), _tensor(b, kind))
@@ -207,7 +215,9 @@ class TorchEngine:
                 function = torch.cat if term.op == "concatenate" else torch.stack
                 return function([_tensor(arg, kind) for arg in args], dim=term.options.get("axis", 0))
         if term.op in self.operators:
-            return self.operators[term.op](*args)
+            result = self.operators[term.op](*args)
+            # torch takes no integer beyond 64 bits.
+            return float(result) if isinstance(result, int) and abs(result) >= 2**63 else result
         operands = [_tensor(arg, kind) for arg in args]
         options = {k: float(v) if isinstance(v, Fraction) else v for k, v in term.options.items() if k != "over"}
         if labels.order and (over := term.options.get("over")):
