@@ -25,7 +25,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from itertools import islice
+from math import nan
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ from flint import arb, fmpq
 from tabulate import tabulate
 
 from gradproof.arithmetic import UNIT, Balls, balls, exact, full, lift, precision
+from gradproof.dtypes import dtype_named
 from gradproof.errors import InputError
 from gradproof.files import Problem, parse
 from gradproof.oracle import check
@@ -194,6 +197,7 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     alarms: list[str] = field(default_factory=list)
     beyond: list[str] = field(default_factory=list)
+    sensitivities: list[float] = field(default_factory=list)  # in units of the dtype's roundoff
     unsupported: str = ""
 
 
@@ -227,13 +231,14 @@ def tally(job: tuple[Case, str], points: int, seed: int) -> Tally:
         failing = [finding for finding in report.findings if not finding.verdict.passes and not finding.inherited]
         beyond = [finding for finding in failing if is_beyond(finding)]
         # Beside a number that is beyond the dtype, there may be others that nobody can judge.
-        excused = {Verdict.WRONG: is_beyond, Verdict.UNDECIDED: lambda _: bool(beyond)}
-        alarms = [finding for finding in failing if not excused.get(finding.verdict, is_beyond)(finding)]
+        alarms = [f for f in failing if not is_beyond(f) and not (beyond and f.verdict is Verdict.UNDECIDED)]
         if beyond and not alarms:
             done.counts["beyond the dtype"] += 1
             done.beyond.append(described(case, dtype, point, beyond[0]))
             continue
         done.counts[str(worst([finding.verdict for finding in alarms or report.findings]))] += 1
+        if report.sensitivity is not None:
+            done.sensitivities.append(report.sensitivity / dtype_named(dtype).unit_roundoff)
         done.alarms += [described(case, dtype, point, finding) for finding in alarms]
     return done
 
@@ -275,10 +280,12 @@ def no_false_alarm(folder: Path, dtypes: Sequence[str], points: int, seed: int, 
             here = [t for t in tallies if (t.case.corpus, t.dtype) == (corpus, dtype)]
             counts = sum((t.counts for t in here), Counter())
             formulas = sum(not t.unsupported for t in here)
-            rows.append([corpus, dtype, formulas, counts.total(), *(counts[column] for column in COLUMNS)])
-    totals = [sum(column) for column in list(zip(*rows, strict=True))[2:]]
+            caught = f"{median([u for t in here for u in t.sensitivities] or [nan]):.1f}"
+            rows.append([corpus, dtype, formulas, counts.total(), *(counts[column] for column in COLUMNS), caught])
+    totals = [sum(column) for column in list(zip(*rows, strict=True))[3:-1]]
     print()
-    print(tabulate([*rows, ["all", "", "", *totals[1:]]], ["corpus", "dtype", "formulas", "points", *COLUMNS]))
+    print(tabulate([*rows, ["all", "", "", *totals]], ["corpus", "dtype", "formulas", "points", *COLUMNS, "caught, u"]))
+    print("caught: the smallest relative error that the check would have found, the median over the points, in roundoffs")
     return sum(bool(t.alarms) * sum(t.counts[str(v)] for v in Verdict if not v.passes) for t in tallies)
 
 
@@ -399,9 +406,8 @@ def printed_digits(folder: Path, processes: int) -> int:
     print()
     print(tabulate(rows, headers, floatfmt=".3g"))
     for m in bad:
-        print(
-            f"  disagrees: {m.published.corpus} {m.published.name}, {m.where}: {m.farthest:.4g} units of digit {m.published.digits}"
-        )
+        off = f"{m.farthest:.4g} units of digit {m.published.digits}"
+        print(f"  disagrees: {m.published.corpus} {m.published.name}, {m.where}: {off}")
     return len(bad)
 
 

@@ -78,10 +78,9 @@ def growth(
     slow = before = 0.0
     for size in sizes:
         problem, function, inputs = make(size)
-        # The first check at all pays for imports, SymPy's derivatives and lambdify; it is told apart, as the first of two.
+        # The first check of a function pays for SymPy's derivatives and lambdify, so it is told apart.
         first = seconds(lambda problem=problem: check(problem))
-        # The first gradcheck of torch is slower too, so each is warm.
-        ours = min(first, seconds(lambda problem=problem: check(problem), repeats if first < PATIENCE / 10 else 0 or 1))
+        ours = min(first, seconds(lambda problem=problem: check(problem), repeats if first < PATIENCE / 10 else 1))
         fast = seconds(lambda f=function, x=inputs: torch.autograd.gradcheck(f, x, fast_mode=True), repeats + 1)
         backward = seconds(lambda f=function, x=inputs: f(*x).backward(), repeats + 1)
         entries = sum(tensor.numel() for tensor in inputs)

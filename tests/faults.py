@@ -95,6 +95,18 @@ class Changed:
         return self.change(task, TorchEngine().run(task, dtype))
 
 
+class Elsewhere:
+    """An engine that computes at another point."""
+
+    def __init__(self, point: Mapping[str, float]) -> None:
+        self.name = "elsewhere"
+        self.point = point
+
+    def run(self, task: Task, dtype: Any) -> Trace:
+        moved = {name: np.asarray(self.point.get(name, value)) for name, value in task.point.items()}
+        return TorchEngine().run(replace(task, point=moved), dtype)
+
+
 def with_gradient(name: str, make: Callable[[Task, Trace], np.ndarray | None]) -> Changed:
     def change(task: Task, trace: Trace) -> Trace:
         return replace(trace, gradients={**trace.gradients, name: make(task, trace)})
@@ -216,6 +228,15 @@ PLANTED = (
         "one entry of many", squares,
         with_gradient("w", lambda task, trace: trace.gradients["w"] * np.array([1.0, 1.0 + 1e-6, 1.0])), Changed(same),
         "gradient", "w",
+    ),
+    Planted(
+        "other numbers than the point's",
+        sine,
+        Elsewhere({"w": 0.8}),
+        Elsewhere({}),
+        "forward",
+        "w",
+        note="other numbers",
     ),
     Planted(
         "the forward value", sine, _function("sin", lambda x: torch.sin(x) * (1 + 2.0**-20), sin_times(1.0)), _sine(1.0),

@@ -69,8 +69,11 @@ TEXTS = (
         "minimum(v, 0.1)", "clip(v, -0.5, 0.5)", "atan2(v, u)", "where(v > 0, v, u)", "where(v <= u, 1, X)",
         "where((v > -1) & (v < 1), v, 0)", "where((v < -1) | (v > 1), v, 0)", "where(~(v > 0), v, 2)",
         "leaky_relu(v, 0.2)", "leaky_relu(v, negative_slope=0.3)", "elu(v, alpha=0.5)", "var(v, ddof=1)", "sum(X)",
-        "2 * pi * v", "asinh(v)", "acosh(2 + u)", "atanh(u)", "log2(u)", "log10(u)", "erfc(v)", "X[:, None]", "v[None, ::-1]",
-        "sin(pi) * v", "(sqrt(2)**2 - 2) * v", "(0.1 + 0.2 - 0.3) * v", "v * (2 / 3)", "sqrt(2 * pi) * v", "v * 1e-3 + 1_000", "softmax(X, axis=0)", "log_softmax(X, axis=1)",
+        "2 * pi * v", "asinh(v)", "acosh(2 + u)", "atanh(u)", "log2(u)", "log10(u)", "erfc(v)",
+        "X[:, None]", "v[None, ::-1]",
+        "sin(pi) * v", "(sqrt(2)**2 - 2) * v",
+        "(0.1 + 0.2 - 0.3) * v", "v * (2 / 3)",
+        "sqrt(2 * pi) * v", "v * 1e-3 + 1_000", "softmax(X, axis=0)", "log_softmax(X, axis=1)",
     ]
 )  # fmt: skip
 

@@ -108,11 +108,21 @@ def _centre(x: Any) -> float:
     x = ball(x)
     if not x.is_finite():
         return float("nan")
-    return 0.0 if x.contains(NOUGHT) else float(x.mid())
+    return 0.0 if x.contains(NOUGHT) else as_float(x.mid())
 
 
+def as_float(x: arb) -> float:
+    """The nearest float; Arb itself would write out a number of a billion digits."""
+    if abs(x) < _TINY:
+        return 0.0
+    if abs(x) > _HUGE:
+        return float("inf") if x > 0 else float("-inf")
+    return float(x)
+
+
+_TINY, _HUGE = arb(2) ** -1100, arb(2) ** 1100
 _each_centre = lift(_centre)
-_each_radius = lift(lambda x: float(ball(x).rad()) if ball(x).is_finite() else float("inf"))
+_each_radius = lift(lambda x: as_float(ball(x).rad()) if ball(x).is_finite() else float("inf"))
 
 
 def centres(array: Balls) -> np.ndarray:

@@ -15,8 +15,9 @@ import sympy
 from sympy import Expr, Indexed, IndexedBase, Integer, KroneckerDelta, S, Sum, Symbol
 
 from .functions import define
-from .graph import Graph, Leaf, Node, Read, bound, free, lines, slot
+from .graph import Graph, Leaf, Node, Read, Shape, bound, free, lines, slot
 
+MAX_COMPOSED = 40  # operations of one node's formula
 MAX_CLOSED = 60  # operations of a closed form that people still read
 
 
@@ -40,31 +41,84 @@ def _slope(formula: Expr, z: Symbol) -> Expr:
 def fused(graph: Graph) -> Graph:
     """The graph people read: in every line the elementwise operations are composed, and only reductions stay apart.
 
-    A reduction inside a line becomes an auxiliary node, named by its source. A shift is taken to be 0, since a line does not
+    A reduction inside a line becomes an auxiliary node, named by its source; so does what cannot be composed without
+    changing its meaning, or would not be read any more (see `_composes`). A shift is taken to be 0, since a line does not
     depend on it: what is left is the textbook's formula, `exp(x[i]) / Σ_k exp(x[k])`.
     """
+    shapes = graph.shapes
     kept: dict[str, Node] = {}
-    inlined: dict[str, Node] = {}
-    names: dict[str, str] = {}
+    loose: dict[str, Node] = {}  # composed, and free to go into what reads them
+    constants: set[str] = set()
     for node in graph.nodes:
-        composed = _composed(node, inlined)
+        if not node.shift and all(read.parent in constants for read in node.reads):
+            constants.add(node.name)
         if node.shift:
-            inlined[node.name] = replace(node, formula=S.Zero, reads=())
-        elif node.reduce or node.name == node.owner:
-            names[node.name] = node.name if node.name == node.owner else _auxiliary_name(node, names)
+            loose[node.name] = replace(node, formula=S.Zero, reads=())
+            continue
+        for read in node.reads:
+            if read.parent in loose and not _composes(node, read, loose[read.parent], node.name in constants, shapes):
+                kept[read.parent] = loose.pop(read.parent)
+        composed = _composed(node, loose)
+        if composed.formula.has(sympy.nan, sympy.zoo, sympy.oo) or composed.formula.count_ops() > MAX_COMPOSED:
+            kept |= {read.parent: loose.pop(read.parent) for read in node.reads if read.parent in loose}
+            composed = _composed(node, loose)
+        if node.reduce or node.name == node.owner or (node.name in constants and not _plain(composed.formula)):
             kept[node.name] = composed
         else:
-            inlined[node.name] = composed
+            loose[node.name] = composed
     used = {graph.output.name}
     for node in reversed(kept.values()):
         if node.name in used:
             used.update(read.parent for read in node.reads)
-    nodes = []
+    names: dict[str, str] = {}
     for name, node in kept.items():
         if name in used:
-            reads = tuple(replace(read, parent=names.get(read.parent, read.parent)) for read in node.reads)
-            nodes.append(replace(node, name=names[name], reads=reads))
+            names[name] = name if name == node.owner else _auxiliary_name(node, names)
+    nodes = []
+    for name in names:
+        reads = tuple(replace(read, parent=names.get(read.parent, read.parent)) for read in kept[name].reads)
+        nodes.append(replace(kept[name], name=names[name], reads=reads))
     return Graph(graph.leaves, tuple(nodes))
+
+
+def _plain(formula: Expr) -> bool:
+    """A rational, or one times pi: nothing that SymPy could write out at length."""
+    return formula.is_Rational or (formula / sympy.pi).is_Rational
+
+
+_BRANCHING = (sympy.Piecewise, sympy.Abs, sympy.sign, sympy.Max, sympy.Min)
+
+
+def _composes(node: Node, read: Read, inner: Node, constant: bool, shapes: Mapping[str, Shape]) -> bool:
+    """Whether a parent's formula may stand in place of a read.
+
+    Not beyond the parent's edge, where the read gives its fill; not inside the branches of another formula, where SymPy
+    would turn conditions about or lose that its argument is real; and no constant into a power or a gamma function, which
+    SymPy would write out, digit by digit.
+    """
+    if inner.shift or not inner.reads:
+        return not constant or (not node.formula.has(sympy.gamma, sympy.loggamma) and not _towers(node.formula))
+    if node.formula.has(*_BRANCHING) and (inner.formula.has(sympy.Function) or inner.formula.has(*_BRANCHING)):
+        return False
+    return all(
+        _stays_inside(expression, node, extent) for expression, extent in zip(read.index, shapes[read.parent], strict=True)
+    )
+
+
+def _towers(formula: Expr) -> bool:
+    return any(not power.exp.is_Rational or abs(power.exp) > 4 for power in formula.atoms(sympy.Pow))
+
+
+def _stays_inside(expression: Expr, node: Node, extent: int) -> bool:
+    """Whether an index stays below the extent over the node's whole domain; a reshape's always does."""
+    if expression.has(sympy.floor, sympy.Mod):
+        return True
+    ranges = dict(zip(node.indices, node.domain, strict=True))
+    low = high = int(expression.xreplace(dict.fromkeys(ranges, Integer(0))))
+    for symbol in expression.free_symbols:
+        step = int(expression.coeff(symbol)) * (ranges[symbol] - 1)
+        low, high = low + min(step, 0), high + max(step, 0)
+    return low >= 0 and high < extent
 
 
 def _auxiliary_name(node: Node, names: Mapping[str, str]) -> str:
@@ -106,9 +160,18 @@ _BOUND_LETTERS = "kmnuvabc"
 
 def index_symbols(node: Node) -> dict[Symbol, Symbol]:
     """The letters that people read for the node's indices: i, j, ... free and k, m, ... bound."""
-    frees = {free(n): Symbol(_FREE_LETTERS[n], integer=True, nonnegative=True) for n in range(len(node.shape))}
-    bounds = {bound(n): Symbol(_BOUND_LETTERS[n], integer=True, nonnegative=True) for n in range(len(node.over))}
+    frees = {free(n): _index(letter) for n, letter in enumerate(_letters(_FREE_LETTERS, len(node.shape)))}
+    bounds = {bound(n): _index(letter) for n, letter in enumerate(_letters(_BOUND_LETTERS, len(node.over)))}
     return frees | bounds
+
+
+def _index(letter: str) -> Symbol:
+    return Symbol(letter, integer=True, nonnegative=True)
+
+
+def _letters(alphabet: str, count: int) -> list[str]:
+    """So many letters; when the alphabet is used up, with a number: i1, j1, ..."""
+    return [alphabet[n % len(alphabet)] + (str(n // len(alphabet)) if n >= len(alphabet) else "") for n in range(count)]
 
 
 def entry(name: str, index: tuple[Expr, ...]) -> Expr:
@@ -168,8 +231,7 @@ def local_gradient(node: Node, parent: str) -> LocalGradient:
     letters = index_symbols(node)
     reads = [read for read in node.reads if read.parent == parent]
     rank = len(reads[0].index) if reads else 0
-    letter = iter(_FREE_LETTERS[len(node.shape) :] + "xyzw")
-    js = [Symbol(next(letter), integer=True, nonnegative=True) for _ in range(rank)]
+    js = [_index(letter) for letter in _letters(_FREE_LETTERS, len(node.shape) + rank)[len(node.shape) :]]
     total: Expr = S.Zero
     for n, read in enumerate(node.reads):
         if read.parent == parent:
@@ -247,7 +309,7 @@ def adjoints(graph: Graph) -> tuple[Adjoint, ...]:
     for target in targets:
         if target.name not in graph.active:
             continue
-        js = [Symbol(c, integer=True, nonnegative=True) for c in _FREE_LETTERS[: len(target.shape)]]
+        js = [_index(letter) for letter in _letters(_FREE_LETTERS, len(target.shape))]
         # The output's adjoint is 1 and need not be written. Added at once: term by term SymPy sorts again each time.
         total = sympy.Add(*(_pulled(node, n, js, seed=node is output) for node, n in children.get(target.name, [])))
         made.append(Adjoint(target.name, entry(bar(target.name), tuple(js)), total, len(children.get(target.name, []))))
@@ -256,8 +318,9 @@ def adjoints(graph: Graph) -> tuple[Adjoint, ...]:
 
 def _pulled(node: Node, n: int, js: list[Symbol], *, seed: bool) -> Expr:
     """`Σ_i v̄[i] ∂v[i]/∂p[j]` for one read, in letters that do not meet those of `j`."""
-    spare = [c for c in "iklmnpqrstuvabcdefgh" if c not in {str(j) for j in js}]
-    symbols = {index: Symbol(spare[p], integer=True, nonnegative=True) for p, index in enumerate(node.indices)}
+    taken = {str(j) for j in js}
+    spare = [c for c in _letters("iklmnpqrstuvabcdefgh", len(node.indices) + len(js) + 20) if c not in taken]
+    symbols = {index: _index(spare[p]) for p, index in enumerate(node.indices)}
     slope = partials(node.formula, len(node.reads), textbook=True)[n]
     if slope is S.Zero:
         return S.Zero
@@ -274,7 +337,12 @@ def closed(graph: Graph) -> dict[str, Expr]:
     if any(node.shape or node.over for node in graph.nodes):
         return {}
     values: dict[str, Expr] = {leaf.name: Symbol(leaf.name, real=True) for leaf in graph.leaves}
+    constants: set[str] = set()
     for node in graph.nodes:
+        if all(read.parent in constants for read in node.reads):
+            constants.add(node.name)  # stays a name: SymPy would write it out
+            values[node.name] = Symbol(node.name, real=True)
+            continue
         reads = {slot(n): values[read.parent] for n, read in enumerate(node.reads)}
         values[node.name] = node.formula.xreplace(reads)
         if values[node.name].count_ops() > MAX_CLOSED:

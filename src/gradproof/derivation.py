@@ -65,7 +65,7 @@ class Derivation:
     def formula(self, kind: str, name: str) -> str:
         """The formula of a node's value ("forward") or of the gradient that arrives at a name ("gradient")."""
         if kind == "forward":
-            return self.nodes[name].expression
+            return self.nodes[name].expression if name in self.nodes else name
         if name in self.closed:
             return notation.text(self.closed[name])
         adjoint = self._adjoint_of.get(name)

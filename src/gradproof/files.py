@@ -9,7 +9,9 @@ import csv
 import keyword
 import math
 import re
+import stat
 import tomllib
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +22,11 @@ import numpy as np
 from .dtypes import DTYPES
 from .errors import InputError, Place, did_you_mean
 from .graph import Graph, Leaf, Shape, size
-from .language import build_graph
+from .language import MAX_RANK, build_graph
 from .syntax import Statement, parse_statements
 
 MAX_FILE = 16_000_000  # bytes
-MAX_ENTRIES = 20_000_000  # of one tensor
+MAX_ENTRIES = 4_000_000  # of one tensor
 
 _KEYS = ("title", "teaches", "graph", "dtype", "given", "parameters", "descent", "expect")
 _EXPECT = ("verdict", "node")
@@ -75,14 +77,21 @@ def parse(
     Raises `InputError` for text that is not of the language and for numbers that are none.
     """
     place = Place(target)
+    if not isinstance(text, str):
+        raise InputError(f"the graph is {_kind(text)}, expected a text", place)
     values: dict[str, np.ndarray] = {}
     for table, items in (("given", given or {}), ("parameters", parameters or {})):
+        if not isinstance(items, Mapping):
+            raise InputError(f"{table} is {_kind(items)}, expected names with their values", place)
         for name, value in items.items():
             _check_name(name, table, place)
+            name = _normal(name)
             if name in values:
                 raise InputError(f"{name!r} is in [given] and in [parameters]; it is one or the other", place)
             values[name] = _tensor(name, value, place)
-    return _problem(text, Place(target, 1, 1), values, frozenset(given or {}), title=title or text.strip(), target=target)
+    return _problem(
+        text, Place(target, 1, 1), values, frozenset(map(_normal, given or {})), title=title or text.strip(), target=target
+    )
 
 
 def _problem(
@@ -114,6 +123,8 @@ def load(path: str | Path) -> Problem:
         raise InputError(f"not TOML: {_toml_reason(error)}", _toml_place(str(path), error)) from None
     except RecursionError:
         raise InputError("not TOML: nested too deep", Place(str(path))) from None
+    except ValueError as error:  # Python's own limit on the digits of an integer
+        raise InputError(f"not TOML: {str(error).split(';')[0].lower()}", Place(str(path))) from None
     return _File(path, text, data).problem()
 
 
@@ -122,7 +133,10 @@ def _text(path: Path) -> str:
     try:
         if path.is_dir():
             raise InputError("this is a folder, expected an expression file", place)
-        length = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError("this is no file with a text in it", place)
+        length = status.st_size
         if length > MAX_FILE:
             raise InputError(
                 f"the file has {length:,} bytes, more than {MAX_FILE:,}; put large data in a CSV file beside it", place
@@ -130,8 +144,8 @@ def _text(path: Path) -> str:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise InputError("no such file", place) from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", place) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", place) from None
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -158,6 +172,7 @@ class _File:
         self.path = path
         self.text = text
         self.data = data
+        self._places: dict[tuple[str, str], tuple[int, int]] | None = None
 
     def problem(self) -> Problem:
         self._known(self.data, _KEYS, "")
@@ -169,6 +184,7 @@ class _File:
             for name, value in self._table(table).items():
                 place = places[name] = self.place(table, name)
                 _check_name(name, table, place)
+                name = _normal(name)
                 if name in values:
                     raise InputError(f"{name!r} is in [given] and in [parameters]; it is one or the other", place)
                 values[name] = self._value(name, value, place)
@@ -179,7 +195,7 @@ class _File:
             graph,
             origin,
             values,
-            frozenset(self._table("given")),
+            frozenset(map(_normal, self._table("given"))),
             places,
             title=title,
             target=str(self.path),
@@ -197,23 +213,29 @@ class _File:
     # Places
 
     def place(self, table: str, key: str) -> Place:
-        """Where a key stands; TOML's reader does not tell, so the text is searched for it."""
+        """Where a key stands; TOML's reader does not tell, so the text is searched for it, once."""
+        if self._places is None:
+            self._places = self._found()
+        line, column = self._places.get((table, key)) or self._places.get(("", table)) or (0, 0)
+        return Place(str(self.path), line, column)
+
+    def _found(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """The line and column of every key and table header."""
+        places: dict[tuple[str, str], tuple[int, int]] = {}
         section = ""
-        name = re.escape(key)
-        for number, line in enumerate(self.text.splitlines(), 1):
-            header = re.match(r"\s*\[\s*\"?([\w-]+)\"?\s*\]", line)
-            if header:
+        for number, line in enumerate(self.text.split("\n"), 1):
+            if header := re.match(r"\s*\[{1,2}\s*[\"']?([\w-]+)[\"']?(?:\s*\.\s*[\"']?([\w-]+))?", line):
                 section = header[1]
-            dotted = rf"(?:{re.escape(table)}\s*\.\s*)" if table and section == "" else ""
-            if (
-                section in (table, "")
-                and (found := re.match(rf"\s*{dotted}[\"']?({name})[\"']?\s*[=.]", line))
-                and (section == table or dotted)
+                places.setdefault(("", section), (number, header.start(1) + 1))
+                if header[2]:
+                    places.setdefault((section, header[2]), (number, header.start(2) + 1))
+            elif key := re.match(
+                r"\s*[\"']?([^\"'=.\s]+(?: [^\"'=.\s]+)*)[\"']?\s*(?:\.\s*[\"']?([^\"'=.\s]+)[\"']?\s*)?=", line
             ):
-                return Place(str(self.path), number, found.start(1) + 1)
-            if header and key == table == section:
-                return Place(str(self.path), number, header.start(1) + 1)
-        return Place(str(self.path))
+                if key[2] and not section:
+                    places.setdefault((key[1], key[2]), (number, key.start(2) + 1))
+                places.setdefault((section, key[1]), (number, key.start(1) + 1))
+        return places
 
     def fail(self, message: str, table: str, key: str) -> NoReturn:
         raise InputError(message, self.place(table, key))
@@ -266,7 +288,7 @@ class _File:
         self._known(table, _EXPECT, "expect")
         verdict, node = table.get("verdict"), table.get("node")
         if "verdict" not in table:
-            self.fail(f"'verdict' is missing in [expect]; expected one of {', '.join(_VERDICTS)}", "expect", "expect")
+            self.fail(f"'verdict' is missing in [expect]; expected one of {', '.join(_VERDICTS)}", "", "expect")
         if verdict not in _VERDICTS:
             near = did_you_mean(str(verdict), _VERDICTS) or f"; expected one of {', '.join(_VERDICTS)}"
             self.fail(f"unknown verdict {verdict!r}{near}", "expect", "verdict")
@@ -306,10 +328,14 @@ class _File:
         if not isinstance(file, str):
             raise InputError(f"{name!r}: 'file' is {_kind(file)}, expected a name", place)
         folder = self.path.parent.resolve()
-        path = (folder / file).resolve()
+        try:
+            path = (folder / file).resolve()
+            there = path.is_file()
+        except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, a loop of links
+            raise InputError(f"{name!r}: {file[:40]!r} is no name of a file", place) from None
         if not path.is_relative_to(folder):
             raise InputError(f"{name!r}: file {file!r} lies outside of the expression file's folder", place)
-        if not path.is_file():
+        if not there:
             raise InputError(f"{name!r}: no such file {file!r}", place)
         header, rows = _table_of(path, name, place)
         single = isinstance(value.get("column"), str)
@@ -361,7 +387,12 @@ def _table_of(path: Path, name: str, place: Place) -> tuple[list[str], list[tupl
     lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.lstrip().startswith("#")]
     if len(lines) < 2:
         raise InputError(f"{name!r}: {path.name!r} has no header line and rows below it", place)
-    header, *rows = ([cell.strip() for cell in next(csv.reader([line]), [])] for _, line in lines)
+    try:
+        header, *rows = ([cell.strip() for cell in next(csv.reader([line]), [])] for _, line in lines)
+    except csv.Error as error:
+        raise InputError(f"not CSV: {error}", Place(str(path))) from None
+    if len(set(header)) < len(header):
+        raise InputError("a column's name appears twice in the header", Place(str(path), lines[0][0]))
     for (number, _), row in zip(lines[1:], rows, strict=True):
         if len(row) != len(header):
             raise InputError(f"{len(row)} cells, expected {len(header)} as in the header", Place(str(path), number))
@@ -382,18 +413,27 @@ def _shape(name: str, shape: Any, place: Place) -> Shape:
     dims = shape if isinstance(shape, list) else [shape]
     if not all(isinstance(extent, int) and not isinstance(extent, bool) and extent > 0 for extent in dims):
         raise InputError(f"{name!r}: 'shape' is {shape!r}, expected positive integers such as [50, 3]", place)
+    if len(dims) > MAX_RANK:
+        raise InputError(f"{name!r}: {len(dims)} axes, more than {MAX_RANK}", place)
     if size(tuple(dims)) > MAX_ENTRIES:
         raise InputError(f"{name!r}: {size(tuple(dims)):,} entries, more than {MAX_ENTRIES:,}", place)
     return tuple(dims)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**1023
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _kind(value: Any) -> str:
     kinds = {bool: "a boolean", int: "an integer", float: "a number", str: "a text", list: "a list", dict: "a table"}
     return kinds.get(type(value), f"a {type(value).__name__}")
+
+
+def _normal(name: str) -> str:
+    """A name as Python's syntax reads it: µ and μ are one letter."""
+    return unicodedata.normalize("NFKC", name)
 
 
 def _check_name(name: str, table: str, place: Place) -> None:
@@ -413,11 +453,16 @@ def _tensor(name: str, value: Any, place: Place) -> np.ndarray:
     elif isinstance(value, bool | str | bytes) or value is None:
         raise InputError(f"{name!r} is {_kind(value)}, expected a number or nested lists of numbers", place)
     try:
-        array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
+        array = np.asarray(value.detach() if hasattr(value, "detach") else value)
+        if array.dtype.kind not in "fiu":
+            raise TypeError
+        array = np.array(array, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         raise InputError(f"{name!r} is {_kind(value)}, expected a number or nested lists of numbers", place) from None
     if array.size == 0:
         raise InputError(f"{name!r} is empty; expected at least one number", place)
+    if array.ndim > MAX_RANK:
+        raise InputError(f"{name!r} has {array.ndim} axes, more than {MAX_RANK}", place)
     if array.size > MAX_ENTRIES:
         raise InputError(f"{name!r} has {array.size:,} entries, more than {MAX_ENTRIES:,}", place)
     if not np.isfinite(array).all():

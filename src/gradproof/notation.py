@@ -45,6 +45,9 @@ class _Text(_Shared, StrPrinter):
                 out += f" + {self.parenthesize(term, PRECEDENCE['Add'])}"
         return out
 
+    def _print_Integer(self, expr: sympy.Integer) -> str:
+        return str(expr.p) if abs(expr.p) < 10**15 else f"{float(expr):.6g}"
+
     def _print_Symbol(self, expr: sympy.Symbol) -> str:
         return _named(expr.name)
 

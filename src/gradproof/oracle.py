@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from .arithmetic import (
     UNIT,
     Arithmetic,
     Balls,
+    as_float,
     ball,
     balls,
     centres,
@@ -54,7 +56,7 @@ MAX_ROWS = 64  # of a line's full Jacobian; a larger one is probed with one rand
 MAX_JACOBIAN = 20_000  # entries
 MAX_SIDES = 64  # entries of one pullback that are looked at from both sides
 
-_magnitude = lift(lambda x: float(abs(ball(x)).mid()) if ball(x).is_finite() else float("inf"))
+_magnitude = lift(lambda x: as_float(abs(ball(x)).mid()) if ball(x).is_finite() else float("inf"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +136,7 @@ def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None
     format_ = dtype_named(dtype or problem.dtype or "float64")
     tested = engine_named(engine) if isinstance(engine, str) else engine
     task = _task(problem)
-    trace = tested.run(task, format_)
+    trace = _sound(tested.run(task, format_), problem)
     derivation = derive(problem.graph)
     findings = _Check(problem, task, trace, format_, derivation).findings()
     return Report(problem, tested.name, format_.name, tuple(findings), derivation, time.perf_counter() - start)
@@ -153,6 +155,28 @@ def _task(problem: Problem) -> Task:
             probes[line.name] = _probes(line, sum(size(shapes[parent]) for parent in parents[line.name]))
     names = frozenset(leaf.name for leaf in graph.parameters)
     return Task(problem.statements, problem.point, names, parents, probes)
+
+
+def _sound(trace: Trace, problem: Problem) -> Trace:
+    """The trace with arrays for its numbers; a value that is missing or of a wrong shape is a failure of the engine."""
+    shapes = problem.graph.shapes
+    order = [*problem.point, *(statement.name for statement in problem.statements)]
+    values: dict[str, np.ndarray] = {}
+    failures = dict(trace.failures)
+    for name in order:
+        value = trace.values.get(name)
+        if value is None:
+            failures.setdefault(name, "the engine gave no value")
+            break
+        values[name] = np.asarray(value, dtype=np.float64)
+        if values[name].shape != shapes[name]:
+            failures[name] = f"the engine gave a value of shape {values[name].shape}, expected {shapes[name]}"
+            del values[name]
+            break
+    as_array = partial(np.asarray, dtype=np.float64)
+    locals_ = {key: None if rows is None else as_array(rows) for key, rows in trace.locals.items()}
+    gradients = {name: None if gradient is None else as_array(gradient) for name, gradient in trace.gradients.items()}
+    return Trace(values, locals_, gradients, failures)
 
 
 def _probes(line: Line, width: int) -> np.ndarray:
@@ -262,6 +286,10 @@ class _Check:
         """All findings: forward and local line by line, then the gradients from the output back."""
         with precision(START_BITS):
             found: list[Finding] = []
+            for leaf in self.graph.leaves:
+                if leaf.name not in self.trace.values:
+                    return [self._failed(leaf.name)]
+                found += self._leaf(leaf.name)
             for line in lines(self.graph):
                 if line.name not in self.trace.values:
                     found.append(self._failed(line.name))
@@ -270,6 +298,8 @@ class _Check:
             if "" in self.trace.failures:
                 found.append(self._failed(""))
                 return found
+            told = {finding.node for finding in found if finding.verdict is Verdict.FAILED}
+            found += [self._failed(name) for name in self.trace.failures if name not in told]
             return _with_origins(found + self._gradients(), self.graph)
 
     def _failed(self, name: str) -> Finding:
@@ -279,6 +309,16 @@ class _Check:
         return Finding(kind, node, None, "", None, None, None, None, (), Verdict.FAILED, message)
 
     # Steps
+
+    def _leaf(self, name: str) -> list[Finding]:
+        """A finding where the engine holds other numbers than the point's, as rounded to its dtype."""
+        point = np.asarray(balls(self.problem.point[name]), object)
+        held = numbers(self.rounding.values["mul"](point, UNIT))
+        judged = judge(Comparison(self.trace.values[name], point, np.asarray(held, object)), self.dtype)
+        if judged.verdict is not Verdict.WRONG or not np.isfinite(self.trace.values[name]).all():
+            return []  # an overflow is told where it is read
+        note = "the engine computes at other numbers than those of the point"
+        return [self._finding("forward", name, None, replace(judged, note=note))]
 
     def _line(self, line: Line) -> list[Finding]:
         given = {parent: np.asarray(balls(self.trace.values[parent]), object) for parent in line.parents}
@@ -618,7 +658,11 @@ def _lost_use(gradient: np.ndarray, uses: list[tuple[str, _Pulled]]) -> str:
     if len(uses) < 2:
         return ""
     for name, part in uses:
-        if np.allclose(gradient, centres(part.exact), rtol=1e-3, atol=0) and gradient.any():
+        if (
+            gradient.shape == part.exact.shape
+            and np.allclose(gradient, centres(part.exact), rtol=1e-3, atol=0)
+            and gradient.any()
+        ):
             others = ", ".join(other for other, _ in uses if other != name)
             return f"only the part from {name} arrived; that from {others} is lost or overwritten"
     return ""

@@ -15,7 +15,7 @@ import numpy as np
 import sympy
 from sympy import S
 
-from .arithmetic import NOUGHT, ZERO, Arithmetic, Balls, ball, compiled, exact, full, hull, lift
+from .arithmetic import NOUGHT, ZERO, Arithmetic, Balls, as_float, ball, compiled, exact, full, hull, lift
 from .calculus import partials
 from .functions import define
 from .graph import Node, Read, Shape, size
@@ -276,7 +276,7 @@ def _operand(node: Node, values: Mapping[str, Balls], formula: sympy.Expr, arith
     operand = np.broadcast_to(_read(node, node.reads[0], values), node.domain).reshape(-1)
     for x, y in zip(operand, result, strict=True):
         if not (y is ZERO or y.is_finite()):
-            return f" where its operand is {float(x.mid()) + 0.0:.8g}"
+            return f" where its operand is {as_float(x.mid()) + 0.0:.8g}"
     return " here"
 
 

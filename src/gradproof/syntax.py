@@ -21,6 +21,9 @@ from .errors import InputError, Place, did_you_mean
 MAX_TEXT = 1_000_000  # characters of a graph
 MAX_OPERATIONS = 1_500  # of one line; Python's own parser gives up at about 3,000 chained terms
 MAX_NESTING = 100  # brackets within brackets; Python's own parser gives up at 200
+MAX_TOKENS = 20_000  # of one line
+MAX_EXCERPT = 200  # characters of a source text that a name or a message shows
+MAX_CONDITIONS = 16  # of one comparison chain, or joined by one and/or
 MAX_DIGITS = 400  # of one number, and the largest decimal exponent
 
 LARGEST = Fraction(2) ** 1024  # beyond every float64
@@ -199,28 +202,38 @@ class _Source:
 
     def column(self, line: int, offset: int) -> int:
         """ast counts columns in UTF-8 bytes."""
-        return len(self.lines[line - 1].encode()[:offset].decode(errors="ignore"))
+        text = self.lines[line - 1]
+        return offset if text.isascii() else len(text.encode()[:offset].decode(errors="ignore"))
 
     def at(self, node: ast.AST) -> Place:
         line, offset = getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
         return self.place(line, self.column(line, offset))
+
+    def text_of(self, node: ast.expr) -> str:
+        """A number's text, which stands in one line, in full."""
+        line = self.lines[node.lineno - 1]
+        return line[self.column(node.lineno, node.col_offset) : self.column(node.lineno, node.end_col_offset or 0)]
 
     def excerpt(self, node: ast.expr | ast.stmt) -> str:
         first, last = node.lineno, node.end_lineno or node.lineno
         end = self.column(last, node.end_col_offset or 0)
         start = self.column(first, node.col_offset)
         if first == last:
-            return self.lines[first - 1][start:end]
+            return self._cut(self.lines[first - 1][start:end])
         middle = self.lines[first : last - 1]
         parts = [self.lines[first - 1][start:], *middle, self.lines[last - 1][:end]]
-        return " ".join(part.split("#")[0].strip() for part in parts)
+        return self._cut(" ".join(part.split("#")[0].strip() for part in parts[:MAX_EXCERPT]))
+
+    @staticmethod
+    def _cut(text: str) -> str:
+        return text if len(text) <= MAX_EXCERPT else text[: MAX_EXCERPT - 1] + "…"
 
 
 def _bound(source: _Source) -> None:
     """Refuse what is too large before anything expands it."""
     if len(source.text) > MAX_TEXT:
         raise InputError(f"the graph has {len(source.text):,} characters, more than {MAX_TEXT:,}", source.origin)
-    depth = operations = 0
+    depth = operations = tokens = 0
     for number, line in enumerate(source.lines, 1):
         for match in re.finditer(r"#.*|\w+|[(\[{]|[)\]}]|[^\s\w()\[\]{}]", line):
             token = match.group()
@@ -231,6 +244,9 @@ def _bound(source: _Source) -> None:
             place = source.place(number, match.start())
             if len(token) > MAX_DIGITS:
                 raise InputError(f"{token[:20]}... is too long: a name or a number has at most {MAX_DIGITS} characters", place)
+            tokens += 1
+            if tokens > MAX_TOKENS:
+                raise InputError(f"more than {MAX_TOKENS:,} words and signs in one line", place)
             if depth > MAX_NESTING:
                 raise InputError(f"brackets are nested deeper than {MAX_NESTING}; name the inner parts", place)
             if operations > MAX_OPERATIONS:
@@ -238,7 +254,7 @@ def _bound(source: _Source) -> None:
                     f"more than {MAX_OPERATIONS} operations in one line; name the parts in lines of their own", place
                 )
         if depth <= 0:
-            depth = operations = 0
+            depth = operations = tokens = 0
 
 
 class _Reader:
@@ -322,6 +338,8 @@ class _Reader:
             case ast.UnaryOp():
                 op = {ast.USub: "neg", ast.UAdd: "pos", ast.Not: "not", ast.Invert: "not"}[type(node.op)]
                 return op, [node.operand], None, {}
+            case ast.BoolOp(values=values) | ast.Compare(comparators=values) if len(values) > MAX_CONDITIONS:
+                self.fail(node, f"more than {MAX_CONDITIONS} conditions in one; split them over several lines")
             case ast.BoolOp():
                 return ("and" if isinstance(node.op, ast.And) else "or"), node.values, None, {}
             case ast.Compare():
@@ -406,7 +424,7 @@ class _Reader:
         self.fail(node, "expected a constant number here")
 
     def _number(self, node: ast.Constant) -> Number:
-        text = self.source.excerpt(node).replace("_", "")
+        text = self.source.text_of(node).replace("_", "")
         if isinstance(node.value, bool | str | bytes | complex) or not isinstance(node.value, int | float):
             self.fail(node, f"expected a number, found {text[:40]}")
         exponent = re.search(r"[eE]([+-]?\d+)$", text) if isinstance(node.value, float) else None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic import ZERO, Balls, ball, centres, lift, radii
+from .arithmetic import ZERO, Balls, as_float, ball, centres, lift, radii
 from .dtypes import DType
 from .graph import Shape
 
@@ -112,7 +112,7 @@ def _far(exact: Any, value: float) -> float:
     """|value - exact|, as a float rounded from the ball; nan where either is not finite."""
     if not exact.is_finite() or value != value or abs(value) == float("inf"):
         return float("nan")
-    return float(abs(exact - value).mid())
+    return as_float(abs(exact - value).mid())
 
 
 def ulp_of(x: np.ndarray, dtype: DType) -> np.ndarray:
@@ -224,7 +224,7 @@ def _note(verdict: Verdict, value: float, exact: float, bounded: bool, exact_bal
 
 def _snapped(end: Any, whole: Any) -> float:
     """The end of a hull: a ball's radius is rounded up, in its ninth digit."""
-    end, size = float(end), float(abs(whole).upper())
+    end, size = as_float(end), as_float(abs(whole).upper())
     return 0.0 if abs(end) < 1e-7 * size else float(f"{end:.7g}")
 
 
