@@ -19,10 +19,22 @@ FORBIDDEN = {
     "functions": {"torch", "jax", "engines"},
     "graph": {"torch", "jax", "engines"},
     "language": {"torch", "jax", "engines"},
+    "lowering": {"torch", "jax", "engines"},
     "syntax": {"torch", "jax", "engines", "sympy", "flint"},
     "verdicts": {"torch", "jax", "engines"},
     "derivation": {"torch", "jax", "engines"},
-    "engines": {"sympy", "flint", "calculus", "arithmetic", "reference", "graph", "language", "functions", "verdicts"},
+    "engines": {
+        "sympy",
+        "flint",
+        "calculus",
+        "arithmetic",
+        "reference",
+        "graph",
+        "language",
+        "lowering",
+        "functions",
+        "verdicts",
+    },
 }
 
 

@@ -22,7 +22,8 @@ import numpy as np
 from .dtypes import DTYPES
 from .errors import InputError, Place, did_you_mean
 from .graph import Graph, Leaf, Shape, size
-from .language import MAX_RANK, build_graph
+from .language import build_graph
+from .lowering import MAX_RANK
 from .syntax import Statement, parse_statements
 
 MAX_FILE = 16_000_000  # bytes
