@@ -23,6 +23,7 @@ FORBIDDEN = {
     "syntax": {"torch", "jax", "engines", "sympy", "flint"},
     "verdicts": {"torch", "jax", "engines"},
     "derivation": {"torch", "jax", "engines"},
+    "blame": {"torch", "jax", "engines"},
     "engines": {
         "sympy",
         "flint",
