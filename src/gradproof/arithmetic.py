@@ -250,6 +250,11 @@ def _power(x: Any, n: int) -> arb:
     return result
 
 
+def _atan2(y: arb, x: arb) -> arb:
+    """Across the branch cut an implementation's zero has a sign, which a ball's has not."""
+    return arb.atan2(y, x) if x > 0 or not y.contains(NOUGHT) else arb(0, 1) * arb.pi()
+
+
 def _sigmoid(x: arb) -> arb:
     return 1 / (1 + (-x).exp())
 
@@ -409,7 +414,7 @@ class Arithmetic:
             "div": lambda a, b: once(lift(lambda x, y: x / ball(y), 2)(a, b)),
             "power": power,
             "pow": lambda a, b: four(lift(lambda x, y: ball(x) ** ball(y), 2)(a, b)),
-            "atan2": lambda y, x: four(lift(arb.atan2, 2)(numbers(y), numbers(x))),
+            "atan2": lambda y, x: four(lift(_atan2 if self.dtype else arb.atan2, 2)(numbers(y), numbers(x))),
             "number": number,
             "pi": lambda: once(arb.pi()),
             "e": lambda: once(arb.const_e()),

@@ -86,9 +86,6 @@ def _plain(formula: Expr) -> bool:
     return formula.is_Rational or (formula / sympy.pi).is_Rational
 
 
-_BRANCHING = (sympy.Piecewise, sympy.Abs, sympy.sign, sympy.Max, sympy.Min)
-
-
 def _composes(node: Node, read: Read, inner: Node, constant: bool, shapes: Mapping[str, Shape]) -> bool:
     """Whether a parent's formula may stand in place of a read.
 
@@ -98,7 +95,11 @@ def _composes(node: Node, read: Read, inner: Node, constant: bool, shapes: Mappi
     """
     if inner.shift or not inner.reads:
         return not constant or (not node.formula.has(sympy.gamma, sympy.loggamma) and not _towers(node.formula))
-    if node.formula.has(*_BRANCHING) and (inner.formula.has(sympy.Function) or inner.formula.has(*_BRANCHING)):
+    z = node.slots[node.reads.index(read)]
+    edges = node.formula.atoms(sympy.core.relational.Relational, sympy.Abs, sympy.sign, sympy.Max, sympy.Min)
+    if any(z in edge.free_symbols for edge in edges) and not inner.formula.is_polynomial():
+        return False
+    if node.formula.has(sympy.Piecewise) and inner.formula.has(sympy.Piecewise):
         return False
     return all(
         _stays_inside(expression, node, extent) for expression, extent in zip(read.index, shapes[read.parent], strict=True)

@@ -92,7 +92,8 @@ class Lowering:
             return self._where(term, args)
         operands = [self._number(arg, term) for arg in args]
         if term.op in ("maximum", "minimum") and operands[0] == operands[1]:
-            return operands[0]
+            # A tie that never ends: each operand has half of it.
+            return self._elementwise(term, lambda a, b: (a + b) / 2, operands)
         if term.op in _PLAIN:
             return _PLAIN[term.op](self, term, operands)
         if term.op in self.tensors:

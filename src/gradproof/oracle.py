@@ -547,7 +547,7 @@ class _Check:
         places = [(target, n) for target, shape in run.targets.items() for n in range(size(shape))]
         columns = [int(column) for column in np.flatnonzero(look.any(axis=0)) if places[column][0] in given]
         for column in columns[:MAX_SIDES]:
-            self._column(_Sides(run, given, rows, *places[column], column), look, found, rounded, kinks)
+            self._column(_Sides(run, given, rows, *places[column], column), look, open_, found, rounded, kinks)
             # Beside an entry without a derivative, 0 times infinity is no number either.
             gone = broken[:, column] & ~np.isfinite(radii(found[:, column]))
             if gone.any():
@@ -556,7 +556,9 @@ class _Check:
         unseen = [column for column in range(found.shape[1]) if column not in seen]
         kinks[:, unseen] |= open_[:, unseen] & ~broken[:, unseen]
 
-    def _column(self, side: _Sides, look: np.ndarray, found: Balls, rounded: Balls, kinks: np.ndarray) -> None:
+    def _column(
+        self, side: _Sides, look: np.ndarray, open_: np.ndarray, found: Balls, rounded: Balls, kinks: np.ndarray
+    ) -> None:
         """One entry of an input, from both of its sides."""
         column = side.column
         jumps = side.jumps(self.exact)
@@ -565,14 +567,18 @@ class _Check:
                 found[row, column] = NOWHERE
                 continue
             sides = side.slopes(self.exact, int(row))
+            if sides.smooth and not open_[row, column] and found[row, column].overlaps(sides.ball):
+                continue  # the tie is another entry's
             found[row, column] = sides.ball
             kinks[row, column] = not sides.smooth and sides.ball.is_finite()
             if sides.smooth:
                 # Not where the formula's branches meet, but beside it: there rounding does not change branches.
-                step = UNIT * (4096 * self.dtype.unit_roundoff * side.scale)
+                unit = self.dtype.unit_roundoff
+                step = UNIT * (16 * unit * side.scale)
                 near = [ball(side.moved(s, self.rounding)[row]) for s in (step, -step)]
                 near = [x for x in near if x.is_finite()]
-                rounded[row, column] = near[0].union(near[-1]) if near else NOWHERE
+                here = sides.ball * arb(1, 64 * unit)
+                rounded[row, column] = here.union(near[0]).union(near[-1]) if near else NOWHERE
 
     def _end_to_end(self) -> dict[str, _Pulled]:
         """The gradients from the leaves, exact and with all the rounding on the way: what a user reads."""

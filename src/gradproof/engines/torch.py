@@ -186,7 +186,8 @@ class TorchEngine:
             values.append(self._term(term, [values[n] for n in term.args], tensors, labels, statement, kind))
         value = labels.arranged(_tensor(values[-1], kind))
         # A line `y = x` is a node of its own, with a gradient of its own.
-        return value.view_as(value) if statement.terms[-1].op == "name" else value
+        names = {term.value for term in statement.terms if term.op == "name"}
+        return value.view_as(value) if any(value is tensors.get(name) for name in names) else value
 
     def _term(
         self,
