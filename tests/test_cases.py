@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradproof import check, parse
+from gradproof import check, explain, parse
+from gradproof.arithmetic import balls, exact, precision
+from gradproof.calculus import fused
+from gradproof.reference import evaluate
 
 RNG = np.random.default_rng(11)
 ZEROS = [0.0, 0.0]
@@ -87,6 +90,30 @@ def test_a_case_gets_its_verdict(case: str) -> None:
 def test_a_singular_point_is_named_with_its_operation() -> None:
     report = check(parse("f = x - 1\nloss = log(f)", parameters={"x": 0.5}))
     assert any("log(f) has no value where its operand is -0.5" in finding.note for finding in report.findings)
+
+
+COMPOSED = {
+    "a reshape of a concatenation": "loss = sum(reshape(concatenate([x, 2*x]), (3, 2))**2)",
+    "a running sum of a shifted value": "loss = mean(cumsum(3 + x))",
+    "branches in branches": "loss = sum(leaky_relu(elu(x)))",
+    "a sign of a root": "loss = sum(sign(sqrt(abs(x) + 1))*x)",
+    "a huge constant": "loss = sum(x)*exp(10**9*log(2))/exp(10**9*log(2))",
+    "a tower": "loss = sum(x" + "**1.01" * 40 + ")",
+    "eight axes": "loss = sum(reshape(x[:2], (1, 1, 1, 1, 1, 1, 2, 1))**2)",
+}
+
+
+@pytest.mark.parametrize("case", COMPOSED)
+def test_what_people_read_is_what_is_computed(case: str) -> None:
+    problem = parse(COMPOSED[case], parameters={"x": [1.5, 0.25, 2.0]})
+    shown = explain(problem)
+    assert "nan" not in shown
+    assert "zoo" not in shown
+    with precision(128):
+        leaves = {"x": np.asarray(balls(problem.point["x"]), object)}
+        composed = fused(problem.graph)
+        values = [evaluate(graph.nodes, leaves, exact())["loss"][()] for graph in (problem.graph, composed)]
+    assert values[0].overlaps(values[1])
 
 
 def test_what_leaves_the_dtype_is_named() -> None:

@@ -95,6 +95,8 @@ def _composes(node: Node, read: Read, inner: Node, constant: bool, shapes: Mappi
     """
     if inner.shift or not inner.reads:
         return not constant or (not node.formula.has(sympy.gamma, sympy.loggamma) and not _towers(node.formula))
+    if not inner.formula.free_symbols.isdisjoint(inner.indices) and not all(e.is_Symbol or e.is_Integer for e in read.index):
+        return False  # a condition on an index stays one on a plain index
     z = node.slots[node.reads.index(read)]
     edges = node.formula.atoms(sympy.core.relational.Relational, sympy.Abs, sympy.sign, sympy.Max, sympy.Min)
     if any(z in edge.free_symbols for edge in edges) and not inner.formula.is_polynomial():
