@@ -15,7 +15,7 @@ import sympy
 from sympy import Expr, Indexed, IndexedBase, Integer, KroneckerDelta, S, Sum, Symbol
 
 from .functions import define
-from .graph import Graph, Leaf, Node, Read, Shape, bound, free, lines, slot
+from .graph import Graph, Leaf, Node, Read, Shape, bound, free, slot
 
 MAX_COMPOSED = 40  # operations of one node's formula
 MAX_CLOSED = 60  # operations of a closed form that people still read
@@ -362,9 +362,3 @@ def closed(graph: Graph) -> dict[str, Expr]:
                 return {}
     found = {leaf.name: adjoint.get(leaf.name, S.Zero) for leaf in graph.parameters}
     return {name: formula for name, formula in found.items() if formula.count_ops() <= MAX_CLOSED}
-
-
-__all__ = [
-    "Adjoint", "LocalGradient", "Reduction", "adjoints", "bar", "closed", "entry", "fused", "lines", "local_gradient",
-    "partials", "written",
-]  # fmt: skip

@@ -599,6 +599,3 @@ class _Check:
 
     def _local_formula(self, node: str, parent: str) -> str:
         return self.derivation.local_text(node, parent)
-
-
-__all__ = ["Report", "check"]

@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 import sympy
+from flint import arb
 from sympy import S
 
 from .arithmetic import NOUGHT, ZERO, Arithmetic, Balls, as_float, ball, compiled, exact, full, hull, lift
 from .calculus import partials
-from .functions import define
 from .graph import Node, Read, Shape, size
-
-arb = type(ball(ZERO))
 
 Values = dict[str, Balls]
 
@@ -326,6 +324,3 @@ def one_sided(slope_at: Callable[[Any], Any]) -> OneSided:
         return OneSided(hull(left, right), smooth=False)
     together = abs(right - left) < (abs(right) + abs(left)) * arb(2) ** -50 + arb(2) ** -150
     return OneSided(hull(left, right), smooth=bool(together))
-
-
-__all__ = ["OneSided", "Places", "Values", "define", "evaluate", "one_sided", "places", "pullback", "replaced"]

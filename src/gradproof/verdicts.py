@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -101,7 +101,6 @@ class Judgement:
     entries: int = 0
     refuted: int = 0
     cancelled: int = 0
-    numbers: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
 
 _distance = lift(lambda x, v: _far(ball(x), v), 2)

@@ -9,7 +9,7 @@ import numpy as np
 from .. import notation
 from ..arithmetic import UNIT, balls, centres, exact, full, precision
 from ..calculus import written
-from ..derivation import Derivation, derive
+from ..derivation import derive
 from ..files import Problem
 from ..graph import Graph
 from ..reference import evaluate, pullback
@@ -81,6 +81,3 @@ def _value(values: dict[str, np.ndarray], name: str, *, whole: bool = False) -> 
     if whole and flat.size <= 12:
         return f" = {np.array2string(value, precision=8, separator=', ', max_line_width=100)}"
     return f"   (first entry {number(float(flat[0]))})"
-
-
-__all__ = ["Derivation", "explain"]
