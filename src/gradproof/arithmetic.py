@@ -24,7 +24,7 @@ import sympy
 from flint import arb, ctx, fmpq
 from sympy.printing.str import StrPrinter
 
-from .dtypes import DType
+from .dtypes import DTYPES, DType
 from .graph import Shape
 
 Balls = Any  # an object array of arb and ZERO, or a single one of them
@@ -386,6 +386,7 @@ class Arithmetic:
     def _table(self, slopes: bool) -> dict[str, Any]:
         once = self._one_rounding
         four = self._rounded(1.25 if self.dtype and self.dtype.precision < 24 else 4)
+        cubed = self._rounded(2)  # x*x*x, in any format
         at_tie = _MAYBE if slopes else None
 
         def add(*terms: Any) -> Any:
@@ -398,7 +399,7 @@ class Arithmetic:
             return result
 
         def power(base: Any, exponent: int) -> Any:
-            return (once if exponent == 2 else four)(lift(lambda x: _power(x, exponent))(base))
+            return (once if exponent == 2 else cubed if exponent == 3 else four)(lift(lambda x: _power(x, exponent))(base))
 
         def number(p: int, q: int) -> Any:
             if p == 0:
@@ -441,8 +442,17 @@ class Arithmetic:
     def _function(self, name: str, function: Callable[..., arb], roundings: int) -> Callable[[Any], Any]:
         if self.dtype is None:
             return lift(lambda z: function(ball(z)))
-        # In 16 bits a function is computed in float32 and rounded once.
-        half = self.dtype.precision < 24
+        if name == "sigmoid":
+            # Where exp(-x) overflows, 1/(1 + exp(-x)) is 0; 16 bits are computed in float32.
+            floor, inner = arb(0, 1 / max(self.dtype.largest, DTYPES["float32"].largest)), function
+
+            def function(z: arb) -> arb:
+                return inner(z) + floor
+
+        # In 16 bits a function is computed in float32 and rounded once; gamma is exp(lgamma(x)), two functions.
+        half = self.dtype.precision < 24 and name != "gamma"
+        if half and name == "erf":
+            name, roundings = "gelu_erf", 10  # the same approximation there
         widen = self._rounded(1.25 if half else roundings)
         if name not in _MAGNITUDE:
             return lambda x: widen(lift(lambda z: function(ball(z)))(x))
@@ -519,13 +529,30 @@ class _Printer(StrPrinter):
                 over.append(factor)
         if not under:
             return self._call("mul", over)
-        top = self._call("mul", over) if len(over) > 1 else self._print(over[0]) if over else "number(1, 1)"
-        return f"div({top}, {self._call('mul', under) if len(under) > 1 else self._print(under[0])})"
+        if not any(factor.free_symbols for factor in over):
+            # Engines divide a number by a tensor as the number times the tensor's reciprocal.
+            bottom = self._call("mul", under) if len(under) > 1 else self._print(under[0])
+            return f"mul({', '.join([*map(self._print, over), f'div(number(1, 1), {bottom})'])})"
+        top = self._call("mul", over) if len(over) > 1 else self._print(over[0])
+        # The slope of a/b is -a/b**2. Engines divide twice, so b**2 is not there to overflow, underflow or hold 0.
+        squared = [factor.base for factor in under if factor.is_Pow and factor.exp == 2]
+        rest = [factor for factor in under if not (factor.is_Pow and factor.exp == 2)]
+        for base in (base for base in squared for _ in range(2)):
+            top = f"div({top}, {self._print(base)})"
+        if not rest:
+            return top
+        return f"div({top}, {self._call('mul', rest) if len(rest) > 1 else self._print(rest[0])})"
 
     def _print_Pow(self, expr: sympy.Pow, rational: bool = False) -> str:
         base, exponent = expr.base, expr.exp
         if exponent.is_Integer and exponent >= 0:
             return f"power({self._print(base)}, {int(exponent)})"
+        if base.is_Integer and exponent.could_extract_minus_sign() and not exponent.is_number:
+            # In products SymPy turns 0.1**x into 10**(-x).
+            return f"pow(number(1, {int(base)}), {self._print(-exponent)})"
+        if exponent.is_Integer:
+            # The slope of 1/x is the square of what was computed as 1/x.
+            return f"power(div(number(1, 1), {self._print(base)}), {-int(exponent)})"
         if exponent.is_Rational and exponent < 0:
             return f"div(number(1, 1), {self._print(sympy.Pow(base, -exponent))})"
         if exponent is sympy.S.Half:

@@ -43,6 +43,15 @@ class softplus(Named):
         return sigmoid(self.args[0])
 
 
+class acosh(Named):
+    def definition(self) -> Expr:
+        return sympy.acosh(self.args[0])
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        # SymPy's own, 1/(sqrt(x - 1)*sqrt(x + 1)), does not cancel beside 1; what engines use does.
+        return 1 / sympy.sqrt(self.args[0] ** 2 - 1)
+
+
 class log1p(Named):
     def definition(self) -> Expr:
         return sympy.log(1 + self.args[0])
@@ -121,7 +130,7 @@ SCALARS = {
         Scalar("cosh", 1, sympy.cosh),
         Scalar("tanh", 1, sympy.tanh),
         Scalar("asinh", 1, sympy.asinh),
-        Scalar("acosh", 1, sympy.acosh),
+        Scalar("acosh", 1, acosh),
         Scalar("atanh", 1, sympy.atanh),
         Scalar("log2", 1, lambda z: sympy.log(z) / sympy.log(2)),
         Scalar("log10", 1, lambda z: sympy.log(z) / sympy.log(10)),

@@ -144,7 +144,9 @@ class Lowering:
             if _folds(term.op, constants, folded):
                 return Value(constant=folded)
         if term.op != "**":
-            operands = [self._held(term, operand) for operand in operands]
+            # Of `0.3/x` engines take the reciprocal first: the printer of the arithmetic sees to that.
+            kept = 1 if term.op == "/" and operands[0].constant is not None else 0
+            operands = [*operands[:kept], *(self._held(term, operand) for operand in operands[kept:])]
         labels = self._union(term, operands)
         shape = self._broadcast(term, operands) if labels is None else tuple(self.extents[label] for label in labels)
         formulas, reads = self._reads(operands, shape, labels)
