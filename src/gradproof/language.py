@@ -239,20 +239,13 @@ class _Language(Lowering):
             return self._elementwise(term, lambda z, m, c, r: z - m - c - r, [value, peak, log, rest])
         peak = self._keep(term, self._reduce(term, "max", lambda z: z, [value], axes, shift=True), value, axes, always=True)
         exps = self._elementwise(term, lambda z, m: sympy.exp(z - m), [value, peak])
-        total = self._keep(term, self._plain_sum(term, exps, axes, self._exps(term)), value, axes, always=True)
+        self.pinned.add(exps.node)  # the sum reads it, and so does the quotient
+        total = self._reduce(term, "sum", lambda z: z, [exps], axes, source=self._exps(term))
+        total = self._keep(term, total, value, axes, always=True)
         return self._elementwise(term, lambda z, s: z / s, [exps, total])
 
     def _exps(self, term: Term) -> str:
         return f"sum(exp({self._operand(term)}))"
-
-    def _plain_sum(self, term: Term, value: Value, axes: tuple[int, ...], source: str) -> Value:
-        """A sum that leaves its operand a node, because something else reads it too."""
-        symbols = {n: free(p) for p, n in enumerate(n for n in range(len(value.shape)) if n not in axes)}
-        symbols |= {n: bound(p) for p, n in enumerate(axes)}
-        index = substitute(value.index, [symbols[n] for n in range(len(value.shape))])
-        shape = tuple(extent for n, extent in enumerate(value.shape) if n not in axes)
-        over = tuple(value.shape[n] for n in axes)
-        return self._emit(term, slot(0), (Read(value.node, index),), shape, over=over, reduce="sum", source=source)
 
     def _logsumexp(self, term: Term, operands: list[Value]) -> Value:
         value = self._pinned(term, operands[0])
