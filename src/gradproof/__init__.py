@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .files import Problem, load, parse
     from .oracle import Report, check
     from .report.derivation import explain
+    from .steps import GradcheckError, check_function, gradcheck
     from .verdicts import Finding, Verdict
 
 __version__ = "0.1.0"
@@ -27,12 +28,13 @@ _HOMES = {
     "Problem": "files", "load": "files", "parse": "files",
     "Report": "oracle", "check": "oracle",
     "explain": "report.derivation",
+    "GradcheckError": "steps", "check_function": "steps", "gradcheck": "steps",
     "Finding": "verdicts", "Verdict": "verdicts",
 }  # fmt: skip
 
 __all__ = [
-    "EngineError", "Finding", "GradproofError", "GraphError", "InputError", "Problem", "Report", "Verdict", "__version__",
-    "check", "explain", "load", "parse",
+    "EngineError", "Finding", "GradcheckError", "GradproofError", "GraphError", "InputError", "Problem", "Report", "Verdict",
+    "__version__", "check", "check_function", "explain", "gradcheck", "load", "parse",
 ]  # fmt: skip
 
 

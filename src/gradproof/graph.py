@@ -12,7 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache, cached_property
 from math import prod
+from typing import Any
 
+import numpy as np
 import sympy
 
 from .errors import GraphError
@@ -38,6 +40,21 @@ def bound(n: int) -> sympy.Symbol:
 def slot(n: int) -> sympy.Symbol:
     """The number that the n-th read delivers to the formula."""
     return sympy.Symbol(f"z{n}", real=True)
+
+
+class Lookup(sympy.Function):
+    """An integer table as a function of indices, for index maps that go through a tensor: gather, embedding, sort.
+
+    Each table is a function of its own, made by `lookup`; -1 stands for a place outside of the parent.
+    """
+
+    table: np.ndarray
+    is_integer = True
+
+
+def lookup(name: str, table: np.ndarray) -> Any:
+    """The table as a function: `lookup("index", t)(i0, i1)` is `t[i0, i1]`."""
+    return type(Lookup)(name, (Lookup,), {"table": table})
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,14 @@ def _check_uses(
             raise InputError(f"nothing uses the value {leaf.name!r} of [{table}]; remove it or use it", place)
 
 
+def lower(statement: Statement, shapes: Mapping[str, Shape]) -> list[Node]:
+    """The nodes of one statement over tensors of these shapes; the last one has the statement's name.
+
+    Raises `InputError` for what does not fit.
+    """
+    return _Language(statement, shapes, {}).run()
+
+
 class _Language(Lowering):
     """The lowering of every operation of the language."""
 

@@ -17,24 +17,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from flint import arb
 
 from .arithmetic import (
     NOUGHT,
-    NOWHERE,
     UNIT,
     Arithmetic,
     Balls,
-    as_float,
-    ball,
     balls,
-    centres,
     exact,
     full,
-    lift,
     numbers,
     precision,
     radii,
@@ -43,33 +37,34 @@ from .arithmetic import (
 from .blame import chained, likeness, lost_use, with_origins
 from .derivation import Derivation, derive
 from .dtypes import DType, dtype_named
+from .enclosure import START_BITS, Enclosures, Pulled, Run
 from .engines import Engine, Task, Trace, engine_named
 from .files import Expectation, Problem
-from .graph import Graph, Line, Node, Shape, lines, size
-from .reference import FAR, OneSided, Values, evaluate, one_sided, pullback, replaced, singular, tied
+from .graph import Graph, Line, Shape, lines, size
+from .reference import Values, evaluate, singular
 from .verdicts import Comparison, Finding, Judgement, Verdict, judge, missing, worst
 
-START_BITS, LIMIT_BITS = 128, 2048
-SMALL = 1_000  # entries; up to here every exact number is shown to its last digit
-LARGE = 100_000  # entries; above, precision is not raised beyond 4 * START_BITS
 MAX_ROWS = 64  # of a line's full Jacobian; a larger one is probed with one random cotangent
 MAX_JACOBIAN = 20_000  # entries
-MAX_SIDES = 64  # entries of one pullback that are looked at from both sides
 
-_magnitude = lift(lambda x: as_float(abs(ball(x)).mid()) if ball(x).is_finite() else float("inf"))
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was checked, and what came of it."""
+    """What was checked, and what came of it: a problem with its derivation, or a torch function (without either).
 
-    problem: Problem
+    `remarks` are sentences about the whole check.
+    """
+
+    title: str
+    target: str
     engine: str
     dtype: str
     findings: tuple[Finding, ...]
-    derivation: Derivation
     seconds: float = 0.0
-    failures: Mapping[str, str] | None = None
+    problem: Problem | None = None
+    derivation: Derivation | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -93,15 +88,9 @@ class Report:
     @property
     def expected(self) -> Expectation | None:
         """What the file says will come; it says so of its own dtype alone, if it names one."""
-        return self.problem.expect if self.problem.dtype in (None, self.dtype) else None
-
-    @property
-    def title(self) -> str:
-        return self.problem.title
-
-    @property
-    def target(self) -> str:
-        return self.problem.target
+        if self.problem is None or self.problem.dtype not in (None, self.dtype):
+            return None
+        return self.problem.expect
 
     @property
     def sensitivity(self) -> float | None:
@@ -139,7 +128,10 @@ def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None
     trace = _sound(tested.run(task, format_), problem)
     derivation = derive(problem.graph)
     findings = _Check(problem, task, trace, format_, derivation).findings()
-    return Report(problem, tested.name, format_.name, tuple(findings), derivation, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Report(
+        problem.title, problem.target, tested.name, format_.name, tuple(findings), seconds, problem, derivation
+    )
 
 
 def _task(problem: Problem) -> Task:
@@ -191,80 +183,6 @@ def _probes(line: Line, width: int) -> np.ndarray:
     return (random.choice([1.0, 1.25, 1.5, 1.75], count) * random.choice([-1.0, 1.0], count)).reshape(1, *line.shape)
 
 
-@dataclass(frozen=True, eq=False)
-class _Pulled:
-    """Cotangents that a line passes to one parent: exact, with rounding, and which entries are at a kink."""
-
-    exact: Balls
-    rounding: Balls
-    kinks: np.ndarray
-    parts: int = 0  # how many were added up
-    magnitude: Balls | None = None  # the sum of the parts' magnitudes
-
-    def row(self, n: int) -> _Pulled:
-        """What one of the cotangents gives."""
-        magnitude = None if self.magnitude is None else numbers(self.magnitude[n])
-        return _Pulled(numbers(self.exact[n]), numbers(self.rounding[n]), np.asarray(self.kinks[n]), self.parts, magnitude)
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """A run of nodes from its inputs to `output`, and the targets whose cotangents are asked for."""
-
-    nodes: tuple[Node, ...]
-    output: str
-    targets: Mapping[str, Shape]
-    wanted: frozenset[str]
-
-    def pull(
-        self, given: Values, arithmetic: Arithmetic, rows: Balls, tally: dict[str, tuple[int, Balls]] | None = None
-    ) -> Balls:
-        """The cotangents of all targets side by side, one row for each of `rows`."""
-        values = evaluate(self.nodes, given, arithmetic)
-        back = pullback(self.nodes, values, {self.output: rows}, self.wanted, arithmetic, tally)
-        parts = [back[t] if t in back else full((len(rows), *shape), NOUGHT) for t, shape in self.targets.items()]
-        return np.concatenate([part.reshape(len(rows), -1) for part in parts], axis=1)
-
-
-class _Sides:
-    """A run seen from both sides of one entry of one of its inputs; `column` is that entry's place among the targets."""
-
-    def __init__(self, run: _Run, given: Values, rows: Balls, name: str, entry: int, column: int) -> None:
-        self.run, self.given, self.rows = run, given, rows
-        self.name, self.entry, self.column = name, entry, column
-        self.memory: dict[Any, Balls] = {}
-
-    def _at(self, step: Any) -> Values:
-        values = self.given[self.name]
-        return {**self.given, self.name: replaced(values, self.entry, values.reshape(-1)[self.entry] + step)}
-
-    def moved(self, step: Any, arithmetic: Arithmetic) -> Balls:
-        """The entry's cotangents, one for each row, with the entry moved by `step`."""
-        key = (str(step), arithmetic.dtype)
-        if key not in self.memory:
-            self.memory[key] = self.run.pull(self._at(step), arithmetic, self.rows)[:, self.column]
-        return self.memory[key]
-
-    def slopes(self, arithmetic: Arithmetic, row: int) -> OneSided:
-        with precision(LIMIT_BITS):
-            return one_sided(lambda step: self.moved(step, arithmetic)[row])
-
-    @property
-    def scale(self) -> float:
-        """The size of the input's entries, at least 1."""
-        return max(1.0, float(np.max(_magnitude(self.given[self.name]).astype(float))))
-
-    def jumps(self, arithmetic: Arithmetic) -> bool:
-        """Whether the value differs here and on the two sides: no derivative, and no subdifferential."""
-        with precision(LIMIT_BITS):
-            right, here, left = (
-                evaluate(self.run.nodes, self._at(step), arithmetic)[self.run.output].reshape(-1)
-                for step in (FAR, NOUGHT, -FAR)
-            )
-            pairs = (*zip(right, here, strict=True), *zip(left, here, strict=True))
-            return any(abs(a - b) > (abs(a) + abs(b)) * 2.0**-40 + 2.0**-40 for a, b in pairs)
-
-
 class _Check:
     """One check: the state shared by the steps of one report."""
 
@@ -276,9 +194,10 @@ class _Check:
         self.dtype = dtype
         self.derivation = derivation
         self.active = self.graph.active
+        self.enclosures = Enclosures(dtype)
         self.exact: Arithmetic = exact()
         self.rounding: Arithmetic = rounding(dtype)
-        self.arrived: dict[str, list[tuple[str, _Pulled]]] = {}
+        self.arrived: dict[str, list[tuple[str, Pulled]]] = {}
         self.inputs: dict[str, tuple[Line, Values]] = {}
         self.blind: dict[str, str] = {}  # names below a line whose cotangent cannot be used
 
@@ -331,7 +250,7 @@ class _Check:
             self._blinded(line, why)
             return [self._blind_finding(line, why)]
         with_rounding = evaluate(line.nodes, given, self.rounding)
-        values = self._enclosed(lambda: evaluate(line.nodes, given, self.exact)[line.name], with_rounding[line.name])
+        values = self.enclosures.settled(lambda: evaluate(line.nodes, given, self.exact)[line.name], with_rounding[line.name])
         compared = Comparison(self.trace.values[line.name], values, with_rounding[line.name])
         self.inputs[line.name] = (line, given)
         found = [self._finding("forward", line.name, None, self._told(self._judged(compared), line.name))]
@@ -366,8 +285,8 @@ class _Check:
         cotangent = self._cotangent(line)
         rows = probes if cotangent is None else np.concatenate([probes, cotangent[None]])
         parents = {parent: self.graph.shapes[parent] for parent in self.task.parents[line.name]}
-        run = _Run(line.nodes, line.name, parents, self.active)
-        pulled = self._pulled(run, given, np.asarray(balls(rows), object))
+        run = Run(line.nodes, (line.name,), parents, self.active)
+        pulled = self.enclosures.pulled(run, given, {line.name: np.asarray(balls(rows), object)})
         if cotangent is None:
             self._blinded(line, f"no usable cotangent at {line.name}")
         found = []
@@ -376,7 +295,7 @@ class _Check:
             if cotangent is not None:
                 self.arrived.setdefault(parent, []).append((line.name, passed.row(-1)))
             count = len(probes)
-            local = _Pulled(passed.exact[:count], passed.rounding[:count], passed.kinks[:count])
+            local = Pulled(passed.exact[:count], passed.rounding[:count], passed.kinks[:count])
             found.append(self._local(line, parent, local))
         return found
 
@@ -393,7 +312,7 @@ class _Check:
         for parent in self.task.parents[line.name]:
             self.blind[parent] = why
 
-    def _local(self, line: Line, parent: str, expected: _Pulled) -> Finding:
+    def _local(self, line: Line, parent: str, expected: Pulled) -> Finding:
         value = self.trace.locals.get((line.name, parent))
         rows = len(expected.exact)
         if value is None:
@@ -436,7 +355,7 @@ class _Check:
                 )  # fmt: skip
         return found
 
-    def _gradient(self, name: str, from_leaves: _Pulled) -> Finding:
+    def _gradient(self, name: str, from_leaves: Pulled) -> Finding:
         gradient = self.trace.gradients.get(name)
         shape = self.graph.shapes[name]
         uses = self.arrived.get(name, [])
@@ -446,12 +365,12 @@ class _Check:
         if name in self.blind:
             return self._blind_gradient(name, whole)
         zero = full(shape, NOUGHT)
-        parts = _Pulled(zero, zero, np.zeros(shape, bool))
+        parts = Pulled(zero, zero, np.zeros(shape, bool))
         if uses:
             # The parts of all lines are added in an order of the engine's own.
             slack = self.rounding.gamma(sum(part.parts for _, part in uses))
             magnitude = sum(part.magnitude for _, part in uses if part.magnitude is not None)
-            parts = _Pulled(
+            parts = Pulled(
                 self.exact.add_all([part.exact for _, part in uses]),
                 sum(part.rounding for _, part in uses) + magnitude * arb(0, slack),
                 np.any([part.kinks for _, part in uses], axis=0),
@@ -485,107 +404,14 @@ class _Check:
         judged = Judgement(Verdict.UNDECIDED, None, None, None, None, (), why)
         return replace(self._finding("forward", line.name, None, judged), inherited=True)
 
-    # Enclosures
+    # End to end
 
-    def _unsettled(self, exact_balls: Balls, rounded: Balls) -> np.ndarray:
-        """Entries whose exact ball is too wide to judge by, in itself and beside the rounding set."""
-        radius = radii(exact_balls)
-        with np.errstate(invalid="ignore"):
-            narrow = radius <= np.abs(centres(exact_balls)) * self.dtype.unit_roundoff / 4096
-            narrow |= radius <= self.dtype.smallest / 4096
-            if radius.size > SMALL and not narrow.all():
-                slack = radii(rounded)
-                narrow |= np.isfinite(slack) & (radius <= slack / 2**20)
-        return ~(np.isfinite(radius) & narrow)
-
-    def _enclosed(self, compute: Any, rounded: Balls) -> Balls:
-        """Exact balls, at a precision that doubles until they are narrow or stop getting narrower."""
-        bits, found = START_BITS, numbers(np.asarray(compute(), object))
-        limit = LIMIT_BITS if found.size <= LARGE else 4 * START_BITS
-        open_ = self._unsettled(found, rounded)
-        while open_.any() and bits < limit:
-            bits *= 2
-            with precision(bits):
-                better = numbers(np.asarray(compute(), object))
-            before, after = radii(found)[open_], radii(better)[open_]
-            found = better
-            if not (after < before / 2).any():
-                break
-            open_ = self._unsettled(found, rounded)
-        return found
-
-    def _pulled(self, run: _Run, given: Values, rows: Balls) -> dict[str, _Pulled]:
-        """What arrives at each target for each row of cotangents."""
-        tally: dict[str, tuple[int, Balls]] = {}
-        rounded = numbers(run.pull(given, self.rounding, rows, tally))
-        found = self._enclosed(lambda: run.pull(given, self.exact, rows), rounded)
-        kinks = np.zeros(found.shape, bool)
-        self._from_both_sides(run, given, rows, found, rounded, kinks)
-        result: dict[str, _Pulled] = {}
-        start = 0
-        for target, shape in run.targets.items():
-            part = slice(start, start + size(shape))
-            mine, loose, bent = (array[:, part].reshape(len(rows), *shape) for array in (found, rounded, kinks))
-            result[target] = _Pulled(mine, loose, bent, *tally.get(target, (0, None)))
-            start = part.stop
-        return result
-
-    def _from_both_sides(self, run: _Run, given: Values, rows: Balls, found: Balls, rounded: Balls, kinks: np.ndarray) -> None:
-        """Where a derivative did not settle, look at it from both sides: kink, limit, or nothing there. In place."""
-        values = evaluate(run.nodes, given, self.exact)
-        lost = ~np.isfinite(radii(values[run.output])).reshape(-1)
-        if lost.any():  # a value that does not exist has no derivative
-            nowhere = ((centres(rows).reshape(len(rows), -1) != 0) & lost).any(axis=1)
-            found[nowhere] = NOWHERE
-        open_ = self._unsettled(found, rounded)
-        look = open_ | tied(run.nodes, values)
-        if lost.any():
-            look[nowhere] = False
-        if not look.any():
-            return
-        broken = ~np.isfinite(radii(found))
-        places = [(target, n) for target, shape in run.targets.items() for n in range(size(shape))]
-        columns = [int(column) for column in np.flatnonzero(look.any(axis=0)) if places[column][0] in given]
-        for column in columns[:MAX_SIDES]:
-            self._column(_Sides(run, given, rows, *places[column], column), look, open_, found, rounded, kinks)
-            # Beside an entry without a derivative, 0 times infinity is no number either.
-            gone = broken[:, column] & ~np.isfinite(radii(found[:, column]))
-            if gone.any():
-                found[broken[:, column], column] = NOWHERE
-        seen = set(columns[:MAX_SIDES])
-        unseen = [column for column in range(found.shape[1]) if column not in seen]
-        kinks[:, unseen] |= open_[:, unseen] & ~broken[:, unseen]
-
-    def _column(
-        self, side: _Sides, look: np.ndarray, open_: np.ndarray, found: Balls, rounded: Balls, kinks: np.ndarray
-    ) -> None:
-        """One entry of an input, from both of its sides."""
-        column = side.column
-        jumps = side.jumps(self.exact)
-        for row in np.flatnonzero(look[:, column]):
-            if jumps:
-                found[row, column] = NOWHERE
-                continue
-            sides = side.slopes(self.exact, int(row))
-            if sides.smooth and not open_[row, column] and found[row, column].overlaps(sides.ball):
-                continue  # the tie is another entry's
-            found[row, column] = sides.ball
-            kinks[row, column] = not sides.smooth and sides.ball.is_finite()
-            if sides.smooth:
-                # Not where the formula's branches meet, but beside it: there rounding does not change branches.
-                unit = self.dtype.unit_roundoff
-                step = UNIT * (16 * unit * side.scale)
-                near = [ball(side.moved(s, self.rounding)[row]) for s in (step, -step)]
-                near = [x for x in near if x.is_finite()]
-                here = sides.ball * arb(1, 64 * unit)
-                rounded[row, column] = here.union(near[0]).union(near[-1]) if near else NOWHERE
-
-    def _end_to_end(self) -> dict[str, _Pulled]:
+    def _end_to_end(self) -> dict[str, Pulled]:
         """The gradients from the leaves, exact and with all the rounding on the way: what a user reads."""
         leaves = {leaf.name: np.asarray(balls(self.trace.values[leaf.name]), object) for leaf in self.graph.leaves}
         targets = {name: self.graph.shapes[name] for name in sorted(self.active)}
-        run = _Run(self.graph.nodes, self.graph.output.name, targets, self.active)
-        return self._pulled(run, leaves, full((1,), UNIT))
+        run = Run(self.graph.nodes, (self.graph.output.name,), targets, self.active)
+        return self.enclosures.pulled(run, leaves, {self.graph.output.name: full((1,), UNIT)})
 
     # Findings
 

@@ -45,7 +45,8 @@ def _full(report: Report) -> str:
         findings = [finding for finding in report.findings if finding.kind == kind]
         if findings:
             parts.append(f"{title}\n{_findings(findings)}")
-    parts.append("\n".join(_chain(report)))
+    if chain := _chain(report):
+        parts.append("\n".join(chain))
     notes = [f"  {name_of(f)}{place(f.index)}: {f.verdict.value}: {f.note}" + _numbers(f) for f in report.findings if f.note]
     if notes:
         parts.append("Notes\n" + "\n".join(notes[:ROWS]))
@@ -81,6 +82,8 @@ def _findings(findings: Sequence[Finding]) -> str:
 def _chain(report: Report) -> list[str]:
     """The chain rule in symbols: each adjoint, then the closed form where it stays short."""
     derivation = report.derivation
+    if derivation is None:
+        return []
     adjoints = derivation.adjoints[1:]
     if len(adjoints) > ROWS:
         return []

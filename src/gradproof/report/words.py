@@ -54,7 +54,7 @@ def sensitivity(report: Report) -> list[str]:
         lines.append(
             f"Not told apart from 0 by their size alone: {count} {entries} where rounding is as large as the number ({names})."
         )
-    given = [leaf.name for leaf in report.problem.graph.leaves if leaf.given]
+    given = [leaf.name for leaf in report.problem.graph.leaves if leaf.given] if report.problem else []
     wrong = {finding.node for finding in report.findings if finding.formula == "given: no gradient"}
     free = [name for name in given if name not in wrong]
     if free:
@@ -65,7 +65,7 @@ def sensitivity(report: Report) -> list[str]:
 def chained_error(report: Report) -> list[str]:
     """The end-to-end error of every parameter's gradient, in ulp and relative."""
     lines = []
-    parameters = {leaf.name for leaf in report.problem.graph.parameters}
+    parameters = {leaf.name for leaf in report.problem.graph.parameters} if report.problem else set()
     for finding in report.findings:
         if finding.kind == "gradient" and finding.node in parameters and finding.ulp is not None:
             relative = f", {finding.error:.2g} relative" if finding.error is not None else ""

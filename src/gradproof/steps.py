@@ -1,0 +1,391 @@
+"""Any torch function as it is: every autograd node checked against the calculus of what it recorded.
+
+The forward is the specification of the backward. A run is recorded (`tape`), and for each autograd node, built-in or
+custom, the operations that it ran are put into index notation. With the engine's own numbers taken as exact,
+
+* forward: is the node's value within its rounding?
+* local: is the cotangent that it passed to each input what calculus gives for the cotangent that it received?
+* gradient: is what arrived at a tensor the sum of what its uses passed on?
+
+Each is tight at any depth. By induction from the output back, if all hold, the gradients are the chain rule up to rounding.
+What autograd does not see at all is looked for as well: a `detach`, `.data` or `no_grad` that loses part of the gradient.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from flint import arb
+
+from .arithmetic import Balls, balls, numbers, precision
+from .blame import likeness
+from .derivation import derive
+from .dtypes import DTYPES, DType
+from .enclosure import START_BITS, Enclosures, Run
+from .errors import GradproofError, InputError, Place
+from .graph import Graph, Shape, slot
+from .graph import Read as GraphRead
+from .oracle import Report
+from .reference import evaluate
+from .tape.lowering import Lowering, UnsupportedError
+from .tape.recording import Edge, LeafStep, Region, Step, Tape, record
+from .verdicts import Comparison, Finding, Judgement, Verdict, judge, missing
+
+
+def check_function(
+    func: Callable[..., Any], *inputs: Any, formula: str | None = None, stops: str = "judge", title: str = ""
+) -> Report:
+    """Check the gradients of a torch function at these inputs, node by node.
+
+    `func` is any callable that returns a tensor, or a nest of tensors; its parameters are the leaves that need a gradient,
+    among the inputs and among what it holds. It runs once, its backward three times. The verdict is in the dtype that it
+    runs in.
+
+    `formula` says what an operation computes that the recording cannot see into, over the names of the function's
+    arguments, in the language of expression files. `stops="trust"` takes every `detach`, `.data` and `no_grad` as meant.
+
+    What goes wrong in the function, and what is not covered, are findings. Raises `InputError` for bad options.
+    """
+    if stops not in ("judge", "trust"):
+        raise InputError(f"stops={stops!r}: expected 'judge' or 'trust'")
+    start = time.perf_counter()
+    with _warnings_off():
+        tape = record(func, [_as_leaf(value) for value in inputs])
+    name = title or _name_of(func)
+    findings = _Check(tape, stops).findings()
+    dtype = _dtype_of([leaf.region for leaf in tape.leaves])
+    seconds = time.perf_counter() - start
+    remarks = tuple(f"Values left torch by {call}() at {place}; they are taken as constants." for call, place in tape.exports.items())
+    return Report(name, name, "torch", dtype.name if dtype else "none", tuple(findings), seconds, remarks=remarks)
+
+
+def gradcheck(func: Callable[..., Any], inputs: Any, *, raise_exception: bool = True, **options: Any) -> bool:
+    """`torch.autograd.gradcheck` by proof: the same call, without step, tolerance or float64.
+
+    Options of torch's that choose tolerances and modes are accepted and have no effect.
+
+    Raises `GradcheckError` with the report where something is wrong, failed, undecided or unsupported; with
+    `raise_exception=False` the answer is False then.
+    """
+    unknown = set(options) - _IGNORED
+    if unknown:
+        raise TypeError(f"gradcheck() got an unexpected keyword argument {sorted(unknown)[0]!r}")
+    arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
+    report = check_function(func, *arguments)
+    if not report.ok and raise_exception:
+        raise GradcheckError(report.to_text())
+    return report.ok
+
+
+_IGNORED = {
+    "eps", "atol", "rtol", "nondet_tol", "fast_mode", "check_undefined_grad", "check_grad_dtypes", "check_batched_grad",
+    "check_batched_forward_grad", "check_forward_ad", "check_backward_ad", "check_sparse_nnz", "masked",
+}  # fmt: skip
+
+
+class GradcheckError(GradproofError, RuntimeError):
+    """A gradient that does not pass; the message is the report."""
+
+
+def _warnings_off() -> Any:
+    import warnings
+
+    return warnings.catch_warnings()
+
+
+def _as_leaf(value: Any) -> Any:
+    """A tensor that needs a gradient and has a history is taken from here on."""
+    if isinstance(value, torch.Tensor) and value.requires_grad and not value.is_leaf:
+        return value.detach().requires_grad_()
+    return value
+
+
+def _name_of(func: Any) -> str:
+    if isinstance(func, torch.nn.Module):
+        return type(func).__name__
+    return getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or type(func).__name__
+
+
+def _dtype_of(regions: Sequence[Region]) -> DType | None:
+    """The coarsest of the tensors' formats."""
+    found = [_format(region.dtype) for region in regions if region.floating]
+    known = [dtype for dtype in found if dtype is not None]
+    return max(known, key=lambda dtype: dtype.unit_roundoff, default=None)
+
+
+def _format(dtype: torch.dtype) -> DType | None:
+    return DTYPES.get(str(dtype).removeprefix("torch."))
+
+
+class _Check:
+    """One check: the findings of one tape."""
+
+    def __init__(self, tape: Tape, stops: str) -> None:
+        self.tape = tape
+        self.stops = stops
+        self.names = {leaf.edge: leaf.name for leaf in tape.leaves}
+        for step in tape.steps:
+            for nr in step.outputs:
+                self.names[step.number, nr] = step.name if len(step.outputs) == 1 else f"{step.name}[{nr}]"
+        self.delivered: list[dict[Edge, list[np.ndarray]]] = []
+
+    def findings(self) -> list[Finding]:
+        found: list[Finding] = []
+        if self.tape.trouble:
+            return [_told("forward", "the function", Verdict.FAILED, self.tape.trouble)]
+        if not self.tape.leaves:
+            note = "no tensor that needs a gradient reaches the output; mark inputs with requires_grad_()"
+            found.append(_told("gradient", "the function", Verdict.UNDECIDED, note))
+        with precision(START_BITS):
+            self._deliver()
+            for step in self.tape.steps:
+                found += self._step(step)
+            found += self._sums()
+        return found
+
+    # What arrives
+
+    def _deliver(self) -> None:
+        """What each value's uses passed to it, in each pass, the seeds among them."""
+        for number, seeds in enumerate(self.tape.seeds):
+            arrived: dict[Edge, list[np.ndarray]] = {edge: [seed] for edge, seed in seeds.items()}
+            for step in self.tape.steps:
+                for edge, part in zip(step.edges, step.passed[number], strict=False):
+                    if edge is not None and part is not None:
+                        arrived.setdefault(edge, []).append(part)
+            self.delivered.append(arrived)
+
+    def _sums(self) -> list[Finding]:
+        """At each value the parts of its uses are added up; told for leaves, and where it is wrong."""
+        found = []
+        for leaf in self.tape.leaves:
+            found.append(self._sum(leaf.name, leaf.edge, leaf.region, leaf.gradients[0]))
+        for step in self.tape.steps:
+            received = step.received[0] if step.received else ()
+            for nr, region in step.outputs.items():
+                value = received[nr] if nr < len(received) else None
+                finding = self._sum(self.names[step.number, nr], (step.number, nr), region, value)
+                if not finding.verdict.passes:
+                    found.append(replace(finding, place=str(step.place)))
+        return found
+
+    def _sum(self, name: str, edge: Edge, region: Region, value: np.ndarray | None) -> Finding:
+        parts = self.delivered[0].get(edge, [])
+        formula = f"sum of {len(parts)} uses" if len(parts) != 1 else "what its one use passed on"
+        dtype = _format(region.dtype)
+        if dtype is None:
+            return _told("gradient", name, Verdict.UNSUPPORTED, f"dtype {region.dtype}")
+        if value is None:
+            verdict = Verdict.WRONG if any(part.any() for part in parts) else Verdict.EXACT
+            note = "no gradient (None)" + ("" if verdict is Verdict.WRONG else "; nothing was passed to it")
+            return _told("gradient", name, verdict, note)
+        if not parts:
+            parts = [np.zeros(region.shape)]
+        if any(part.shape != value.shape for part in parts):
+            shapes = " and ".join(str(part.shape) for part in parts)
+            return _told("gradient", name, Verdict.WRONG, f"parts of shapes {shapes} for a value of shape {value.shape}")
+        if not all(np.isfinite(part).all() for part in parts):
+            return _told("gradient", name, Verdict.UNDECIDED, "a part is not finite already", inherited=True)
+        exact = sum(balls(part) for part in parts)
+        magnitude = sum(balls(np.abs(part)) for part in parts)
+        slack = min(len(parts) - 1, 6 * len(parts) ** 0.5) * dtype.unit_roundoff
+        judged = judge(Comparison(value, np.asarray(exact, object), np.asarray(exact + magnitude * arb(0, slack), object)), dtype)
+        return _finding("gradient", name, None, formula, judged)
+
+    # One autograd node
+
+    def _step(self, step: Step) -> list[Finding]:
+        place = str(step.place) if step.place.file else ""
+        title = f"{step.module}: {step.name}" if step.module else step.name
+        if not step.received or (not step.received[0] and not step.outputs):
+            return []
+        try:
+            work = _Work(step, self)
+        except UnsupportedError as error:
+            return [replace(_told("local", title, Verdict.UNSUPPORTED, str(error)), place=place)]
+        return [replace(finding, node=title, place=place) for finding in work.findings()]
+
+
+class _Work:
+    """One autograd node: its operations as nodes in index notation, and what they say about its numbers."""
+
+    def __init__(self, step: Step, check: _Check) -> None:
+        self.step = step
+        self.check = check
+        regions = [*(r for r in step.inputs.values() if r is not None), *step.outputs.values()]
+        regions += [region for event in step.events for region in (*event.regions, *event.outs) if region is not None]
+        dtype = _dtype_of(regions)
+        if dtype is None:
+            raise UnsupportedError(f"{step.name} works in {', '.join(sorted({str(r.dtype) for r in regions}))}")
+        self.dtype = dtype
+        self.lowering = Lowering(step.name)
+        self.inputs: dict[Edge, str] = {}
+        for edge, region in step.inputs.items():
+            if region is None:
+                raise UnsupportedError(f"{step.name}: an input that the recording did not see")
+            name = self.check.names.get(edge, f"node{edge[0]}")
+            while name in self.lowering.leaves:
+                name += "'"
+            self.inputs[edge] = name
+            self.lowering.enter(name, region, given=False)
+        self.lowering.run(step.events)
+        self.outputs = {nr: self._output(nr, region) for nr, region in sorted(step.outputs.items())}
+        self.enclosures = Enclosures(dtype)
+        self.given = {name: np.asarray(balls(values), object) for name, values in self.lowering.numbers.items()}
+
+    def _output(self, nr: int, region: Region) -> str:
+        """The output as a node of its own."""
+        content = self.lowering.memory.read(region)
+        if region.shape and not np.prod(region.shape):
+            return self.lowering.constant(region.values)
+        if (content.who < 0).any():
+            made = {out.storage for event in self.step.events for out in event.outs if out is not None}
+            if region.storage not in made:
+                raise UnsupportedError(f"{self.step.name}: the recording cannot see how its value is computed; say it with formula=")
+        operand = self.lowering.operand(region)
+        name = self.step.name if nr == 0 else f"{self.step.name}[{nr}]"
+        return self.lowering.emit(
+            slot(0), (GraphRead(operand.node, operand.index),), region.shape, name=f"={name}", source=name
+        )
+
+    def findings(self) -> list[Finding]:
+        found = [self._forward(nr, name) for nr, name in self.outputs.items()]
+        found = [finding for finding in found if finding is not None]
+        found += self._pass(0)
+        found += self._again()
+        return found
+
+    def _forward(self, nr: int, name: str) -> Finding | None:
+        region = self.step.outputs[nr]
+        dtype = _format(region.dtype)
+        if dtype is None or not region.values.size:
+            return None
+        nodes = self.lowering.nodes
+        rounded = evaluate(nodes, self.given, self.enclosures.rounding)[name]
+        exact = self.enclosures.settled(lambda: evaluate(nodes, self.given, self.enclosures.exact)[name], rounded)
+        judged = judge(Comparison(region.values, exact, rounded), dtype)
+        return _finding("forward", self.step.name, None, self._source(), judged)
+
+    def _source(self) -> str:
+        sources = [node.source for node in self.lowering.nodes if node.source and not node.name.startswith("=")]
+        return sources[-1] if sources else "a view"
+
+    def _pass(self, number: int) -> list[Finding]:
+        """The cotangents of one pass: what it received, and what it passed on."""
+        step = self.step
+        received = step.received[number]
+        passed = step.passed[number]
+        totals: dict[Edge, np.ndarray | None | str] = {}
+        for edge, part in zip(step.edges, passed or (None,) * len(step.edges), strict=False):
+            if edge is None:
+                continue
+            before = totals.get(edge)
+            if part is None:
+                totals.setdefault(edge, None)
+            elif before is None:
+                totals[edge] = part
+            elif isinstance(before, np.ndarray) and before.shape == part.shape:
+                totals[edge] = before + part
+        rows: dict[str, Balls] = {}
+        for nr, name in self.outputs.items():
+            cotangent = received[nr] if nr < len(received) else None
+            shape = step.outputs[nr].shape
+            if cotangent is None:
+                cotangent = np.zeros(shape)
+            if not np.isfinite(cotangent).all():
+                note = "the cotangent that it received is not finite already"
+                return [_told("local", step.name, Verdict.UNDECIDED, note, inherited=True)]
+            if cotangent.shape != shape:
+                note = f"received a cotangent of shape {cotangent.shape} for a value of shape {shape}"
+                return [_told("local", step.name, Verdict.UNDECIDED, note, inherited=True)]
+            rows[name] = np.asarray(balls(cotangent), object)[None]
+        if not rows or not self.inputs:
+            return []
+        targets: dict[str, Shape] = {self.inputs[edge]: region.shape for edge, region in step.inputs.items() if region is not None}
+        run = Run(tuple(self.lowering.nodes), tuple(rows), targets, frozenset(self.lowering.active))
+        pulled = self.enclosures.pulled(run, self.given, rows)
+        found = []
+        for edge, name in self.inputs.items():
+            expected = pulled[name].row(0)
+            region = step.inputs[edge]
+            assert region is not None
+            dtype = _format(region.dtype)
+            if dtype is None:
+                found.append(_told("local", step.name, Verdict.UNSUPPORTED, f"dtype {region.dtype}"))
+                continue
+            value = totals.get(edge)
+            if not region.values.size:
+                continue
+            if value is None:
+                judged = self._absent(region.shape, expected.exact)
+            elif np.shape(value) != region.shape:
+                judged = missing(region.shape, expected.exact, f"shape {np.shape(value)}, expected {region.shape}")
+            else:
+                judged = judge(Comparison(np.asarray(value), expected.exact, expected.rounding, expected.kinks), dtype)
+            looks = ""
+            if judged.verdict is Verdict.WRONG and isinstance(value, np.ndarray):
+                looks = likeness(value, expected.exact)
+            text = self._local_text(name) if not judged.verdict.passes else ""
+            note = "; ".join(part for part in (judged.note, looks) if part)
+            found.append(_finding("local", step.name, name, text, replace(judged, note=note)))
+        return found
+
+    def _absent(self, shape: Shape, expected: Balls) -> Judgement:
+        judged = missing(shape, numbers(expected), "passed None, though the derivative is not zero")
+        if judged.exact == 0:
+            return replace(judged, verdict=Verdict.EXACT, note="", refuted=0)
+        return judged
+
+    def _local_text(self, name: str) -> str:
+        """The derivative in index notation."""
+        try:
+            leaves = tuple(self.lowering.leaves.values())
+            graph = Graph(leaves, tuple(self.lowering.nodes))
+            derivation = derive(graph)
+            return derivation.local_text(derivation.graph.output.name, name)
+        except (GradproofError, RecursionError):
+            return ""
+
+    def _again(self) -> list[Finding]:
+        """The second pass must repeat the first; the third, of -2 times the cotangent, be -2 times as much, or pass itself."""
+        step = self.step
+        if len(step.received) < 3:
+            return []
+        found = []
+        if _same(step.received[0], step.received[1], 1) and not _same(step.passed[0], step.passed[1], 1):
+            note = "the backward is not deterministic: run again on the same cotangent it passed other numbers"
+            found.append(_told("local", step.name, Verdict.FAILED, note))
+        if not (_same(step.received[0], step.received[2], -2) and _same(step.passed[0], step.passed[2], -2)):
+            for finding in self._pass(2):
+                if not finding.verdict.passes:
+                    note = "; ".join(part for part in (finding.note, "for a cotangent of -2 times as much, two entries apart") if part)
+                    found.append(replace(finding, note=note))
+        return found
+
+
+def _same(a: Sequence[np.ndarray | None], b: Sequence[np.ndarray | None], factor: float) -> bool:
+    if len(a) != len(b):
+        return False
+    return all(
+        (x is None) == (y is None) and (x is None or y is None or np.array_equal(factor * x, y, equal_nan=True))
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _told(kind: str, node: str, verdict: Verdict, note: str, *, inherited: bool = False) -> Finding:
+    return Finding(kind, node, None, "", None, None, None, None, (), verdict, note, inherited=inherited)
+
+
+def _finding(kind: str, node: str, wrt: str | None, formula: str, judged: Judgement) -> Finding:
+    return Finding(
+        kind, node, wrt, formula, judged.exact, judged.value, judged.ulp, judged.allowed_ulp, judged.index,
+        judged.verdict, judged.note, judged.error, judged.sensitivity, judged.entries, judged.refuted, judged.cancelled,
+    )  # fmt: skip
+
+
+_ = (LeafStep, Place)

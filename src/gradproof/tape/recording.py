@@ -1,0 +1,583 @@
+"""A run of a torch function, as it was: operations, autograd nodes, and the cotangents that really went in and out.
+
+A dispatch mode sees every operation below autograd, with its numbers; those are kept as copies, since tensors are written
+in place. An operation belongs to the autograd node that its outputs name, and those inside a custom `Function.forward` to
+that function's node. Then the output is pulled back three times, with hooks on every node: once to be judged, once more to
+see whether the backward repeats itself, and once with another cotangent in another memory layout.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ..errors import Place
+
+Edge = tuple[int, int]  # an autograd node's number, and which of its outputs
+APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+CALL_MODULE = torch.nn.Module._call_impl.__code__
+OURS = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep)
+
+# Calls that hand a tensor's numbers to the world outside of torch.
+EXPORTS = {
+    getattr(torch.Tensor, name): name
+    for name in ("numpy", "__array__", "tolist", "data_ptr", "__dlpack__", "item", "__float__")
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A tensor at one moment: where it lies in its storage, and a copy of its numbers.
+
+    `edge` is where autograd passes its cotangent on to, None for a tensor that has no history and needs no gradient.
+    `extent` is the size of the whole storage in entries.
+    """
+
+    storage: int
+    extent: int
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    numbers: torch.Tensor
+    edge: Edge | None = None
+
+    @property
+    def floating(self) -> bool:
+        return self.dtype.is_floating_point
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """The numbers in float64, which holds those of every dtype (of integers up to 2**53) exactly."""
+        return self.numbers.to(torch.float64).numpy()
+
+    @cached_property
+    def positions(self) -> np.ndarray:
+        """Where each entry lies in the storage."""
+        flat = np.full((1,) * len(self.shape), self.offset, dtype=np.int64)
+        for n, (extent, stride) in enumerate(zip(self.shape, self.stride, strict=True)):
+            axis = np.arange(extent, dtype=np.int64).reshape((1,) * n + (extent,) + (1,) * (len(self.shape) - n - 1))
+            flat = flat + stride * axis
+        return np.broadcast_to(flat, self.shape)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.storage, self.offset, self.shape, self.stride, self.dtype.itemsize
+
+
+@dataclass(eq=False)
+class Event:
+    """One operation that torch ran. Tensors in `args` and `kwargs` stand as regions."""
+
+    op: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outs: tuple[Region | None, ...] = ()
+    place: Place = Place("")
+    module: str = ""
+    call: int | None = None  # the call of a custom Function that it is part of
+    owner: int | None = None  # the number of its autograd node
+
+    @property
+    def name(self) -> str:
+        """`mul` of `aten.mul.Tensor`; operations of other libraries keep theirs, `mylib::op`."""
+        namespace, name = self.op.namespace, self.op._schema.name.split("::")[1]
+        return name if namespace == "aten" else f"{namespace}::{name}"
+
+    @property
+    def regions(self) -> list[Region]:
+        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Region)]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Every argument by its name in the schema, defaults filled in."""
+        named: dict[str, Any] = {}
+        for n, argument in enumerate(self.op._schema.arguments):
+            if n < len(self.args):
+                named[argument.name] = self.args[n]
+            elif argument.name in self.kwargs:
+                named[argument.name] = self.kwargs[argument.name]
+            else:
+                named[argument.name] = argument.default_value if argument.has_default_value() else None
+        return named
+
+    @property
+    def written(self) -> list[Region]:
+        """The arguments that it writes to, as they were before."""
+        found = []
+        for argument in self.op._schema.arguments:
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                found += [leaf for leaf in tree_leaves(self.arguments[argument.name]) if isinstance(leaf, Region)]
+        return found
+
+    @property
+    def is_view(self) -> bool:
+        """Whether the outputs lie in the memory of the first argument, which is not written to."""
+        returns = self.op._schema.returns
+        return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+
+
+@dataclass(eq=False)
+class Step:
+    """One autograd node: its operations, the values that its edges stand for, and its cotangents in each pass."""
+
+    number: int
+    name: str
+    kind: str
+    events: list[Event]
+    edges: tuple[Edge | None, ...]
+    inputs: dict[Edge, Region | None]
+    outputs: dict[int, Region]
+    place: Place
+    module: str
+    hooked: bool = True
+    received: list[tuple[np.ndarray | None, ...]] = field(default_factory=list)
+    passed: list[tuple[np.ndarray | None, ...]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class LeafStep:
+    """A tensor that needs a gradient and has no history: what arrived at it in each pass."""
+
+    name: str
+    edge: Edge
+    region: Region
+    gradients: tuple[np.ndarray | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """A recorded run. `seeds` are the cotangents of the outputs, by edge and pass; `trouble` is what stopped it, in words."""
+
+    events: list[Event]
+    steps: list[Step]
+    leaves: list[LeafStep]
+    outputs: list[Region]
+    seeds: list[dict[Edge, np.ndarray]]
+    exports: dict[str, Place]
+    unseen: list[tuple[Region, Place]]
+    trouble: str = ""
+
+
+class _Recorder(TorchDispatchMode):
+    """Sees every operation, and keeps it."""
+
+    def __init__(self, modules: Mapping[int, str]) -> None:
+        super().__init__()
+        self.events: list[Event] = []
+        self.modules = modules
+        self.storages: dict[int, Any] = {}  # held, so that no address is used again
+        self.writes: dict[int, int] = {}
+        self.copies: dict[tuple[Any, ...], tuple[int, torch.Tensor]] = {}
+        self.nodes: list[Any] = []  # autograd nodes, held, so that no identity is used again
+        self.numbers: dict[int, int] = {}
+        self.edges: dict[Edge, Region] = {}
+        self.calls: dict[int, tuple[Any, int, list[Region], Place]] = {}  # frames of custom Functions: counter, arguments
+        self.pending: tuple[Event, list[torch.Tensor]] | None = None
+        self.exports: dict[str, Place] = {}
+        self.unseen: list[tuple[Region, Place]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.settle()
+        kwargs = kwargs or {}
+        place, module, call = self._whence()
+        counter = torch._C._autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        if call is not None and id(call) not in self.calls:
+            inside = [t for t in tree_leaves(call.f_locals.get("args", ())) if isinstance(t, torch.Tensor)]
+            self.calls[id(call)] = (call, counter, [r for t in inside if (r := self.region(t)) is not None], place)
+        event = Event(func, *tree_map(self._kept, (args, dict(kwargs))), place=place, module=module)
+        event.call = None if call is None else id(call)
+        if call is None and torch.is_grad_enabled():
+            event.owner = -counter  # until `settle` knows better: the node made just before
+        result = func(*args, **kwargs)
+        outs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        for region in event.written:
+            self.writes[region.storage] = self.writes.get(region.storage, 0) + 1
+        event.outs = tuple(self.region(out) for out in outs)
+        self.events.append(event)
+        self.pending = (event, outs)
+        if func is torch.ops.aten._local_scalar_dense.default:
+            self.exports.setdefault("item", place)
+        return result
+
+    def settle(self) -> None:
+        """The last operation's outputs have their autograd nodes by now."""
+        if self.pending is None:
+            return
+        event, outs = self.pending
+        self.pending = None
+        event.owner = None if event.owner is None else self._owner(event, outs)
+
+    def _owner(self, event: Event, outs: Sequence[torch.Tensor]) -> int | None:
+        written = {region.storage for region in event.written}
+        owner = None
+        for out, region in zip(outs, event.outs, strict=True):
+            if region is None or not out.requires_grad:
+                continue
+            if out._is_view() and region.storage in written:
+                # Written through a view: the node belongs to the whole tensor that it is a view of.
+                base = out._base
+                whole = None if base is None else self.region(base)
+                if whole is not None and whole.edge is not None:
+                    owner = whole.edge[0]
+                continue
+            settled = self.region(out)
+            if settled is not None and settled.edge is not None:
+                owner = settled.edge[0]
+        if owner is None:
+            return None
+        # An operation without a node of its own (argmax, a shape) leaves its input's; its own is newer than its inputs'.
+        before = {region.edge[0] for region in event.regions if region.edge is not None}
+        return None if owner in before else owner
+
+    # Tensors
+
+    def _kept(self, leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        return self.region(leaf)
+
+    def region(self, tensor: torch.Tensor) -> Region | None:
+        """The tensor as it is now; None for one that has no plain memory (sparse, nested, meta)."""
+        with torch._C.DisableTorchFunction():
+            return self._region(tensor)
+
+    def _region(self, tensor: torch.Tensor) -> Region | None:
+        if tensor.layout != torch.strided or tensor.device.type == "meta" or tensor.is_quantized or tensor.is_nested:
+            return None
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        self.storages[key] = storage
+        place = (key, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        writes = self.writes.get(key, 0)
+        known = self.copies.get(place)
+        plain = tensor.detach().resolve_conj().resolve_neg()
+        if known is None or known[0] != writes:
+            known = (writes, plain.cpu().clone(memory_format=torch.contiguous_format))
+            self.copies[place] = known
+        elif not torch.equal(torch.nan_to_num(known[1]), torch.nan_to_num(plain.cpu())):
+            # Written to by something that is no operation of torch's.
+            known = (writes, plain.cpu().clone(memory_format=torch.contiguous_format))
+            self.copies[place] = known
+            region = Region(*self._geometry(tensor, storage), numbers=known[1])
+            self.unseen.append((region, self._whence()[0]))
+        region = Region(*self._geometry(tensor, storage), numbers=known[1], edge=self._edge(tensor))
+        if region.edge is not None:
+            self.edges.setdefault(region.edge, region)
+        return region
+
+    def _geometry(self, tensor: torch.Tensor, storage: Any) -> tuple[Any, ...]:
+        extent = storage.nbytes() // max(1, tensor.dtype.itemsize)
+        return storage._cdata, extent, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+    def _edge(self, tensor: torch.Tensor) -> Edge | None:
+        if not tensor.requires_grad:
+            return None
+        if tensor.grad_fn is not None:
+            return self.number(tensor.grad_fn), tensor.output_nr
+        return self.number(tensor), 0
+
+    def number(self, node: Any) -> int:
+        """A number for an autograd node, the same each time it is seen; that of an accumulator is its leaf's."""
+        node = getattr(node, "variable", node)
+        if id(node) not in self.numbers:
+            self.numbers[id(node)] = len(self.nodes)
+            self.nodes.append(node)
+        return self.numbers[id(node)]
+
+    # Places
+
+    def _whence(self) -> tuple[Place, str, FrameType | None]:
+        """The user's line that is running, the module it is in, and the outermost custom Function around it."""
+        frame: FrameType | None = sys._getframe(1)
+        place, module, call = Place(""), "", None
+        while frame is not None:
+            code = frame.f_code
+            if code is APPLY:
+                call = frame
+            elif code is CALL_MODULE:
+                module = module or self.modules.get(id(frame.f_locals.get("self")), "")
+            elif not place.file and not code.co_filename.startswith((*OURS, "<frozen")):
+                place = Place(_shown(code.co_filename), frame.f_lineno)
+            frame = frame.f_back
+        return place, module, call
+
+
+class _Exports(TorchFunctionMode):
+    """Sees where numbers of a tensor that needs a gradient leave torch."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in EXPORTS:
+            self.recorder.exports.setdefault(EXPORTS[func], self.recorder._whence()[0])
+        return func(*args, **(kwargs or {}))
+
+
+def _shown(path: str) -> str:
+    """A path as people know it: from where they are, if it lies below."""
+    if path.startswith("<"):
+        return path
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Tape:
+    """Run the function once on the inputs, and its backward three times, and keep what happened.
+
+    The leaves' `.grad` are as before afterwards. What the function or its backward raises is the tape's `trouble`.
+    """
+    recorder = _Recorder(_modules(func))
+    try:
+        with torch.enable_grad(), _Exports(recorder), recorder:
+            result = func(*inputs)
+    except Exception as error:
+        return _stopped(recorder, f"the function raised {_first_line(error)}")
+    recorder.settle()
+    tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+    outputs = [out for out in tensors if out.requires_grad]
+    if any(out.dtype.is_complex for out in outputs):
+        return _stopped(recorder, "the output is complex: only real functions are checked")
+    regions = [recorder.region(out) for out in outputs]
+    if any(region is None for region in regions):
+        return _stopped(recorder, "an output has no plain memory (sparse, nested or meta)")
+    kept = [region for region in regions if region is not None]
+    names = _leaf_names(func, inputs)
+    steps, accumulators = _steps(recorder, outputs)
+    seeds: list[dict[Edge, np.ndarray]] = []
+    trouble = ""
+    gradients: list[list[np.ndarray | None]] = [[] for _ in accumulators]
+    leaves = [recorder.nodes[number] for number in accumulators]
+    for cotangents in _cotangents(outputs, seed):
+        received: dict[int, Any] = {}
+        passed: dict[int, Any] = {}
+        handles = [_hook(recorder.nodes[step.number], step.number, received, passed) for step in steps]
+        before = [leaf.grad for leaf in leaves]
+        try:
+            for leaf in leaves:
+                leaf.grad = None
+            torch.autograd.backward(outputs, cotangents, retain_graph=True)
+            for column, leaf in zip(gradients, leaves, strict=True):
+                column.append(_numbers(leaf.grad))
+        except Exception as error:
+            trouble = f"the backward raised {_first_line(error)}"
+            break
+        finally:
+            for leaf, old in zip(leaves, before, strict=True):
+                leaf.grad = old
+            for handle in handles:
+                handle.remove()
+        pass_seeds: dict[Edge, np.ndarray] = {}
+        for region, cotangent in zip(kept, cotangents, strict=True):
+            if region.edge is not None:
+                numbers = cotangent.to(torch.float64).numpy().copy()
+                pass_seeds[region.edge] = pass_seeds.get(region.edge, 0) + numbers
+        seeds.append(pass_seeds)
+        for step in steps:
+            step.received.append(received.get(step.number, ()))
+            step.passed.append(passed.get(step.number, ()))
+    made = []
+    for number, leaf, column in zip(accumulators, leaves, gradients, strict=True):
+        region = recorder.edges.get((number, 0)) or recorder.region(leaf)
+        if region is not None:
+            made.append(LeafStep(names.get(id(leaf), f"leaf{len(made)}"), (number, 0), region, tuple(column)))
+    return Tape(recorder.events, steps, made, kept, seeds, recorder.exports, recorder.unseen, trouble)
+
+
+def _stopped(recorder: _Recorder, why: str) -> Tape:
+    return Tape(recorder.events, [], [], [], [], recorder.exports, recorder.unseen, why)
+
+
+def _hook(node: Any, number: int, received: dict[int, Any], passed: dict[int, Any]) -> Any:
+    def keep(grad_inputs: Any, grad_outputs: Any) -> None:
+        received[number] = tuple(map(_numbers, grad_outputs))
+        passed[number] = tuple(map(_numbers, grad_inputs))
+
+    return node.register_hook(keep)
+
+
+def _numbers(tensor: torch.Tensor | None) -> np.ndarray | None:
+    if tensor is None:
+        return None
+    dense = tensor.detach()
+    dense = dense.to_dense() if dense.layout != torch.strided else dense
+    return dense.to(torch.float64).cpu().numpy().copy()
+
+
+def _cotangents(outputs: Sequence[torch.Tensor], seed: int) -> Iterator[list[torch.Tensor]]:
+    """The outputs' cotangents in three passes: twice the same, then -2 times as much in another layout.
+
+    1 for a function with one number as its output; else random numbers, exact in every dtype and without a common factor.
+    A backward is linear, and a factor of -2 exact, so that the third pass is told apart bit by bit.
+    """
+    random = np.random.default_rng(seed + 1)
+    first = []
+    for out in outputs:
+        if len(outputs) == 1 and out.ndim == 0:
+            first.append(torch.ones_like(out))
+            continue
+        entries = random.choice([1.0, 1.25, 1.5, 1.75], out.shape) * random.choice([-1.0, 1.0], out.shape)
+        first.append(torch.from_numpy(np.asarray(entries)).to(out.dtype).to(out.device))
+    yield first
+    yield [cotangent.clone() for cotangent in first]
+    yield [_strided(-2 * cotangent) for cotangent in first]
+
+
+def _strided(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers, two entries apart in memory."""
+    wide = torch.zeros((*tensor.shape, 2), dtype=tensor.dtype, device=tensor.device)
+    wide[..., 0] = tensor
+    return wide[..., 0]
+
+
+# The autograd graph
+
+
+def _steps(recorder: _Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[Step], list[int]]:
+    """Every autograd node that the outputs reach, first ones first, and the accumulators of the leaves."""
+    roots = [out if out.grad_fn is None else out.grad_fn for out in outputs]
+    found: dict[int, Any] = {}
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        number = recorder.number(node)
+        if number in found:
+            continue
+        found[number] = node
+        stack += [following for following, _ in getattr(node, "next_functions", ()) if following is not None]
+    accumulators = [number for number in found if isinstance(recorder.nodes[number], torch.Tensor)]
+    ordered = sorted((n for n in found if n not in accumulators), key=lambda n: found[n]._sequence_nr())
+    owned: dict[int, list[Event]] = {}
+    calls = {counter - 1: key for key, (_, counter, _, _) in recorder.calls.items()}
+    of_call: dict[int, list[Event]] = {}
+    for event in recorder.events:
+        if event.call is not None:
+            of_call.setdefault(event.call, []).append(event)
+        elif event.owner is not None:
+            owned.setdefault(event.owner, []).append(event)
+    steps = []
+    counts: dict[str, int] = {}
+    for number in ordered:
+        node = found[number]
+        kind = node.name().removeprefix("torch::autograd::")
+        counts[kind] = counts.get(kind, 0) + 1
+        name = kind if counts[kind] == 1 else f"{kind}.{counts[kind]}"
+        custom = hasattr(node, "_forward_cls")
+        call = calls.get(node._sequence_nr()) if custom else None
+        events = of_call.get(call, []) if call is not None else owned.get(number, [])
+        edges = tuple(None if n is None else (recorder.number(n), nr) for n, nr in node.next_functions)
+        seen = [region for event in events for region in event.regions]
+        if call is not None:
+            seen = [*recorder.calls[call][2], *seen]
+        here: dict[Edge, Region] = {}
+        for region in seen:
+            if region.edge is not None:
+                here.setdefault(region.edge, region)
+        inputs = {edge: here.get(edge) or recorder.edges.get(edge) for edge in edges if edge is not None}
+        outs = {nr: region for (n, nr), region in recorder.edges.items() if n == number}
+        place = next((event.place for event in events if event.place.file), Place(""))
+        if call is not None:
+            place = recorder.calls[call][3]
+        module = next((event.module for event in events if event.module), "")
+        steps.append(Step(number, name, kind, events, edges, inputs, outs, place, module))
+    return steps, accumulators
+
+
+# Names
+
+
+def _modules(func: Any) -> dict[int, str]:
+    """The path of every module that the function holds."""
+    paths: dict[int, str] = {}
+    for name, held in _holdings(func):
+        if isinstance(held, torch.nn.Module):
+            for path, module in held.named_modules():
+                paths.setdefault(id(module), ".".join(part for part in (name, path) if part))
+    return paths
+
+
+def _leaf_names(func: Any, inputs: Sequence[Any]) -> dict[int, str]:
+    """A name for each tensor that the function is given or holds: its argument, its module's path, its variable."""
+    names: dict[int, str] = {}
+    for name, value in _arguments(func, inputs):
+        for path, tensor in _tensors(name, value):
+            names.setdefault(id(tensor), path)
+    for name, held in _holdings(func):
+        for path, tensor in _tensors(name, held):
+            names.setdefault(id(tensor), path)
+    return names
+
+
+def _arguments(func: Any, inputs: Sequence[Any]) -> list[tuple[str, Any]]:
+    try:
+        called = func.forward if isinstance(func, torch.nn.Module) else func
+        parameters = list(inspect.signature(called).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    named = []
+    for n, value in enumerate(inputs):
+        if n < len(parameters) and parameters[n].kind in (
+            inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+        ):  # fmt: skip
+            named.append((parameters[n].name, value))
+        else:
+            rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "input")
+            named.append((f"{rest}[{n}]" if rest != "input" else f"input{n}", value))
+    return named
+
+
+def _holdings(func: Any) -> Iterator[tuple[str, Any]]:
+    """What a callable holds: itself, the object it is a method of, its closure, and the globals that it names."""
+    yield "", func
+    if hasattr(func, "__self__"):
+        yield "", func.__self__
+    if hasattr(func, "func") and hasattr(func, "args"):  # functools.partial
+        yield from ((f"args[{n}]", value) for n, value in enumerate(func.args))
+        yield from func.keywords.items()
+        func = func.func
+    plain = inspect.unwrap(getattr(func, "__func__", func)) if callable(func) else func
+    code = getattr(plain, "__code__", None)
+    if code is None:
+        return
+    for name, cell in zip(code.co_freevars, plain.__closure__ or (), strict=False):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # not bound yet
+            continue
+    for name in code.co_names:
+        if name in plain.__globals__:
+            yield name, plain.__globals__[name]
+    yield from zip(code.co_varnames, plain.__defaults__ or (), strict=False)
+
+
+def _tensors(name: str, value: Any, depth: int = 3) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, torch.nn.Module):
+        for path, parameter in value.named_parameters():
+            yield ".".join(part for part in (name, path) if part), parameter
+    elif isinstance(value, list | tuple) and depth:
+        for n, item in enumerate(value[:1000]):
+            yield from _tensors(f"{name}[{n}]", item, depth - 1)
+    elif isinstance(value, dict) and depth:
+        for key, item in list(value.items())[:1000]:
+            yield from _tensors(f"{name}[{key!r}]", item, depth - 1)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
