@@ -13,15 +13,16 @@ Balls live in NumPy object arrays. The working precision is Arb's own and is set
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from math import sqrt
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
 import sympy
-from flint import arb, ctx, fmpq
+from flint import arb, arb_mat, ctx, fmpq
 from sympy.printing.str import StrPrinter
 
 from .dtypes import DTYPES, DType
@@ -29,6 +30,7 @@ from .graph import Shape
 
 Balls = Any  # an object array of arb and ZERO, or a single one of them
 
+FEW = 64  # products: fewer are not worth a matrix
 LAMBDA = 6.0  # γ(n) fails with probability at most 2*exp(-λ²/2) = 3e-8 (Higham and Mary, theorem 2.4)
 
 
@@ -98,17 +100,32 @@ def lift(function: Callable[..., Any], arity: int = 1) -> Callable[..., Any]:
     return over
 
 
-balls = lift(lambda x: arb(float(x)))
-numbers = lift(ball)
-finite = lift(lambda x: x is ZERO or x.is_finite())
+# Arb's own methods as loops in C: a lambda for each entry costs ten times as much.
+_ball_of, _is, _is_finite = np.frompyfunc(arb, 1, 1), np.frompyfunc(operator.is_, 2, 1), np.frompyfunc(arb.is_finite, 1, 1)
+_is_zero, _radius = np.frompyfunc(arb.is_zero, 1, 1), np.frompyfunc(arb.rad, 1, 1)
+_magnitude = np.frompyfunc(arb.abs_upper, 1, 1)
+accuracy_bits = np.frompyfunc(arb.rel_accuracy_bits, 1, 1)
 
 
-def _centre(x: Any) -> float:
-    """The number to show for a ball: its midpoint, or 0 where it is not known from 0, or nan."""
-    x = ball(x)
-    if not x.is_finite():
-        return float("nan")
-    return 0.0 if x.contains(NOUGHT) else as_float(x.mid())
+def balls(array: Any) -> Balls:
+    """Floats as balls."""
+    return np.asarray(_ball_of(np.asarray(array, dtype=float)), dtype=object)
+
+
+def is_strong(array: Balls) -> np.ndarray:
+    """Where the entries are `ZERO`."""
+    return np.asarray(_is(array, full((), ZERO)), dtype=bool)
+
+
+def numbers(array: Balls) -> Balls:
+    """The array with 0 for each `ZERO`."""
+    return np.where(is_strong(array), full((), NOUGHT), array)
+
+
+def _numbers(array: Balls) -> Balls:
+    """The array itself where it has no `ZERO`."""
+    array = np.asarray(array, dtype=object)
+    return numbers(array) if is_strong(array).any() else array
 
 
 def as_float(x: arb) -> float:
@@ -121,18 +138,35 @@ def as_float(x: arb) -> float:
 
 
 _TINY, _HUGE = arb(2) ** -1100, arb(2) ** 1100
-_each_centre = lift(_centre)
-_each_radius = lift(lambda x: as_float(ball(x).rad()) if ball(x).is_finite() else float("inf"))
+
+
+def floats(array: Balls) -> np.ndarray:
+    """The balls' midpoints as floats, whatever their radii; beyond the range of floats 0 or an infinity."""
+    return array.astype(float) + 0.0  # no minus zero
+
+
+def _centre(x: arb) -> float:
+    if not x.is_finite():
+        return float("nan")
+    return 0.0 if x.contains(NOUGHT) else as_float(x.mid())
 
 
 def centres(array: Balls) -> np.ndarray:
     """The balls' midpoints as floats; 0 for a ball that holds 0, nan for one that is not finite."""
-    return _each_centre(array).astype(float)
+    array = _numbers(array)
+    middle = np.asarray(floats(array))
+    # A ball with a correct bit is finite where its midpoint is, and does not hold 0 unless it is 0.
+    unsure = ~(np.isfinite(middle) & np.asarray(accuracy_bits(array) > 0, dtype=bool))
+    if unsure.any():
+        middle[unsure] = [_centre(x) for x in array[unsure]]
+    return middle
 
 
 def radii(array: Balls) -> np.ndarray:
     """The balls' radii as floats; infinite for one that is not finite."""
-    return _each_radius(array).astype(float)
+    array = _numbers(array)
+    radius = np.asarray(_radius(array), dtype=object).astype(float)
+    return np.where(np.asarray(_is_finite(array), dtype=bool), radius, np.inf)
 
 
 def full(shape: Shape, value: Any) -> Balls:
@@ -366,6 +400,61 @@ class Arithmetic:
             return self._within(_blurred(total, _reduce(np.add, np.abs(terms), axes), slack))
         return total
 
+    def contract(self, a: Balls, b: Balls, axes: tuple[int, ...], domain: Shape) -> Balls:
+        """Σ a*b over the axes of the domain, by products of matrices: `sum` of `multiply`, in any order of addition.
+
+        `a` and `b` have extent 1 along the axes they do not depend on, and nothing as large as the domain is built. The
+        result keeps the other axes, with the extents of `a` and `b` together.
+        """
+        if prod(domain) < FEW:
+            open_ = np.broadcast_shapes(a.shape, b.shape)
+            extents = tuple(domain[n] if n in axes else extent for n, extent in enumerate(open_))
+            return np.asarray(self.sum(np.broadcast_to(self.multiply(a, b), extents), axes), dtype=object)
+        plan = _Contraction(a.shape, b.shape, axes, domain)
+        strong, sides = [is_strong(side) for side in (a, b)], [_numbers(side) for side in (a, b)]
+        known = [np.asarray(_is_finite(side), dtype=bool) for side in sides]
+        sides = [np.where(there, side, full((), NOUGHT)) for there, side in zip(known, sides, strict=True)]
+        total = plan.balls(*sides)
+        lost = np.zeros(total.shape, bool)
+        if self.dtype is not None:
+            total, lost = self._contracted(plan, total, *sides)
+        if strong[0].any() or strong[1].any():
+            total[plan.numbers(~strong[0], ~strong[1]) == 0] = ZERO
+        if not (known[0].all() and known[1].all()):
+            everywhere = np.ones(a.shape, bool), np.ones(b.shape, bool)
+            lost |= plan.numbers(~known[0], everywhere[1]) + plan.numbers(everywhere[0], ~known[1]) > 0
+        total, lost = plan.unfolded(total), plan.unfolded(lost)
+        # What is beyond the numbers, or may be, is left to the operations themselves, one entry after the other.
+        everything, summed = tuple(range(len(axes))), tuple(domain[n] for n in axes)
+        for at in np.argwhere(lost):
+            terms = self.multiply(_section(a, at, axes), _section(b, at, axes))
+            total[tuple(at)] = np.asarray(self.sum(np.broadcast_to(terms, summed), everything), dtype=object)[()]
+        return total
+
+    def _contracted(self, plan: _Contraction, total: Balls, a: Balls, b: Balls) -> tuple[Balls, np.ndarray]:
+        """The totals, widened by one rounding of each product and those of the sum; and where they may overflow."""
+        assert self.dtype is not None
+        gamma = self.gamma(plan.count)
+        slack, absolute = self.dtype.unit_roundoff * (1 + gamma) + gamma, self.dtype.smallest * (1 + gamma)
+        there = [~np.asarray(_is_zero(side), dtype=bool) for side in (a, b)]
+        terms = plan.numbers(*there)
+        several, which = np.unique(terms, return_inverse=True)
+        underflow = np.array([arb(0, absolute * count) for count in several], dtype=object)[which.reshape(terms.shape)]
+        magnitudes = plan.balls(_magnitude(a), _magnitude(b))
+        wide = (accuracy_bits(total) < 8) & (total != 0)
+        widened = total + magnitudes * arb(0, slack) + underflow
+        if wide.any():
+            # Of a wide sum of terms of one sign the ends are rounded: around its midpoint it would grow to hold 0.
+            signs = plan.numbers(*((side > 0).astype(float) - (side < 0).astype(float) for side in (a, b)))
+            wide &= np.abs(signs) == terms
+            widened[wide] = [
+                (t.lower() * relative).union(t.upper() * relative) + u
+                for relative in [arb(1, slack)]
+                for t, u in zip(total[wide], underflow[wide], strict=True)
+            ]
+        bound = magnitudes * arb(1, slack) + underflow
+        return widened, ~np.asarray(bound < arb(self.dtype.largest), dtype=bool)
+
     def product(self, factors: Balls, axes: tuple[int, ...]) -> Balls:
         result = _reduce(np.multiply, factors, axes)
         count = int(np.prod([factors.shape[axis] for axis in axes], dtype=int))
@@ -479,6 +568,62 @@ def _blurred(total: Balls, magnitudes: Balls, slack: float) -> Balls:
         return t + a * around
 
     return lift(blur, 2)(total, magnitudes)
+
+
+class _Contraction:
+    """Σ a*b as a product of matrices for each index of a batch: what part each axis of the domain has in it.
+
+    `batch` axes are kept and in both factors, `columns` kept and in the second alone, `rows` are the others that are kept;
+    `inner` axes are summed and in both, `alone` ones are summed and in one factor at most.
+    """
+
+    def __init__(self, a: Shape, b: Shape, axes: tuple[int, ...], domain: Shape) -> None:
+        self.count = prod(domain[n] for n in axes)
+        kept = [n for n in range(len(domain)) if n not in axes]
+        both = [n for n in range(len(domain)) if a[n] > 1 and b[n] > 1]
+        self.batch = [n for n in kept if n in both]
+        self.columns = [n for n in kept if n not in both and b[n] > 1]
+        self.rows = [n for n in kept if n not in self.batch + self.columns]
+        self.inner = [n for n in axes if n in both]
+        self.alone = [n for n in axes if n not in both]
+        self.repeats = prod(domain[n] for n in self.alone if a[n] == b[n] == 1)
+        self.extents = np.broadcast_shapes(a, b)
+
+    def balls(self, a: Balls, b: Balls) -> Balls:
+        """The sums as (batch, rows, columns), without any rounding but the working precision's."""
+        a, b = self._arranged(a, self.rows, self.inner), self._arranged(b, self.inner, self.columns)
+        a = a * self.repeats if self.repeats > 1 else a
+        (batch, rows, inner), columns = a.shape, b.shape[2]
+        if batch * rows * inner * columns <= 2 * (a.size + b.size):
+            return np.add.reduce(a[:, :, :, None] * b[:, None, :, :], axis=2)
+        out = full((batch, rows * columns), NOUGHT)
+        for n, (left, right) in enumerate(zip(a.reshape(batch, -1).tolist(), b.reshape(batch, -1).tolist(), strict=True)):
+            out[n] = (arb_mat(rows, inner, left) * arb_mat(inner, columns, right)).entries()
+        return out.reshape(batch, rows, columns)
+
+    def numbers(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """The same sums of plain numbers."""
+        a, b = self._arranged(a.astype(float), self.rows, self.inner), self._arranged(b.astype(float), self.inner, self.columns)
+        return np.matmul(a, b) * self.repeats
+
+    def _arranged(self, side: Any, first: list[int], second: list[int]) -> Any:
+        """A factor as a batch of matrices; what stands alone is summed first."""
+        for n in self.alone:
+            side = np.add.reduce(side, axis=n, keepdims=True)
+        order = self.batch + first + second
+        shape = [prod(side.shape[n] for n in part) for part in (self.batch, first, second)]
+        return side.transpose(order + [n for n in range(side.ndim) if n not in order]).reshape(shape)
+
+    def unfolded(self, result: Any) -> Any:
+        """The products of matrices as an array over the axes that were kept, in their order."""
+        order = self.batch + self.rows + self.columns
+        return result.reshape([self.extents[n] for n in order]).transpose(np.argsort(order))
+
+
+def _section(side: Balls, at: np.ndarray, axes: tuple[int, ...]) -> Balls:
+    """The part of a factor that one entry of the sum is made of: its axes are those summed over."""
+    kept = iter(at)
+    return side[tuple(slice(None) if n in axes else min(next(kept), extent - 1) for n, extent in enumerate(side.shape))]
 
 
 def _fold(function: Callable[[Any, Any], Any], items: Sequence[Any]) -> Any:

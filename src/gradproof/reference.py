@@ -18,7 +18,7 @@ from sympy import S
 
 from .arithmetic import NOUGHT, ZERO, Arithmetic, Balls, as_float, ball, compiled, exact, full, hull, lift
 from .calculus import partials
-from .graph import Node, Read, Shape, size
+from .graph import Lookup, Node, Read, Shape, size
 
 Values = dict[str, Balls]
 
@@ -61,6 +61,9 @@ def _position(expression: sympy.Expr, axes: Mapping[sympy.Symbol, np.ndarray]) -
         return axes[expression]
     if expression.is_Integer:
         return np.asarray(int(expression))
+    if isinstance(expression, Lookup):
+        table = expression.func.table
+        return table[tuple(_position(argument, axes) for argument in expression.args)] if table.ndim else table
     if isinstance(expression, sympy.floor):
         # In integers: a quotient in floating point can round across the next one.
         over, under = sympy.fraction(sympy.together(expression.args[0]))
@@ -97,10 +100,20 @@ def _summed_axes(node: Node) -> tuple[int, ...]:
     return tuple(range(len(node.shape), len(node.domain)))
 
 
+def _is_contraction(node: Node) -> bool:
+    """Whether the terms are products of two reads, as in a product of matrices or a convolution."""
+    return len(node.reads) == 2 and node.formula == sympy.Mul(*node.slots)
+
+
 def evaluate(nodes: Iterable[Node], values: Mapping[str, Balls], arithmetic: Arithmetic) -> Values:
     """The nodes' values, beside those given; every array has its node's shape."""
     known = dict(values)
     for node in nodes:
+        if node.reduce == "sum" and _is_contraction(node):
+            a, b = (_read(node, read, known) for read in node.reads)
+            total = arithmetic.contract(a, b, _summed_axes(node), node.domain)
+            known[node.name] = np.broadcast_to(total, node.shape)
+            continue
         terms = np.broadcast_to(_over(node, node.formula, known, arithmetic, slopes=False), node.domain)
         match node.reduce:
             case "sum":
@@ -140,40 +153,46 @@ def pullback(
         for read, slope in zip(node.reads, slopes, strict=True):
             if slope is S.Zero or read.parent not in wanted:
                 continue
-            terms = spread
+            terms, factor = spread, None
             if node.reduce in ("prod", "max", "min"):
                 weight = _weights(node, values, arithmetic) if weight is None else weight
                 terms = arithmetic.multiply(terms, weight)
             if slope is S.NegativeOne:
                 terms = np.negative(terms)
             elif slope is not S.One:
-                terms = arithmetic.multiply(terms, _over(node, slope, values, arithmetic, slopes=True))
+                factor = _over(node, slope, values, arithmetic, slopes=True)
             parent = values[read.parent].shape
             where = places(read.index, node.indices, node.domain, parent)
-            arriving.setdefault(read.parent, []).append(_scattered(terms, batch, node.domain, where, parent, arithmetic))
+            arriving.setdefault(read.parent, []).append(
+                _scattered(terms, factor, (batch, *node.domain), where, parent, arithmetic)
+            )
     if tally is not None:
         tally |= {name: (len(terms), sum(map(np.abs, terms))) for name, terms in arriving.items()}
     return arrived | {name: arithmetic.add_all(terms) for name, terms in arriving.items()}
 
 
-def _scattered(terms: Balls, batch: int, domain: Shape, where: Places, parent: Shape, arithmetic: Arithmetic) -> Balls:
-    """Add the terms up at the places they were read from: the transpose of the read."""
-    terms = np.broadcast_to(terms, (batch, *domain))
-    flat = where.flat
+def _scattered(
+    terms: Balls, factor: Balls | None, domain: Shape, where: Places, parent: Shape, arithmetic: Arithmetic
+) -> Balls:
+    """Add the terms, times the factor, up at the places they were read from: the transpose of the read.
+
+    The domain begins with the batch; the factor has no such axis.
+    """
+    batch = domain[0]
     # Axes that the read does not depend on are sums; what is left is mostly one to one.
-    unread = tuple(n for n in range(len(domain)) if flat.shape[n] == 1 and domain[n] > 1)
+    unread = tuple(n for n, extent in enumerate(where.flat.shape, 1) if extent == 1 and domain[n] > 1)
+    if factor is not None:
+        factor = factor.reshape((1,) * (len(domain) - factor.ndim) + factor.shape)
+        terms = arithmetic.contract(terms, factor, unread, domain) if unread else arithmetic.multiply(terms, factor)
+    elif unread:
+        terms = arithmetic.sum(np.broadcast_to(terms, domain), unread)
+    left = tuple(extent for n, extent in enumerate(domain) if n not in unread)
+    terms = np.broadcast_to(np.asarray(terms, dtype=object), left).reshape(batch, -1)
+    positions = where.flat.reshape(-1)
     if where.inside is not None:
-        terms = np.where(np.broadcast_to(where.inside, domain), terms, full((), ZERO))
-    if unread:
-        terms = np.asarray(arithmetic.sum(terms, tuple(n + 1 for n in unread)), dtype=object)
-    positions = np.broadcast_to(flat.reshape([e for n, e in enumerate(flat.shape) if n not in unread]), terms.shape[1:])
-    positions, terms = positions.reshape(-1), terms.reshape(batch, -1)
+        chosen = np.flatnonzero(np.broadcast_to(where.inside, where.flat.shape))
+        positions, terms = positions[chosen], terms[:, chosen]
     out = full((batch, size(parent)), ZERO)
-    if where.inside is not None:
-        kept = np.broadcast_to(where.inside, domain)
-        if not unread:
-            chosen = np.flatnonzero(kept.reshape(-1))
-            positions, terms = positions[chosen], terms[:, chosen]
     order = np.argsort(positions, kind="stable")
     targets, starts, counts = np.unique(positions[order], return_index=True, return_counts=True)
     if len(targets) == len(positions):

@@ -137,7 +137,8 @@ class _Check:
     def findings(self) -> list[Finding]:
         found: list[Finding] = []
         if self.tape.trouble:
-            return [_told("forward", "the function", Verdict.FAILED, self.tape.trouble)]
+            verdict = Verdict.FAILED if self.tape.supported else Verdict.UNSUPPORTED
+            return [_told("forward", "the function", verdict, self.tape.trouble)]
         if not self.tape.leaves:
             note = "no tensor that needs a gradient reaches the output; mark inputs with requires_grad_()"
             found.append(_told("gradient", "the function", Verdict.UNDECIDED, note))
@@ -184,6 +185,8 @@ class _Check:
             verdict = Verdict.WRONG if any(part.any() for part in parts) else Verdict.EXACT
             note = "no gradient (None)" + ("" if verdict is Verdict.WRONG else "; nothing was passed to it")
             return _told("gradient", name, verdict, note)
+        if not value.size:
+            return _told("gradient", name, Verdict.EXACT, "it has no entries")
         if not parts:
             parts = [np.zeros(region.shape)]
         if any(part.shape != value.shape for part in parts):

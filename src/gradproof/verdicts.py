@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic import ZERO, Balls, as_float, ball, centres, lift, radii
+from .arithmetic import Balls, accuracy_bits, as_float, ball, centres, floats, lift, numbers, radii
 from .dtypes import DType
 from .graph import Shape
 
@@ -50,7 +50,8 @@ class Finding:
     gradient that arrived at a name). `exact` and `value` are the reference's and the engine's number at `index`; `ulp` is
     their distance and `allowed_ulp` the distance that rounding explains, both in units in the last place of the dtype at
     `exact`. `error` is the relative distance; for a gradient, that to the exact gradient from the leaves. `sensitivity` is
-    the smallest relative error that would have been caught in every entry that is not zero by cancellation.
+    the smallest relative error that would have been caught in every entry that is not zero by cancellation. `place` is the
+    user's file and line, where a function was recorded.
     """
 
     kind: str
@@ -70,6 +71,7 @@ class Finding:
     refuted: int = 0
     cancelled: int = 0
     inherited: bool = False
+    place: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,15 +105,32 @@ class Judgement:
     cancelled: int = 0
 
 
-_distance = lift(lambda x, v: _far(ball(x), v), 2)
-_inside = lift(lambda x, v: x.is_finite() and x.contains(v) if x is not ZERO else v == 0, 2)
+def _distances(balls: Balls, values: np.ndarray) -> np.ndarray:
+    """|value - midpoint| as floats rounded from the balls, finite ones."""
+    return np.abs(floats(balls - values))
 
 
-def _far(exact: Any, value: float) -> float:
-    """|value - exact|, as a float rounded from the ball; nan where either is not finite."""
-    if not exact.is_finite() or value != value or abs(value) == float("inf"):
-        return float("nan")
-    return as_float(abs(exact - value).mid())
+def _holds(rounding: Balls, values: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Whether each ball, of that radius, is finite and holds the value."""
+    distance = _distances(rounding, values)
+    with np.errstate(all="ignore"):
+        # Both floats are right to 2 ulp or 2**-1074: only what is nearer to the edge than that is asked of Arb.
+        slack = (distance + radius) * 2.0**-48 + 2.0**-1000
+        held, outside = distance + slack < radius, distance - slack > radius
+    unsure = np.isfinite(values) & ~held & ~outside
+    if unsure.any():
+        asked = zip(rounding[unsure], values[unsure].tolist(), strict=True)
+        held[unsure] = [x.is_finite() and x.contains(v) for x, v in asked]
+    return held
+
+
+def _narrow(exact: Balls, middle: np.ndarray, ulp: np.ndarray, dtype: DType) -> np.ndarray:
+    """Whether each ball's radius is at most 1/64 ulp of the dtype; only where it is finite."""
+    # Beyond the dtype's largest number, the ulp is that of the largest.
+    narrow = np.asarray(accuracy_bits(exact) > dtype.precision + 8, dtype=bool) & (np.abs(middle) <= dtype.largest)
+    unsure = ~narrow
+    narrow[unsure] = radii(exact[unsure]) <= ulp[unsure] / 64
+    return narrow
 
 
 def ulp_of(x: np.ndarray, dtype: DType) -> np.ndarray:
@@ -132,25 +151,25 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
     if value.size == 0:
         return Judgement(Verdict.UNDECIDED, None, None, None, None, (), "there is nothing to compare")
     flat = value.reshape(-1)
-    exact, rounding = compared.exact.reshape(-1), compared.rounding.reshape(-1)
+    exact, rounding = numbers(compared.exact.reshape(-1)), numbers(compared.rounding.reshape(-1))
     kinks = np.zeros(flat.size, bool) if compared.kinks is None else compared.kinks.reshape(-1)
 
     middle = centres(exact)
-    distance = _distance(exact, flat).astype(float)
     reach = radii(rounding)
-    inside = _inside(rounding, flat).astype(bool)
+    inside = _holds(rounding, flat, reach)
     ulp = ulp_of(middle, dtype)
     loose = centres(rounding)
 
     exists = ~np.isnan(middle)
-    finite = np.isfinite(flat)
-    known = radii(exact) <= ulp / 64
-    correct = exists & finite & known & ~kinks & (distance <= ulp * 0.5)
+    number = np.isfinite(flat)
+    distance = np.where(exists & number, _distances(exact, flat), np.nan)
+    known = _narrow(exact, middle, ulp, dtype)
+    correct = exists & number & known & ~kinks & (distance <= ulp * 0.5)
     told = np.full(flat.size, Verdict.WRONG.severity)
     told[inside & np.isfinite(reach)] = Verdict.ROUNDING.severity
-    told[~inside & ~np.isfinite(reach) & finite] = Verdict.UNDECIDED.severity
+    told[~inside & ~np.isfinite(reach) & number] = Verdict.UNDECIDED.severity
     if kinks.any():
-        in_hull = (exists & finite)[kinks] & _near_hull(exact[kinks], flat[kinks], dtype)
+        in_hull = (exists & number)[kinks] & _near_hull(exact[kinks], flat[kinks], dtype)
         told[kinks] = np.where(in_hull, Verdict.KINK.severity, Verdict.WRONG.severity)
     told[correct] = Verdict.EXACT.severity
     told[~exists] = Verdict.UNDECIDED.severity
@@ -159,8 +178,8 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
         off = np.where(np.isnan(distance), np.inf, distance / ulp)
         allowed = (np.abs(loose - middle) + reach) / ulp
         relative = np.where(middle != 0, (allowed * ulp) / np.abs(middle), np.nan)
-    order = np.lexsort((off, told))
-    at = int(order[-1])
+    worst_told = np.flatnonzero(told == told.max())[::-1]
+    at = int(worst_told[np.argmax(off[worst_told])])
     verdict = _ORDER[int(told[at])]
     judged = exists & ~kinks & np.isfinite(relative)
     sensible = judged & (relative < 1)
@@ -172,7 +191,7 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
         allowed_ulp=float(allowed[at]) if np.isfinite(allowed[at]) and not kinks[at] else None,
         index=tuple(int(n) for n in np.unravel_index(at, shape)),
         note=_note(verdict, flat[at], middle[at], bool(np.isfinite(reach[at])), exact[at], bool(kinks[at]), dtype),
-        error=float(distance[at] / abs(middle[at])) if exists[at] and middle[at] and finite[at] else None,
+        error=float(distance[at] / abs(middle[at])) if exists[at] and middle[at] and number[at] else None,
         sensitivity=float(relative[sensible].max()) if sensible.any() else None,
         entries=int(flat.size),
         refuted=int((told == Verdict.WRONG.severity).sum()),

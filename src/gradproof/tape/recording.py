@@ -12,8 +12,10 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cached_property
+from math import isfinite
 from types import FrameType
 from typing import Any
 
@@ -169,6 +171,8 @@ class Tape:
     exports: dict[str, Place]
     unseen: list[tuple[Region, Place]]
     trouble: str = ""
+    supported: bool = True
+    names: Mapping[int, str] = field(default_factory=dict)  # of every leaf that was seen, by number
 
 
 class _Recorder(TorchDispatchMode):
@@ -187,6 +191,7 @@ class _Recorder(TorchDispatchMode):
         self.calls: dict[int, tuple[Any, int, list[Region], Place]] = {}  # frames of custom Functions: counter, arguments
         self.pending: tuple[Event, list[torch.Tensor]] | None = None
         self.exports: dict[str, Place] = {}
+        self.scalars: dict[float, Region] = {}  # numbers that `item()` handed out
         self.unseen: list[tuple[Region, Place]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -198,6 +203,7 @@ class _Recorder(TorchDispatchMode):
             inside = [t for t in tree_leaves(call.f_locals.get("args", ())) if isinstance(t, torch.Tensor)]
             self.calls[id(call)] = (call, counter, [r for t in inside if (r := self.region(t)) is not None], place)
         event = Event(func, *tree_map(self._kept, (args, dict(kwargs))), place=place, module=module)
+        event.args = tuple(map(self._known_number, func._schema.arguments, event.args))
         event.call = None if call is None else id(call)
         if call is None and torch.is_grad_enabled():
             event.owner = -counter  # until `settle` knows better: the node made just before
@@ -210,7 +216,16 @@ class _Recorder(TorchDispatchMode):
         self.pending = (event, outs)
         if func is torch.ops.aten._local_scalar_dense.default:
             self.exports.setdefault("item", place)
+            (region,) = event.regions
+            if region.floating and isfinite(result) and Fraction(result).denominator > 64:  # not a number that stands in programs anyway
+                self.scalars[result] = replace(region, edge=None)
         return result
+
+    def _known_number(self, argument: Any, value: Any) -> Any:
+        """A number that a tensor gave by `item()` and that comes back as an operand is that tensor, without its history."""
+        if isinstance(value, float) and str(argument.type) == "Tensor":
+            return self.scalars.get(value, value)
+        return value
 
     def settle(self) -> None:
         """The last operation's outputs have their autograd nodes by now."""
@@ -223,7 +238,8 @@ class _Recorder(TorchDispatchMode):
     def _owner(self, event: Event, outs: Sequence[torch.Tensor]) -> int | None:
         written = {region.storage for region in event.written}
         owner = None
-        for out, region in zip(outs, event.outs, strict=True):
+        settled_outs = list(event.outs)
+        for n, (out, region) in enumerate(zip(outs, event.outs, strict=True)):
             if region is None or not out.requires_grad:
                 continue
             if out._is_view() and region.storage in written:
@@ -233,9 +249,10 @@ class _Recorder(TorchDispatchMode):
                 if whole is not None and whole.edge is not None:
                     owner = whole.edge[0]
                 continue
-            settled = self.region(out)
+            settled_outs[n] = settled = self.region(out)
             if settled is not None and settled.edge is not None:
                 owner = settled.edge[0]
+        event.outs = tuple(settled_outs)
         if owner is None:
             return None
         # An operation without a node of its own (argmax, a shape) leaves its input's; its own is newer than its inputs'.
@@ -267,7 +284,7 @@ class _Recorder(TorchDispatchMode):
         if known is None or known[0] != writes:
             known = (writes, plain.cpu().clone(memory_format=torch.contiguous_format))
             self.copies[place] = known
-        elif not torch.equal(torch.nan_to_num(known[1]), torch.nan_to_num(plain.cpu())):
+        elif not _equal(known[1], plain.cpu()):
             # Written to by something that is no operation of torch's.
             known = (writes, plain.cpu().clone(memory_format=torch.contiguous_format))
             self.copies[place] = known
@@ -328,6 +345,11 @@ class _Exports(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether all numbers are the same; NaN is NaN."""
+    return bool(((a == b) | ((a != a) & (b != b))).all())
+
+
 def _shown(path: str) -> str:
     """A path as people know it: from where they are, if it lies below."""
     if path.startswith("<"):
@@ -351,10 +373,10 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
     tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
     outputs = [out for out in tensors if out.requires_grad]
     if any(out.dtype.is_complex for out in outputs):
-        return _stopped(recorder, "the output is complex: only real functions are checked")
+        return _stopped(recorder, "the output is complex: only real functions are checked", supported=False)
     regions = [recorder.region(out) for out in outputs]
     if any(region is None for region in regions):
-        return _stopped(recorder, "an output has no plain memory (sparse, nested or meta)")
+        return _stopped(recorder, "an output has no plain memory (sparse, nested or meta)", supported=False)
     kept = [region for region in regions if region is not None]
     names = _leaf_names(func, inputs)
     steps, accumulators = _steps(recorder, outputs)
@@ -394,12 +416,13 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
     for number, leaf, column in zip(accumulators, leaves, gradients, strict=True):
         region = recorder.edges.get((number, 0)) or recorder.region(leaf)
         if region is not None:
-            made.append(LeafStep(names.get(id(leaf), f"leaf{len(made)}"), (number, 0), region, tuple(column)))
-    return Tape(recorder.events, steps, made, kept, seeds, recorder.exports, recorder.unseen, trouble)
+            made.append(LeafStep(names.get(id(leaf), f"leaf{number}"), (number, 0), region, tuple(column)))
+    seen = {n: names.get(id(node), f"leaf{n}") for n, node in enumerate(recorder.nodes) if isinstance(node, torch.Tensor)}
+    return Tape(recorder.events, steps, made, kept, seeds, recorder.exports, recorder.unseen, trouble, names=seen)
 
 
-def _stopped(recorder: _Recorder, why: str) -> Tape:
-    return Tape(recorder.events, [], [], [], [], recorder.exports, recorder.unseen, why)
+def _stopped(recorder: _Recorder, why: str, *, supported: bool = True) -> Tape:
+    return Tape(recorder.events, [], [], [], [], recorder.exports, recorder.unseen, why, supported)
 
 
 def _hook(node: Any, number: int, received: dict[int, Any], passed: dict[int, Any]) -> Any:
@@ -415,7 +438,7 @@ def _numbers(tensor: torch.Tensor | None) -> np.ndarray | None:
         return None
     dense = tensor.detach()
     dense = dense.to_dense() if dense.layout != torch.strided else dense
-    return dense.to(torch.float64).cpu().numpy().copy()
+    return dense.to(torch.float64).cpu().numpy(force=True).copy()  # also of a tensor that is zero without memory
 
 
 def _cotangents(outputs: Sequence[torch.Tensor], seed: int) -> Iterator[list[torch.Tensor]]:
