@@ -169,6 +169,11 @@ def radii(array: Balls) -> np.ndarray:
     return np.where(np.asarray(_is_finite(array), dtype=bool), radius, np.inf)
 
 
+def is_infinity(x: Any) -> bool:
+    """Whether the ball is one of the two infinities, and not a range that reaches there."""
+    return x is not ZERO and not x.is_finite() and not x.is_nan() and bool(x.rad().is_zero())
+
+
 def full(shape: Shape, value: Any) -> Balls:
     """An object array of one value."""
     out = np.empty(shape, dtype=object)
@@ -363,7 +368,7 @@ class Arithmetic:
         largest, nowhere = arb(self.dtype.largest), arb("nan")
 
         def widen(x: Any) -> Any:
-            if x is ZERO or x.is_zero():
+            if x is ZERO or x.is_zero() or is_infinity(x):  # a mask's -inf is no overflow
                 return x
             if x.rel_accuracy_bits() < 8 and not x.contains(NOUGHT):
                 # Of a wide ball the ends are rounded: around its midpoint it would grow to hold 0.

@@ -24,6 +24,7 @@ from .arithmetic import (
     centres,
     exact,
     full,
+    is_infinity,
     lift,
     numbers,
     precision,
@@ -185,6 +186,7 @@ class Enclosures:
         nowhere = np.zeros(count, bool)
         for output, cotangents in rows.items():
             lost = ~np.isfinite(radii(values[output])).reshape(-1)
+            lost[lost] = [not is_infinity(x) for x in values[output].reshape(-1)[lost]]
             if lost.any():  # a value that does not exist has no derivative
                 nowhere |= ((centres(cotangents).reshape(count, -1) != 0) & lost).any(axis=1)
         if nowhere.any():

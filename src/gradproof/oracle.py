@@ -14,7 +14,6 @@ chained gradient against the exact one from the leaves is told as well.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 

@@ -32,9 +32,11 @@ from .graph import Graph, Shape, slot
 from .graph import Read as GraphRead
 from .oracle import Report
 from .reference import evaluate
+from .stops import Stops
 from .tape.lowering import Lowering, UnsupportedError
+from .tape.memory import Content
 from .tape.recording import Edge, LeafStep, Region, Step, Tape, record
-from .verdicts import Comparison, Finding, Judgement, Verdict, judge, missing
+from .verdicts import Comparison, Finding, Judgement, Verdict, judge, missing, worst
 
 
 def check_function(
@@ -60,8 +62,7 @@ def check_function(
     findings = _Check(tape, stops).findings()
     dtype = _dtype_of([leaf.region for leaf in tape.leaves])
     seconds = time.perf_counter() - start
-    remarks = tuple(f"Values left torch by {call}() at {place}; they are taken as constants." for call, place in tape.exports.items())
-    return Report(name, name, "torch", dtype.name if dtype else "none", tuple(findings), seconds, remarks=remarks)
+    return Report(name, name, "torch", dtype.name if dtype else "none", tuple(findings), seconds)
 
 
 def gradcheck(func: Callable[..., Any], inputs: Any, *, raise_exception: bool = True, **options: Any) -> bool:
@@ -147,6 +148,37 @@ class _Check:
             for step in self.tape.steps:
                 found += self._step(step)
             found += self._sums()
+            if self.stops == "judge":
+                found += self._losses()
+        return found
+
+    def _losses(self) -> list[Finding]:
+        """What is lost where autograd stops and the function does not."""
+        dtype = _dtype_of([leaf.region for leaf in self.tape.leaves])
+        if dtype is None:
+            return []
+        try:
+            stops = Stops(self.tape, dtype)
+            losses = stops.losses()
+        except UnsupportedError as error:
+            return [_told("gradient", "a value without its history", Verdict.UNSUPPORTED, str(error))]
+        gradients = {leaf.edge[0]: leaf.gradients[0] for leaf in self.tape.leaves}
+        found = [
+            replace(_told("gradient", "the function", Verdict.UNSUPPORTED, f"{why}; what happens between is not seen"), place=str(place))
+            for why, place in dict.fromkeys(stops.unseen)
+        ]
+        for loss in losses:
+            name = self.tape.names.get(loss.leaf, f"leaf{loss.leaf}")
+            value = gradients.get(loss.leaf)
+            value = np.zeros(loss.region.shape) if value is None else value
+            expected = np.asarray(loss.lost + balls(value), object)
+            own = _format(loss.region.dtype) or dtype
+            judged = judge(Comparison(value, expected, expected), own)
+            where = ", ".join(map(str, loss.places)) or "an unknown place"
+            note = f"part of the gradient is lost at {where}: a detach, .data, no_grad or item() stops autograd, not the function"
+            judged = replace(judged, verdict=worst([judged.verdict, Verdict.WRONG]), note=note)
+            formula = "with what autograd does not see"
+            found.append(replace(_finding("gradient", name, None, formula, judged), place=str(loss.places[0]) if loss.places else ""))
         return found
 
     # What arrives
@@ -236,6 +268,13 @@ class _Work:
                 name += "'"
             self.inputs[edge] = name
             self.lowering.enter(name, region, given=False)
+        for event in step.events:
+            if event.call is None:
+                for region in event.regions:
+                    if region.edge is None and region.floating:
+                        # The same memory as an input's perhaps, but not the same value to autograd: a detached one.
+                        nothing = Content(np.full(region.shape, -1, np.int32), np.zeros(region.shape, np.int64))
+                        self.lowering.memory.know(region, nothing)
         self.lowering.run(step.events)
         self.outputs = {nr: self._output(nr, region) for nr, region in sorted(step.outputs.items())}
         self.enclosures = Enclosures(dtype)
@@ -248,8 +287,11 @@ class _Work:
             return self.lowering.constant(region.values)
         if (content.who < 0).any():
             made = {out.storage for event in self.step.events for out in event.outs if out is not None}
-            if region.storage not in made:
-                raise UnsupportedError(f"{self.step.name}: the recording cannot see how its value is computed; say it with formula=")
+            fresh = any(event.name.startswith("lift") for event in self.step.events)
+            changed = any(out.storage == region.storage for out, _ in self.check.tape.unseen)
+            if region.storage not in made or fresh or changed:
+                why = "the recording cannot see how its value is computed (outside of torch's operations)"
+                raise UnsupportedError(f"{self.step.name}: {why}; say it with formula=")
         operand = self.lowering.operand(region)
         name = self.step.name if nr == 0 else f"{self.step.name}[{nr}]"
         return self.lowering.emit(
@@ -283,7 +325,7 @@ class _Work:
         step = self.step
         received = step.received[number]
         passed = step.passed[number]
-        totals: dict[Edge, np.ndarray | None | str] = {}
+        totals: dict[Edge, np.ndarray | str | None] = {}
         for edge, part in zip(step.edges, passed or (None,) * len(step.edges), strict=False):
             if edge is None:
                 continue

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic import Balls, accuracy_bits, as_float, ball, centres, floats, lift, numbers, radii
+from .arithmetic import Balls, accuracy_bits, as_float, ball, centres, floats, is_infinity, lift, numbers, radii
 from .dtypes import DType
 from .graph import Shape
 
@@ -173,6 +173,11 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
         told[kinks] = np.where(in_hull, Verdict.KINK.severity, Verdict.WRONG.severity)
     told[correct] = Verdict.EXACT.severity
     told[~exists] = Verdict.UNDECIDED.severity
+    infinite = np.isinf(flat)
+    if infinite.any():  # a mask's -inf is a number like any other
+        same = infinite.copy()
+        same[infinite] = [is_infinity(x) and (x > 0) == (v > 0) for x, v in zip(exact[infinite], flat[infinite], strict=True)]
+        told[same] = Verdict.EXACT.severity
 
     with np.errstate(all="ignore"):
         off = np.where(np.isnan(distance), np.inf, distance / ulp)

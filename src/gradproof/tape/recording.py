@@ -35,7 +35,7 @@ OURS = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(os.path.dirnam
 # Calls that hand a tensor's numbers to the world outside of torch.
 EXPORTS = {
     getattr(torch.Tensor, name): name
-    for name in ("numpy", "__array__", "tolist", "data_ptr", "__dlpack__", "item", "__float__")
+    for name in ("numpy", "__array__", "tolist", "data_ptr", "__dlpack__")
 }
 
 
@@ -160,6 +160,16 @@ class LeafStep:
 
 
 @dataclass(frozen=True, eq=False)
+class Export:
+    """Numbers that left torch: by which call, after how many operations, and where."""
+
+    call: str
+    position: int
+    region: Region
+    place: Place
+
+
+@dataclass(frozen=True, eq=False)
 class Tape:
     """A recorded run. `seeds` are the cotangents of the outputs, by edge and pass; `trouble` is what stopped it, in words."""
 
@@ -168,7 +178,7 @@ class Tape:
     leaves: list[LeafStep]
     outputs: list[Region]
     seeds: list[dict[Edge, np.ndarray]]
-    exports: dict[str, Place]
+    exports: list[Export]
     unseen: list[tuple[Region, Place]]
     trouble: str = ""
     supported: bool = True
@@ -190,7 +200,7 @@ class _Recorder(TorchDispatchMode):
         self.edges: dict[Edge, Region] = {}
         self.calls: dict[int, tuple[Any, int, list[Region], Place]] = {}  # frames of custom Functions: counter, arguments
         self.pending: tuple[Event, list[torch.Tensor]] | None = None
-        self.exports: dict[str, Place] = {}
+        self.exports: list[Export] = []
         self.scalars: dict[float, Region] = {}  # numbers that `item()` handed out
         self.unseen: list[tuple[Region, Place]] = []
 
@@ -215,11 +225,15 @@ class _Recorder(TorchDispatchMode):
         self.events.append(event)
         self.pending = (event, outs)
         if func is torch.ops.aten._local_scalar_dense.default:
-            self.exports.setdefault("item", place)
             (region,) = event.regions
             if region.floating and isfinite(result) and Fraction(result).denominator > 64:  # not a number that stands in programs anyway
                 self.scalars[result] = replace(region, edge=None)
         return result
+
+    def export(self, call: str, tensor: torch.Tensor) -> None:
+        region = self.region(tensor) if tensor.is_floating_point() else None
+        if region is not None:
+            self.exports.append(Export(call, len(self.events), region, self._whence()[0]))
 
     def _known_number(self, argument: Any, value: Any) -> Any:
         """A number that a tensor gave by `item()` and that comes back as an operand is that tensor, without its history."""
@@ -340,8 +354,8 @@ class _Exports(TorchFunctionMode):
         self.recorder = recorder
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in EXPORTS:
-            self.recorder.exports.setdefault(EXPORTS[func], self.recorder._whence()[0])
+        if func in EXPORTS and args and isinstance(args[0], torch.Tensor):
+            self.recorder.export(EXPORTS[func], args[0])
         return func(*args, **(kwargs or {}))
 
 
