@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .files import Problem, load, parse
     from .oracle import Report, check
     from .report.derivation import explain
-    from .steps import GradcheckError, check_function, gradcheck
+    from .steps import GradcheckError, check_function, gradcheck, register_formula
     from .verdicts import Finding, Verdict
 
 __version__ = "0.1.0"
@@ -28,13 +28,13 @@ _HOMES = {
     "Problem": "files", "load": "files", "parse": "files",
     "Report": "oracle", "check": "oracle",
     "explain": "report.derivation",
-    "GradcheckError": "steps", "check_function": "steps", "gradcheck": "steps",
+    "GradcheckError": "steps", "check_function": "steps", "gradcheck": "steps", "register_formula": "steps",
     "Finding": "verdicts", "Verdict": "verdicts",
 }  # fmt: skip
 
 __all__ = [
     "EngineError", "Finding", "GradcheckError", "GradproofError", "GraphError", "InputError", "Problem", "Report", "Verdict",
-    "__version__", "check", "check_function", "explain", "gradcheck", "load", "parse",
+    "__version__", "check", "check_function", "explain", "gradcheck", "load", "parse", "register_formula",
 ]  # fmt: skip
 
 

@@ -303,6 +303,42 @@ def _softplus(x: arb) -> arb:
     return (-x).exp().log1p() + x if x > 0 else x.exp().log1p()
 
 
+def _besseli(order: Any, x: Any) -> arb:
+    return ball(x).bessel_i(ball(order))
+
+
+def _polygamma(order: Any, x: Any) -> arb:
+    """ψ⁽ⁿ⁾(x) = (-1)ⁿ⁺¹ n! ζ(n + 1, x) for n > 0; Arb's ζ is for x > 0, below there are the terms (x + k)⁻ⁿ⁻¹ more."""
+    s, x = int(float(ball(order).mid())) + 1, ball(x)
+    terms = NOUGHT
+    while not x > 0 and x > -1000:
+        terms, x = terms + 1 / _power(x, s), x + 1
+    return (1 if s % 2 == 0 else -1) * arb(s).gamma() * (terms + arb(s).zeta(x))
+
+
+def _erfcx(x: arb) -> arb:
+    return (x * x).exp() * x.erfc()
+
+
+def _ndtri(p: arb) -> arb:
+    return -arb(2).sqrt() * (2 * p).erfcinv()
+
+
+def _trunc(x: arb) -> arb:
+    return x.floor() if x > 0 else x.ceil() if x < 0 else x.floor().union(x.ceil())
+
+
+def _nearest(x: arb) -> arb:
+    """Half to even: below and above a tie it is one of the two ways of rounding that only there differ."""
+    up, down = (x + 0.5).floor(), (x - 0.5).ceil()
+    if not (up.is_exact() and down.is_exact()) or up == down:
+        return up.union(down)
+    return up if (up / 2).is_integer() else down
+
+
+# Functions whose values are exact.
+_STEPS: dict[str, Callable[[arb], arb]] = {"floor": arb.floor, "ceil": arb.ceil, "trunc": _trunc, "nearest": _nearest}
+
 # name: (function, roundings of a good implementation, in units of u): 4, that is 2 ulp, is what vector math libraries
 # state at most. A square root is correctly rounded by IEEE 754, but torch's vector code is not (0.7 ulp seen).
 _FUNCTIONS: dict[str, tuple[Callable[..., arb], int]] = {
@@ -331,6 +367,13 @@ _FUNCTIONS: dict[str, tuple[Callable[..., arb], int]] = {
     "loggamma": (_lgamma, 8),
     "gamma": (arb.gamma, 8),
     "digamma": (arb.digamma, 8),
+    "erfinv": (arb.erfinv, 8),
+    "erfcx": (_erfcx, 8),
+    "ndtr": (lambda x: (-x / arb(2).sqrt()).erfc() / 2, 8),
+    "log_ndtr": (lambda x: ((-x / arb(2).sqrt()).erfc() / 2).log(), 8),
+    "ndtri": (_ndtri, 8),
+    "i0e": (lambda x: (-abs(x)).exp() * x.bessel_i(0), 8),
+    "i1e": (lambda x: (-abs(x)).exp() * x.bessel_i(1), 8),
 }
 
 # Functions whose error does not shrink with their value (near a zero, or as exp of a logarithm): the magnitude that the
@@ -529,6 +572,11 @@ class Arithmetic:
             "false": 0.0,
             "piecewise": _piecewise,
         }
+        eight = self._rounded(8)
+        table["besseli"] = lambda n, x: eight(lift(_besseli, 2)(n, x))
+        table["polygamma"] = lambda n, x: eight(lift(_polygamma, 2)(n, x))
+        for name, step in _STEPS.items():
+            table[name] = lift(lambda x, step=step: step(ball(x)))
         for name, (function, roundings) in _FUNCTIONS.items():
             table[name] = self._function(name, function, roundings)
         return table

@@ -78,6 +78,94 @@ class gelu_erf(Named):
         return 2 * sympy.exp(-(self.args[0] ** 2)) / sympy.sqrt(sympy.pi)
 
 
+class erfcx(Named):
+    def definition(self) -> Expr:
+        return sympy.exp(self.args[0] ** 2) * sympy.erfc(self.args[0])
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return 2 * self.args[0] * self - 2 / sympy.sqrt(sympy.pi)
+
+
+class ndtr(Named):
+    """The normal distribution function."""
+
+    def definition(self) -> Expr:
+        return sympy.erfc(-self.args[0] / sympy.sqrt(2)) / 2
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return sympy.exp(-(self.args[0] ** 2) / 2) / sympy.sqrt(2 * sympy.pi)
+
+
+class log_ndtr(Named):
+    def definition(self) -> Expr:
+        return sympy.log(sympy.erfc(-self.args[0] / sympy.sqrt(2)) / 2)
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return sympy.sqrt(2) / sympy.sqrt(sympy.pi) / erfcx(-self.args[0] / sympy.sqrt(2))
+
+
+class ndtri(Named):
+    """The inverse of the normal distribution function."""
+
+    def definition(self) -> Expr:
+        return sympy.sqrt(2) * sympy.erfinv(2 * self.args[0] - 1)
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return sympy.sqrt(2 * sympy.pi) * sympy.exp(self**2 / 2)
+
+
+class i0e(Named):
+    """The Bessel function I0 times exp(-|x|), which does not overflow."""
+
+    def definition(self) -> Expr:
+        return sympy.exp(-Abs(self.args[0])) * sympy.besseli(0, self.args[0])
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return i1e(self.args[0]) - sympy.sign(self.args[0]) * self
+
+
+class i1e(Named):
+    """The Bessel function I1 times exp(-|x|)."""
+
+    def definition(self) -> Expr:
+        return sympy.exp(-Abs(self.args[0])) * sympy.besseli(1, self.args[0])
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        x = self.args[0]
+        return i0e(x) - self * (sympy.sign(x) + 1 / x)
+
+
+class Step(sympy.Function):
+    """A function that is constant between its jumps; at a jump, too, its derivative is taken to be 0, as engines do.
+
+    SymPy's own `floor` is for integers, in index maps, and has no derivative.
+    """
+
+    nargs = 1
+
+    def _eval_is_extended_real(self) -> bool:
+        return True
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return sympy.S.Zero
+
+
+class floor(Step):
+    pass
+
+
+class ceil(Step):
+    pass
+
+
+class trunc(Step):
+    """Towards 0."""
+
+
+class nearest(Step):
+    """The nearest integer, the even one of two."""
+
+
 def define(formula: Expr) -> Expr:
     """The formula with every `Named` function replaced by its definition: what calculus differentiates."""
     named = formula.atoms(Named)

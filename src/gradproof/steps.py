@@ -28,14 +28,15 @@ from .derivation import derive
 from .dtypes import DTYPES, DType
 from .enclosure import START_BITS, Enclosures, Run
 from .errors import GradproofError, InputError, Place
-from .graph import Graph, Shape, slot
+from .graph import Graph, Shape, size, slot
 from .graph import Read as GraphRead
 from .oracle import Report
 from .reference import evaluate
 from .stops import Stops
+from .syntax import parse_statements
 from .tape.lowering import Lowering, UnsupportedError
 from .tape.memory import Content
-from .tape.recording import Edge, LeafStep, Region, Step, Tape, record
+from .tape.recording import OPAQUE, Edge, Region, Step, Tape, arguments_of, record, region_of
 from .verdicts import Comparison, Finding, Judgement, Verdict, judge, missing, worst
 
 
@@ -59,7 +60,9 @@ def check_function(
     with _warnings_off():
         tape = record(func, [_as_leaf(value) for value in inputs])
     name = title or _name_of(func)
-    findings = _Check(tape, stops).findings()
+    if formula is not None:
+        tape = _as_one(tape, name, formula, func, inputs)
+    findings = _Check(tape, stops if formula is None else "trust").findings()
     dtype = _dtype_of([leaf.region for leaf in tape.leaves])
     seconds = time.perf_counter() - start
     return Report(name, name, "torch", dtype.name if dtype else "none", tuple(findings), seconds)
@@ -93,6 +96,45 @@ class GradcheckError(GradproofError, RuntimeError):
     """A gradient that does not pass; the message is the report."""
 
 
+def register_formula(operation: str, formula: str) -> None:
+    """Say what an operation computes that the recording cannot see into: a kernel of a library's, `mylib::swish`, over the
+    names of its arguments, or a custom `autograd.Function` by its class's name, over those of its forward.
+
+    Raises `InputError` for text that is not of the language.
+    """
+    _parsed(formula)
+    OPAQUE[operation] = formula
+
+
+def _parsed(formula: str) -> None:
+    if len(parse_statements(f"value = {formula}", Place("formula"))) != 1:
+        raise InputError("expected one expression, as in 'x * sigmoid(x)'", Place("formula"))
+
+
+def _as_one(tape: Tape, name: str, formula: str, func: Any, inputs: Sequence[Any]) -> Tape:
+    """The tape of a function that is one operation, which the formula tells."""
+    _parsed(formula)
+    if tape.trouble:
+        return tape
+    if len(tape.outputs) != 1:
+        raise InputError(f"formula= is for a function with one output, and this one has {len(tape.outputs)}")
+    (output,) = tape.outputs
+    by_name = {leaf.name: leaf.region for leaf in tape.leaves}
+    arguments: dict[str, Any] = {}
+    for argument, value in arguments_of(func, inputs):
+        if isinstance(value, torch.Tensor):
+            arguments[argument] = by_name.get(argument) or region_of(value)
+        else:
+            arguments[argument] = value
+    step = Step(-1, name, name, [], tuple(leaf.edge for leaf in tape.leaves), {leaf.edge: leaf.region for leaf in tape.leaves},
+                {0: output}, Place(""), "", formula=formula, arguments=arguments)  # fmt: skip
+    for number, seeds in enumerate(tape.seeds):
+        assert output.edge is not None
+        step.received.append((seeds[output.edge],))
+        step.passed.append(tuple(leaf.gradients[number] for leaf in tape.leaves))
+    return replace(tape, steps=[step], seeds=[{(-1, 0): step.received[n][0]} for n in range(len(tape.seeds))])
+
+
 def _warnings_off() -> Any:
     import warnings
 
@@ -123,6 +165,10 @@ def _format(dtype: torch.dtype) -> DType | None:
     return DTYPES.get(str(dtype).removeprefix("torch."))
 
 
+MAX_WHOLE = 20_000  # entries of all domains together: beyond, the whole function is not looked at from both sides
+_OPEN = (Verdict.KINK, Verdict.UNDECIDED)
+
+
 class _Check:
     """One check: the findings of one tape."""
 
@@ -148,8 +194,79 @@ class _Check:
             for step in self.tape.steps:
                 found += self._step(step)
             found += self._sums()
-            if self.stops == "judge":
-                found += self._losses()
+            lost = self._losses() if self.stops == "judge" else []
+            found += lost
+            if not lost and any(finding.verdict in _OPEN for finding in found):
+                found = self._end_to_end(found)
+        return found
+
+    def _end_to_end(self, found: list[Finding]) -> list[Finding]:
+        """Where a step has a kink or cannot be judged alone, the whole function is looked at from its leaves.
+
+        It may be smooth although its pieces have kinks; then only the one value is right. And a cotangent of 0 may have
+        met a slope without end: then the function tells what the piece cannot.
+        """
+        judged = self._whole()
+        if not judged:
+            return found
+        kinked = [finding for finding in found if finding.verdict is Verdict.KINK]
+        settled = all(whole.verdict.passes for whole in judged.values())
+        result = []
+        for finding in found:
+            if finding.verdict in (Verdict.UNDECIDED, Verdict.WRONG) and finding.value is not None and not np.isfinite(finding.value):
+                finding = replace(finding, inherited=not settled and finding.kind == "local" and finding.verdict is Verdict.UNDECIDED)
+            if (finding.verdict is Verdict.UNDECIDED and finding.wrt is not None) or finding.inherited:
+                if settled:
+                    note = "; ".join(part for part in (finding.note, "the function as a whole was judged") if part)
+                    finding = replace(finding, verdict=Verdict.ROUNDING, note=note, inherited=False)
+            result.append(finding)
+        for leaf in self.tape.leaves:
+            whole = judged.get(leaf.name)
+            if whole is None or whole.verdict is not Verdict.WRONG:
+                continue
+            finite = leaf.gradients[0] is not None and np.isfinite(leaf.gradients[0]).all()
+            if finite and (not kinked or whole.exact is None):
+                continue  # its steps tell
+            if finite:
+                places = ", ".join(dict.fromkeys(f.place or f.node for f in kinked))
+                note = f"the pieces have kinks here (at {places}), but the whole function is smooth"
+            else:
+                first = next((f for f in found if f.kind == "local" and f.value is not None and not np.isfinite(f.value)), None)
+                note = "; ".join(part for part in (whole.note, f"it comes from {first.node} at {first.place}" if first else "") if part)
+            finding = _finding("gradient", leaf.name, None, "the whole function, from its leaves", replace(whole, note=note))
+            result = [f for f in result if not (f.kind == "gradient" and f.node == leaf.name)] + [finding]
+        return result
+
+    def _whole(self) -> dict[str, Judgement]:
+        """The gradients of the leaves by the calculus of the whole run; nothing where it is too large or not covered."""
+        dtype = _dtype_of([leaf.region for leaf in self.tape.leaves])
+        if dtype is None or not self.tape.seeds:
+            return {}
+        lowering = Lowering("whole")
+        for leaf in self.tape.leaves:
+            lowering.enter(leaf.name, leaf.region, given=False)
+        try:
+            lowering.run(self.tape.events)
+            rows: dict[str, Balls] = {}
+            for region in self.tape.outputs:
+                operand = lowering.operand(region)
+                name = lowering.emit(slot(0), (GraphRead(operand.node, operand.index),), region.shape)
+                if region.edge is not None:
+                    rows[name] = np.asarray(balls(self.tape.seeds[0][region.edge]), object)[None]
+        except UnsupportedError:
+            return {}
+        if sum(size(node.domain) for node in lowering.nodes) > MAX_WHOLE or not rows:
+            return {}
+        targets = {leaf.name: leaf.region.shape for leaf in self.tape.leaves}
+        run = Run(tuple(lowering.nodes), tuple(rows), targets, frozenset(lowering.active))
+        given = {name: np.asarray(balls(values), object) for name, values in lowering.numbers.items()}
+        pulled = Enclosures(dtype).pulled(run, given, rows)
+        found = {}
+        for leaf in self.tape.leaves:
+            expected, gradient = pulled[leaf.name].row(0), leaf.gradients[0]
+            own = _format(leaf.region.dtype)
+            if gradient is not None and own is not None and gradient.size:
+                found[leaf.name] = judge(Comparison(gradient, expected.exact, expected.rounding, expected.kinks), own)
         return found
 
     def _losses(self) -> list[Finding]:
@@ -275,10 +392,24 @@ class _Work:
                         # The same memory as an input's perhaps, but not the same value to autograd: a detached one.
                         nothing = Content(np.full(region.shape, -1, np.int32), np.zeros(region.shape, np.int64))
                         self.lowering.memory.know(region, nothing)
-        self.lowering.run(step.events)
+        if step.formula:
+            self._said()
+        else:
+            self.lowering.run(step.events)
         self.outputs = {nr: self._output(nr, region) for nr, region in sorted(step.outputs.items())}
         self.enclosures = Enclosures(dtype)
         self.given = {name: np.asarray(balls(values), object) for name, values in self.lowering.numbers.items()}
+
+    def _said(self) -> None:
+        """The value by the user's formula."""
+        step = self.step
+        if sorted(step.outputs) != [0]:
+            raise UnsupportedError(f"{step.name}: a formula tells one output, and it has {len(step.outputs)}")
+        try:
+            value = self.lowering.text(step.formula, step.arguments, step.outputs[0].shape)
+        except InputError as error:
+            raise InputError(f"formula of {step.name}: {error.message}", Place("formula")) from None
+        self.lowering.write(step.outputs[0], value)
 
     def _output(self, nr: int, region: Region) -> str:
         """The output as a node of its own."""
@@ -432,5 +563,3 @@ def _finding(kind: str, node: str, wrt: str | None, formula: str, judged: Judgem
         judged.verdict, judged.note, judged.error, judged.sensitivity, judged.entries, judged.refuted, judged.cancelled,
     )  # fmt: skip
 
-
-_ = (LeafStep, Place)

@@ -27,7 +27,7 @@ from ..language import lower
 from ..syntax import Statement, parse_statements
 from .memory import Content, Memory, index_map, table
 from .operations import CHOICES, CONSTANT, FORMULAS, MOVES, POOLS
-from .recording import Event, Region, _Recorder
+from .recording import OPAQUE, Event, Region, _Recorder
 
 aten = torch.ops.aten
 MAX_PARTS = 2000  # operations that one operation decomposes into
@@ -56,7 +56,8 @@ class Lowering:
         self.leaves: dict[str, Leaf] = {}
         self.numbers: dict[str, np.ndarray] = {}
         self.shapes: dict[str, Shape] = {}
-        self.active: set[str] = set()
+        self.active: set[str] = set()  # what a gradient flows to
+        self.reached: set[str] = set()  # what depends on such a value at all: a condition, too
         self.formulas: dict[str, str] = {}
 
     # What the operations read and write
@@ -72,6 +73,7 @@ class Lowering:
         self.shapes[name] = values.shape
         if not given:
             self.active.add(name)
+            self.reached.add(name)
 
     def constant(self, values: np.ndarray) -> str:
         """Numbers that no gradient reaches, as a leaf."""
@@ -92,6 +94,10 @@ class Lowering:
     def is_active(self, region: Region) -> bool:
         """Whether a gradient may flow to the tensor's entries."""
         return any(n >= 0 and self.memory.names[n] in self.active for n in self.memory.read(region).sources)
+
+    def is_reached(self, region: Region) -> bool:
+        """Whether the tensor's entries depend on such a value, if only by a condition."""
+        return any(n >= 0 and self.memory.names[n] in self.reached for n in self.memory.read(region).sources)
 
     def operand(self, region: Region) -> Operand:
         """The tensor as one node at one index map; entries of several nodes are put together in a node of their own."""
@@ -142,6 +148,8 @@ class Lowering:
         self.shapes[name] = shape
         if not shift and any(reads[n].parent in self.active for n in differentiated(node)):
             self.active.add(name)
+        if any(read.parent in self.reached for read in reads):
+            self.reached.add(name)
         return name
 
     def write(self, region: Region, name: str) -> None:
@@ -171,7 +179,7 @@ class Lowering:
             raise UnsupportedError(f"{event.op}: a result without plain memory (sparse, nested or meta)")
         if event.is_view and name not in ("_to_copy",):
             return self._view(event)
-        if not any(self.is_active(region) for region in event.regions):
+        if not any(self.is_reached(region) for region in event.regions):
             for region in targets:
                 self.forget(region)
             return None
@@ -192,9 +200,11 @@ class Lowering:
 
     def _lowered(self, event: Event, base: str, targets: list[Region]) -> None:
         overload = event.op._overloadname
+        if base in OPAQUE and len(targets) == 1:
+            return self.write(targets[0], self.text(OPAQUE[base], event.arguments, targets[0].shape))
         special = SPECIAL.get(base)
         if special is not None and special(self, event, targets):
-            return
+            return None
         if base in CHOICES and len(targets) == 2:
             self._chosen(event, targets)
         elif base in MOVES and not (event.arguments.get("accumulate")):
@@ -495,7 +505,7 @@ def _dropout(self: Lowering, event: Event, targets: list[Region]) -> bool:
 def _where(self: Lowering, event: Event, targets: list[Region]) -> bool:
     """A condition that depends on no gradient only moves entries."""
     condition = event.arguments["condition"]
-    if isinstance(condition, Region) and not self.is_active(condition):
+    if isinstance(condition, Region) and not self.is_reached(condition):
         self._moved(event, targets)
         return True
     return False

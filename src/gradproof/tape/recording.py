@@ -16,21 +16,26 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from math import isfinite
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..errors import Place
 
+NOWHERE = Place("")
 Edge = tuple[int, int]  # an autograd node's number, and which of its outputs
 APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 CALL_MODULE = torch.nn.Module._call_impl.__code__
-OURS = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep)
+OURS = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parent.parent}{os.sep}")
+
+# What opaque operations and custom Functions compute, by name, as the user said it: `register_formula`.
+OPAQUE: dict[str, str] = {}
 
 # Calls that hand a tensor's numbers to the world outside of torch.
 EXPORTS = {
@@ -87,7 +92,7 @@ class Event:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outs: tuple[Region | None, ...] = ()
-    place: Place = Place("")
+    place: Place = NOWHERE
     module: str = ""
     call: int | None = None  # the call of a custom Function that it is part of
     owner: int | None = None  # the number of its autograd node
@@ -144,7 +149,8 @@ class Step:
     outputs: dict[int, Region]
     place: Place
     module: str
-    hooked: bool = True
+    formula: str = ""  # said by the user, in place of the operations
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # the names that the formula is over
     received: list[tuple[np.ndarray | None, ...]] = field(default_factory=list)
     passed: list[tuple[np.ndarray | None, ...]] = field(default_factory=list)
 
@@ -157,6 +163,18 @@ class LeafStep:
     edge: Edge
     region: Region
     gradients: tuple[np.ndarray | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call of a custom Function: its frame (held, so that no address is used again), its arguments, and the user's line."""
+
+    frame: FrameType
+    counter: int
+    function: str
+    regions: list[Region]
+    arguments: dict[str, Any]
+    place: Place
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +216,7 @@ class _Recorder(TorchDispatchMode):
         self.nodes: list[Any] = []  # autograd nodes, held, so that no identity is used again
         self.numbers: dict[int, int] = {}
         self.edges: dict[Edge, Region] = {}
-        self.calls: dict[int, tuple[Any, int, list[Region], Place]] = {}  # frames of custom Functions: counter, arguments
+        self.calls: dict[int, Call] = {}  # of custom Functions, by their frames
         self.pending: tuple[Event, list[torch.Tensor]] | None = None
         self.exports: list[Export] = []
         self.scalars: dict[float, Region] = {}  # numbers that `item()` handed out
@@ -209,9 +227,7 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         place, module, call = self._whence()
         counter = torch._C._autograd._get_sequence_nr()  # type: ignore[attr-defined]
-        if call is not None and id(call) not in self.calls:
-            inside = [t for t in tree_leaves(call.f_locals.get("args", ())) if isinstance(t, torch.Tensor)]
-            self.calls[id(call)] = (call, counter, [r for t in inside if (r := self.region(t)) is not None], place)
+        self._called(call, place)
         event = Event(func, *tree_map(self._kept, (args, dict(kwargs))), place=place, module=module)
         event.args = tuple(map(self._known_number, func._schema.arguments, event.args))
         event.call = None if call is None else id(call)
@@ -226,14 +242,32 @@ class _Recorder(TorchDispatchMode):
         self.pending = (event, outs)
         if func is torch.ops.aten._local_scalar_dense.default:
             (region,) = event.regions
-            if region.floating and isfinite(result) and Fraction(result).denominator > 64:  # not a number that stands in programs anyway
+            # Not a number that stands in programs anyway.
+            if region.floating and isfinite(result) and Fraction(result).denominator > 64:
                 self.scalars[result] = replace(region, edge=None)
         return result
 
+    def _called(self, frame: FrameType | None, place: Place) -> None:
+        """The call of a custom Function, when something in it is first seen."""
+        if frame is None or id(frame) in self.calls:
+            return
+        counter = torch._C._autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        function, given = frame.f_locals.get("cls"), frame.f_locals.get("args", ())
+        regions = [self.region(t) for t in tree_leaves(given) if isinstance(t, torch.Tensor)]
+        arguments = dict(zip(_parameters(function), tree_map(self._kept, tuple(given)), strict=False))
+        name = getattr(function, "__name__", "")
+        self.calls[id(frame)] = Call(frame, counter, name, [r for r in regions if r is not None], arguments, place)
+
     def export(self, call: str, tensor: torch.Tensor) -> None:
+        with _disable_current_modes():
+            self._export(call, tensor)
+
+    def _export(self, call: str, tensor: torch.Tensor) -> None:
+        place, _, frame = self._whence()
+        self._called(frame, place)
         region = self.region(tensor) if tensor.is_floating_point() else None
         if region is not None:
-            self.exports.append(Export(call, len(self.events), region, self._whence()[0]))
+            self.exports.append(Export(call, len(self.events), region, place))
 
     def _known_number(self, argument: Any, value: Any) -> Any:
         """A number that a tensor gave by `item()` and that comes back as an operand is that tensor, without its history."""
@@ -435,6 +469,11 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
     return Tape(recorder.events, steps, made, kept, seeds, recorder.exports, recorder.unseen, trouble, names=seen)
 
 
+def region_of(tensor: torch.Tensor) -> Region | None:
+    """A tensor as it is now, apart from any run."""
+    return _Recorder({}).region(tensor)
+
+
 def _stopped(recorder: _Recorder, why: str, *, supported: bool = True) -> Tape:
     return Tape(recorder.events, [], [], [], [], recorder.exports, recorder.unseen, why, supported)
 
@@ -499,7 +538,7 @@ def _steps(recorder: _Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[S
     accumulators = [number for number in found if isinstance(recorder.nodes[number], torch.Tensor)]
     ordered = sorted((n for n in found if n not in accumulators), key=lambda n: found[n]._sequence_nr())
     owned: dict[int, list[Event]] = {}
-    calls = {counter - 1: key for key, (_, counter, _, _) in recorder.calls.items()}
+    calls = {call.counter - 1: key for key, call in recorder.calls.items()}
     of_call: dict[int, list[Event]] = {}
     for event in recorder.events:
         if event.call is not None:
@@ -519,7 +558,7 @@ def _steps(recorder: _Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[S
         edges = tuple(None if n is None else (recorder.number(n), nr) for n, nr in node.next_functions)
         seen = [region for event in events for region in event.regions]
         if call is not None:
-            seen = [*recorder.calls[call][2], *seen]
+            seen = [*recorder.calls[call].regions, *seen]
         here: dict[Edge, Region] = {}
         for region in seen:
             if region.edge is not None:
@@ -528,9 +567,13 @@ def _steps(recorder: _Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[S
         outs = {nr: region for (n, nr), region in recorder.edges.items() if n == number}
         place = next((event.place for event in events if event.place.file), Place(""))
         if call is not None:
-            place = recorder.calls[call][3]
+            place = recorder.calls[call].place
         module = next((event.module for event in events if event.module), "")
-        steps.append(Step(number, name, kind, events, edges, inputs, outs, place, module))
+        step = Step(number, name, kind, events, edges, inputs, outs, place, module)
+        if call is not None:
+            step.arguments = recorder.calls[call].arguments
+            step.formula = OPAQUE.get(recorder.calls[call].function, "")
+        steps.append(step)
     return steps, accumulators
 
 
@@ -550,7 +593,7 @@ def _modules(func: Any) -> dict[int, str]:
 def _leaf_names(func: Any, inputs: Sequence[Any]) -> dict[int, str]:
     """A name for each tensor that the function is given or holds: its argument, its module's path, its variable."""
     names: dict[int, str] = {}
-    for name, value in _arguments(func, inputs):
+    for name, value in arguments_of(func, inputs):
         for path, tensor in _tensors(name, value):
             names.setdefault(id(tensor), path)
     for name, held in _holdings(func):
@@ -559,7 +602,7 @@ def _leaf_names(func: Any, inputs: Sequence[Any]) -> dict[int, str]:
     return names
 
 
-def _arguments(func: Any, inputs: Sequence[Any]) -> list[tuple[str, Any]]:
+def arguments_of(func: Any, inputs: Sequence[Any]) -> list[tuple[str, Any]]:
     try:
         called = func.forward if isinstance(func, torch.nn.Module) else func
         parameters = list(inspect.signature(called).parameters.values())
@@ -613,6 +656,17 @@ def _tensors(name: str, value: Any, depth: int = 3) -> Iterator[tuple[str, torch
     elif isinstance(value, dict) and depth:
         for key, item in list(value.items())[:1000]:
             yield from _tensors(f"{name}[{key!r}]", item, depth - 1)
+
+
+def _parameters(function: Any) -> list[str]:
+    """The names of a custom Function's arguments, without its context."""
+    try:
+        names = list(inspect.signature(function.forward).parameters)
+    except (TypeError, ValueError, AttributeError):
+        return []
+    # With `setup_context` the forward has none.
+    plain = function.setup_context is not torch.autograd.Function.setup_context
+    return names if plain else names[1:]
 
 
 def _first_line(error: Exception) -> str:
