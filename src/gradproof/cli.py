@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -26,6 +28,7 @@ EXAMPLES = """\
 examples:
   gradproof check expressions/ols.toml
   gradproof check expressions/ --dtype float32 --format json
+  gradproof check model.py:attention
   gradproof check -e "loss = (w*x - y)**2" --given x=1 --given y=2 --parameter w=1
   gradproof explain expressions/ols.toml
   gradproof report expressions/ --output reports/
@@ -67,26 +70,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gradproof {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], help_: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], help_: str, targets: str
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=help_, description=help_, epilog=EXAMPLES, allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         sub.set_defaults(run=run)
-        sub.add_argument("targets", nargs="*", metavar="TARGET", help="an expression file, or a folder of them")
+        sub.add_argument("targets", nargs="*", metavar="TARGET", help=targets)
         return sub
 
-    check = command("check", _check, "check an engine's gradients against the calculus")
+    files = "an expression file, or a folder of them"
+    functions = f"{files}, or file.py:name, package.module:name: a function that returns (func, inputs)"
+    check = command("check", _check, "check an engine's gradients against the calculus", functions)
     _expression_options(check)
     _engine_options(check)
     check.add_argument("--format", default="text", choices=("text", "markdown", "json"), help="of the report (text)")
     check.add_argument("--output", type=Path, metavar="PATH", help="write the report to a file instead")
     check.add_argument("--jobs", type=_count, default=1, metavar="N", help="check N files at a time")
 
-    explain = command("explain", _explain, "the derivation alone, without an engine")
+    explain = command("explain", _explain, "the derivation alone, without an engine", files)
     _expression_options(explain)
 
-    report = command("report", _report, "write a Markdown page for each file, and an index")
+    report = command("report", _report, "write a Markdown page for each file, and an index", functions)
     _engine_options(report)
     report.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the pages go")
     report.add_argument("--jobs", type=_count, default=1, metavar="N", help="check N files at a time")
@@ -153,7 +160,7 @@ def _report(arguments: argparse.Namespace) -> int:
     pages: list[tuple[Report, str]] = []
     names: set[str] = set()
     for report in reports:
-        stem = Path(report.target).stem
+        stem = re.sub(r"[^\w.-]+", "-", Path(report.target).name.removesuffix(".toml"))
         name, again = f"{stem}.md", 1
         while name in names or name == "index.md":
             again += 1
@@ -183,11 +190,19 @@ def _checked(arguments: argparse.Namespace) -> tuple[list[Report], list[tuple[st
     """A report for every target that can be read, and the reasons why the others cannot."""
     from .dtypes import dtype_named
     from .engines import engine_named
+    from .targets import is_function
 
     if arguments.dtype:
         dtype_named(arguments.dtype)
     engine_named(arguments.engine)
-    work = _problem_makers(arguments)
+    work: list[tuple[str, Callable[[], Problem] | str]] = []
+    functions = [target for target in arguments.targets if is_function(target)]
+    if functions:
+        _only_their_own(arguments)
+        work += [(target, target) for target in functions]
+        arguments.targets = [target for target in arguments.targets if target not in functions]
+    if arguments.targets or not functions:
+        work += _problem_makers(arguments)
     jobs = getattr(arguments, "jobs", 1)
     run = partial(_check_one, engine=arguments.engine, dtype=arguments.dtype)
     if jobs > 1 and len(work) > 1:
@@ -199,7 +214,22 @@ def _checked(arguments: argparse.Namespace) -> tuple[list[Report], list[tuple[st
     return [report for _, report in found], errors
 
 
-def _check_one(make: Callable[[], Problem], engine: str, dtype: str | None) -> Report:
+def _only_their_own(arguments: argparse.Namespace) -> None:
+    if arguments.dtype:
+        raise InputError("--dtype goes with expression files; a function runs in the dtype of its own tensors")
+    if arguments.engine != "torch":
+        raise InputError(f"--engine {arguments.engine} goes with expression files; a function is checked as torch runs it")
+    if arguments.expression is not None:
+        raise InputError("-e stands in place of files; give the one or the other")
+
+
+def _check_one(make: Callable[[], Problem] | str, engine: str, dtype: str | None) -> Report:
+    if isinstance(make, str):
+        from .steps import check_function
+        from .targets import load_function
+
+        func, inputs = load_function(make)
+        return replace(check_function(func, *inputs), target=make)
     from .oracle import check
 
     return check(make(), engine=engine, dtype=dtype)

@@ -36,7 +36,7 @@ from .stops import Stops
 from .syntax import parse_statements
 from .tape.lowering import Lowering, UnsupportedError
 from .tape.memory import Content
-from .tape.recording import OPAQUE, Edge, Region, Step, Tape, arguments_of, record, region_of
+from .tape.recording import OPAQUE, Edge, Region, Step, Tape, arguments_of, record, region_of, shown
 from .verdicts import Comparison, Finding, Judgement, Verdict, judge, missing, worst
 
 
@@ -151,7 +151,11 @@ def _as_leaf(value: Any) -> Any:
 def _name_of(func: Any) -> str:
     if isinstance(func, torch.nn.Module):
         return type(func).__name__
-    return getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or type(func).__name__
+    name = getattr(func, "__name__", None) or type(func).__name__
+    code = getattr(func, "__code__", None)
+    if name == "<lambda>" and code is not None:
+        return f"lambda at {shown(code.co_filename)}:{code.co_firstlineno}"
+    return name
 
 
 def _dtype_of(regions: Sequence[Region]) -> DType | None:
@@ -424,10 +428,9 @@ class _Work:
                 why = "the recording cannot see how its value is computed (outside of torch's operations)"
                 raise UnsupportedError(f"{self.step.name}: {why}; say it with formula=")
         operand = self.lowering.operand(region)
-        name = self.step.name if nr == 0 else f"{self.step.name}[{nr}]"
-        return self.lowering.emit(
-            slot(0), (GraphRead(operand.node, operand.index),), region.shape, name=f"={name}", source=name
-        )
+        name = self.step.name if nr == min(self.step.outputs) else f"{self.step.name}[{nr}]"
+        reads = (GraphRead(operand.node, operand.index),)
+        return self.lowering.emit(slot(0), reads, region.shape, name=name, source=name)
 
     def findings(self) -> list[Finding]:
         found = [self._forward(nr, name) for nr, name in self.outputs.items()]
@@ -448,7 +451,8 @@ class _Work:
         return _finding("forward", self.step.name, None, self._source(), judged)
 
     def _source(self) -> str:
-        sources = [node.source for node in self.lowering.nodes if node.source and not node.name.startswith("=")]
+        names = set(self.outputs.values())
+        sources = [node.source for node in self.lowering.nodes if node.source and node.name not in names]
         return sources[-1] if sources else "a view"
 
     def _pass(self, number: int) -> list[Finding]:
@@ -521,8 +525,10 @@ class _Work:
         """The derivative in index notation."""
         try:
             leaves = tuple(self.lowering.leaves.values())
-            graph = Graph(leaves, tuple(self.lowering.nodes))
-            derivation = derive(graph)
+            output = self.outputs[min(self.outputs)]
+            nodes = self.lowering.nodes
+            last = next(n for n, node in enumerate(nodes) if node.name == output)
+            derivation = derive(Graph(leaves, tuple(nodes[: last + 1])))
             return derivation.local_text(derivation.graph.output.name, name)
         except (GradproofError, RecursionError):
             return ""

@@ -63,6 +63,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "refuted": finding.refuted,
         "cancelled": finding.cancelled,
         "sensitivity": _number(finding.sensitivity),
+        "place": finding.place,
     }
 
 

@@ -12,9 +12,10 @@ from .. import notation
 from ..calculus import written
 from ..graph import Node
 from . import Failure, number
-from .words import KINDS, chained_error, headline, name_of, place, sensitivity
+from .words import KINDS, chained_error, headline, name_of, node_rows, place, sensitivity
 
 if TYPE_CHECKING:
+    from ..derivation import Derivation
     from ..oracle import Report
     from ..verdicts import Finding
 
@@ -43,7 +44,7 @@ def index(entries: Sequence[tuple[Report, str]], errors: Sequence[Failure] = ())
             "✓" if report.ok else "✗",
             report.verdict.value,
             f"[{escape(report.title)}]({link})" if link else escape(report.title),
-            escape(report.problem.teaches),
+            escape(report.problem.teaches if report.problem else ""),
         ]
         for report, link in entries
     ]
@@ -59,14 +60,14 @@ def page(report: Report) -> str:
     """One report."""
     derivation = report.derivation
     parts = [f"# {escape(report.title)}\n"]
-    if report.problem.teaches:
+    if report.problem is not None and report.problem.teaches:
         parts.append(f"{escape(report.problem.teaches)}\n")
     parts.append(f"**{escape(headline(report))}** · engine {escape(report.engine)} · {report.dtype}\n")
     wrong = [finding for finding in report.findings if not finding.verdict.passes]
     if wrong:
         rows = [
             [
-                escape(name_of(f) + place(f.index)),
+                escape(name_of(f) + place(f.index) + (f" ({f.place})" if f.place else "")),
                 f.verdict.value,
                 number(f.exact, 17),
                 number(f.value, 17),
@@ -75,15 +76,22 @@ def page(report: Report) -> str:
             for f in wrong
         ]
         parts.append(_table(rows, ["what does not pass", "verdict", "exact", "engine", "note"]) + "\n")
-    if len(derivation.graph.nodes) <= MAX_PICTURE:
+    if derivation is None:
+        parts.append("## Autograd nodes\n")
+        nodes = [
+            [escape(row.node), escape(row.place), row.forward, row.backward, number(row.worst.ulp, 3), number(row.worst.allowed_ulp, 3)]
+            for row in node_rows(report)
+        ]
+        parts.append(_table(nodes, ["node", "line", "forward", "backward", "ulp", "allowed ulp"]) + "\n")
+    elif len(derivation.graph.nodes) <= MAX_PICTURE:
         parts.append("## The graph\n")
-        parts.append(_picture(report))
+        parts.append(_picture(report, derivation))
         parts.append("## Nodes\n")
         rows = [[f"$`{_equation(node)}`$"] for node in derivation.graph.nodes]
         parts.append(_table(rows, ["node, in index notation"]) + "\n")
         parts.append("## The chain rule\n")
-        parts += _chain(report)
-    for kind, title in KINDS:
+        parts += _chain(derivation)
+    for kind, title in KINDS if derivation is not None else KINDS[2:]:
         findings = [finding for finding in report.findings if finding.kind == kind]
         if findings:
             parts.append(f"## {title}\n")
@@ -103,8 +111,7 @@ def _equation(node: Node) -> str:
     return f"{_math(notation.latex(left))} = {_math(notation.latex(right))}"
 
 
-def _chain(report: Report) -> list[str]:
-    derivation = report.derivation
+def _chain(derivation: Derivation) -> list[str]:
     rows = []
     for gradient in derivation.locals:
         left = rf"\frac{{\partial {notation.latex(gradient.left[0])}}}{{\partial {notation.latex(gradient.left[1])}}}"
@@ -141,9 +148,9 @@ def _findings(findings: Sequence[Finding]) -> str:
     return _table(rows, ["", "formula", "exact", "engine", "ulp", "allowed ulp", "verdict"])
 
 
-def _picture(report: Report) -> str:
+def _picture(report: Report, derivation: Derivation) -> str:
     """The graph, its nodes coloured by the worst verdict on them, its edges carrying the local gradients."""
-    graph = report.derivation.graph
+    graph = derivation.graph
     names = [leaf.name for leaf in graph.leaves] + [node.name for node in graph.nodes]
     ids = {name: f"n{n}" for n, name in enumerate(names)}
     verdicts: dict[str, str] = {}
@@ -156,7 +163,7 @@ def _picture(report: Report) -> str:
         lines.append(f"  {ids[leaf.name]}{shape[0]}{_label(leaf.name)}{shape[1]}")
     for node in graph.nodes:
         lines.append(f'  {ids[node.name]}["{_label(node.name)}"]')
-    slopes = {(g.node, g.wrt): notation.text(g.formula) for g in report.derivation.locals}
+    slopes = {(g.node, g.wrt): notation.text(g.formula) for g in derivation.locals}
     for node in graph.nodes:
         for parent in dict.fromkeys(read.parent for read in node.reads):
             label = slopes.get((node.name, parent))

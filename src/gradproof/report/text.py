@@ -9,7 +9,8 @@ from tabulate import tabulate
 
 from .. import notation
 from . import Failure, number
-from .words import KINDS, headline, name_of, place, sensitivity
+from .words import KINDS, headline, name_of, node_rows, sensitivity
+from .words import place as place_of
 
 if TYPE_CHECKING:
     from ..oracle import Report
@@ -41,17 +42,63 @@ def _mark(report: Report) -> str:
 def _full(report: Report) -> str:
     head = [report.title, f"{report.target}: {headline(report)}", f"engine {report.engine}, {report.dtype}"]
     parts = ["\n".join(dict.fromkeys(head))]
+    if report.problem is None:
+        return "\n\n".join(part for part in (*parts, *_function(report)) if part)
     for kind, title in KINDS:
         findings = [finding for finding in report.findings if finding.kind == kind]
         if findings:
             parts.append(f"{title}\n{_findings(findings)}")
     if chain := _chain(report):
         parts.append("\n".join(chain))
-    notes = [f"  {name_of(f)}{place(f.index)}: {f.verdict.value}: {f.note}" + _numbers(f) for f in report.findings if f.note]
+    notes = [f"  {name_of(f)}{place_of(f.index)}: {f.verdict.value}: {f.note}" + _numbers(f) for f in report.findings if f.note]
     if notes:
         parts.append("Notes\n" + "\n".join(notes[:ROWS]))
     parts.append("\n".join(sensitivity(report)))
     return "\n\n".join(part for part in parts if part)
+
+
+def _function(report: Report) -> list[str]:
+    """A recorded function: a row an autograd node, and in full what does not pass."""
+    parts = []
+    rows = node_rows(report)
+    if rows:
+        table = [
+            [row.node, row.place, row.forward, row.backward, number(row.worst.ulp, 3), number(row.worst.allowed_ulp, 3)]
+            for row in rows[:ROWS]
+        ]
+        passing = all(row.worst.verdict.passes for row in rows[ROWS:])
+        more = f"\n  and {len(rows) - ROWS} more" + (", all passing" if passing else "")
+        head = ["node", "line", "forward", "backward", "ulp", "allowed"]
+        parts.append(f"Autograd nodes, each at torch's own numbers\n{_table(table, head)}" + (more if len(rows) > ROWS else ""))
+    bad = [finding for finding in report.findings if not finding.verdict.passes]
+    own = [finding for finding in bad if not finding.inherited] or bad
+    parts += ["\n".join(_told(finding)) for finding in own[:ROWS]]
+    if len(own) > ROWS:
+        parts.append(f"and {len(own) - ROWS} more that do not pass")
+    gradients = [finding for finding in report.findings if finding.kind == "gradient"]
+    if gradients:
+        parts.append(f"Gradients: the sum of what the uses passed on\n{_findings(gradients)}")
+    parts.append("\n".join(sensitivity(report)))
+    return parts
+
+
+def _told(finding: Finding) -> list[str]:
+    """One finding in full."""
+    what = {"forward": "value", "local": f"gradient by {finding.wrt}" if finding.wrt else "gradient", "gradient": "gradient"}
+    place = f" ({finding.place})" if finding.place else ""
+    origin = "inherited" if finding.inherited else "its own"
+    lines = [f"{finding.verdict.value.upper()} {finding.node}{place}: {what[finding.kind]}{place_of(finding.index)}, {origin} error"]
+    if finding.exact is not None or finding.value is not None:
+        count = f"; {finding.refuted} of {finding.entries} entries are wrong" if finding.refuted else ""
+        lines.append(f"  expected {number(finding.exact, 17)}, got {number(finding.value, 17)}: "
+                     f"off by {number(finding.ulp, 3)} ulp, allowed {number(finding.allowed_ulp, 3)}{count}")  # fmt: skip
+    if finding.formula:
+        shown = finding.formula if len(finding.formula) <= 300 else finding.formula[:299] + "…"
+        left = f"∂{finding.node}/∂{finding.wrt} = " if finding.kind == "local" else ""
+        lines.append(f"  {left}{shown}")
+    if finding.note:
+        lines.append(f"  {finding.note}")
+    return lines
 
 
 def _numbers(finding: Finding) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import number
@@ -15,6 +16,33 @@ KINDS = (
     ("local", "Local gradients: each line alone"),
     ("gradient", "Chained gradients: from the output back"),
 )
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """An autograd node in one row: its value's verdict, that of all it passed on, and its worst finding."""
+
+    node: str
+    place: str
+    forward: str
+    backward: str
+    worst: Finding
+
+
+def node_rows(report: Report) -> list[NodeRow]:
+    """A recorded function's nodes, in the order in which they ran; those that do not pass come first."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in report.findings:
+        if finding.kind != "gradient":
+            groups.setdefault(finding.node, []).append(finding)
+    rows = []
+    for node, findings in groups.items():
+        verdicts: dict[str, str] = {}
+        for finding in sorted(findings, key=lambda f: f.verdict.severity):
+            verdicts[finding.kind] = finding.verdict.value
+        worst = max(findings, key=lambda f: (f.verdict.severity, not f.inherited, f.ulp or 0.0))
+        rows.append(NodeRow(node, findings[0].place, verdicts.get("forward", "–"), verdicts.get("local", "–"), worst))
+    return sorted(rows, key=lambda row: (row.worst.verdict.passes, row.worst.inherited))
 
 
 def headline(report: Report) -> str:

@@ -7,6 +7,8 @@ the index map. What is in no table is decomposed by torch, and its parts are low
 
 from __future__ import annotations
 
+import re
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -17,20 +19,22 @@ from typing import Any
 import numpy as np
 import sympy
 import torch
-from sympy import Expr, Integer, Piecewise
+from sympy import Expr, Integer, Piecewise, Rational, S
 from torch._decomp import decomposition_table
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..errors import GradproofError, InputError, Place
-from ..graph import Leaf, Node, Read, Shape, bound, differentiated, free, size, slot
+from ..graph import Leaf, Lookup, Node, Read, Shape, bound, differentiated, free, size, slot
 from ..language import lower
 from ..syntax import Statement, parse_statements
+from .algebra import DEFINITIONS, NotDefinedError
 from .memory import Content, Memory, index_map, table
-from .operations import CHOICES, CONSTANT, FORMULAS, MOVES, POOLS
+from .operations import CHOICES, CONSTANT, FORMULAS, MOVES, POOLS, SCALARS
 from .recording import OPAQUE, Event, Region, _Recorder
 
 aten = torch.ops.aten
 MAX_PARTS = 2000  # operations that one operation decomposes into
+SEEN_OTHERWISE = {"transpose_", "t_", "squeeze_", "unsqueeze_", "swapaxes_", "swapdims_", "as_strided_", "detach_"}
 
 
 class UnsupportedError(GradproofError):
@@ -59,6 +63,7 @@ class Lowering:
         self.active: set[str] = set()  # what a gradient flows to
         self.reached: set[str] = set()  # what depends on such a value at all: a condition, too
         self.formulas: dict[str, str] = {}
+        self.replays: list[_Recorder] = []  # held, so that no storage's address is used again
 
     # What the operations read and write
 
@@ -105,6 +110,8 @@ class Lowering:
 
     def _gathered(self, content: Content, shape: Shape, region: Region | None = None) -> Operand:
         sources = content.sources
+        if not sources:
+            return Operand(self.constant(np.zeros(shape)), shape, tuple(map(free, range(len(shape)))))
         if len(sources) == 1:
             name = self.memory.names[sources[0]]
             return Operand(name, shape, index_map(content.where, self.memory.shapes[sources[0]]))
@@ -143,6 +150,9 @@ class Lowering:
     ) -> str:  # fmt: skip
         """A new node; its name is returned."""
         name = name or f"{self.owner}.{len(self.nodes)}"
+        if 0 in over:  # of nothing
+            formula = {"sum": S.Zero, "prod": S.One, "max": S.NegativeInfinity, "min": S.Infinity}[reduce or ""]
+            over, reduce, reads = (), None, ()
         node = Node(name, shape, formula, reads, over, reduce, self.owner, source, shift)
         self.nodes.append(node)
         self.shapes[name] = shape
@@ -177,7 +187,7 @@ class Lowering:
         targets = [region for region in event.outs if region is not None]
         if None in event.outs:
             raise UnsupportedError(f"{event.op}: a result without plain memory (sparse, nested or meta)")
-        if event.is_view and name not in ("_to_copy",):
+        if (event.is_view and name not in ("_to_copy",)) or name in SEEN_OTHERWISE:
             return self._view(event)
         if not any(self.is_reached(region) for region in event.regions):
             for region in targets:
@@ -205,10 +215,14 @@ class Lowering:
         special = SPECIAL.get(base)
         if special is not None and special(self, event, targets):
             return None
+        if base in DEFINITIONS and self._defined(event, base, targets):
+            return None
         if base in CHOICES and len(targets) == 2:
             self._chosen(event, targets)
         elif base in MOVES and not (event.arguments.get("accumulate")):
             self._moved(event, targets)
+        elif base in SCALARS and len(targets) == 1:
+            self.write(targets[0], self.scalar(SCALARS[base], event.arguments, targets[0].shape))
         elif base in FORMULAS and overload not in ("names_dim",) and len(targets) == 1:
             self._formula(event, base, targets[0])
         else:
@@ -313,6 +327,25 @@ class Lowering:
         text = row if isinstance(row, str) else row(arguments)
         self.write(target, self.text(text, arguments, target.shape))
 
+    def scalar(self, build: Callable[..., Expr], arguments: Mapping[str, Any], shape: Shape) -> str:
+        """The node of a scalar function of the arguments that it names; tensors are broadcast to the shape."""
+        reads: list[Read] = []
+        given: dict[str, Any] = {}
+        for name in inspect.signature(build).parameters:
+            value = arguments.get(name)
+            if isinstance(value, Region):
+                operand = self.operand(value)
+                axes: dict[Any, Expr] = {
+                    free(n): free(len(shape) - len(operand.shape) + n) if extent != 1 else Integer(0)
+                    for n, extent in enumerate(operand.shape)
+                }
+                reads.append(Read(operand.node, tuple(e.xreplace(axes) for e in operand.index)))
+                value = slot(len(reads) - 1)
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                value = Rational(Fraction(value))
+            given[name] = value
+        return self.emit(build(**given), tuple(reads), shape, source=build.__name__)
+
     def text(self, text: str, arguments: Mapping[str, Any], shape: Shape) -> str:
         """The nodes of a formula over operands by their names; the last one's name."""
         operands: dict[str, Operand] = {}
@@ -344,7 +377,8 @@ class Lowering:
                     reads.append(replace(read, parent=copy))
                     continue
                 reads.append(replace(read, parent=operand.node, index=index))
-            self.emit(node.formula, tuple(reads), node.shape, over=node.over, reduce=node.reduce, source=node.source,
+            source = _readable(node.source.removeprefix("value = "), operands, self.leaves)
+            self.emit(node.formula, tuple(reads), node.shape, over=node.over, reduce=node.reduce, source=source,
                       name=name, shift=node.shift)  # fmt: skip
         last = self.nodes[-1]
         if last.shape != shape and size(last.shape) == size(shape):
@@ -365,7 +399,22 @@ class Lowering:
             if not event.op.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
                 raise UnsupportedError(f"{event.op} has no formula")
             decomposition = event.op.decompose
+        self._replayed(event, targets, lambda copied: decomposition(*copied(event.args), **copied(event.kwargs)))
+
+    def _defined(self, event: Event, base: str, targets: list[Region]) -> bool:
+        """By our own definition, where it has one for such arguments."""
+        definition = DEFINITIONS[base]
+        arguments, outs = event.arguments, [region.numbers.clone() for region in targets]
+        asked = [name for name in inspect.signature(definition).parameters if name != "outs"]
+        more = {"outs": outs} if "outs" in inspect.signature(definition).parameters else {}
+        return self._replayed(
+            event, targets, lambda copied: definition(**copied({name: arguments.get(name) for name in asked}), **more)
+        )
+
+    def _replayed(self, event: Event, targets: list[Region], call: Callable[[Callable[[Any], Any]], Any]) -> bool:
+        """The parts of an operation, recorded from a run on copies of its numbers; False where there are none."""
         recorder = _Recorder({})
+        self.replays.append(recorder)
         copies: dict[int, torch.Tensor] = {}
 
         def copied(leaf: Any) -> Any:
@@ -375,14 +424,18 @@ class Lowering:
                 copies[id(leaf)] = leaf.numbers.clone()
             return copies[id(leaf)]
 
-        args, kwargs = tree_map(copied, (event.args, event.kwargs))
+        tree_map(copied, (event.args, event.kwargs))
         regions = {id(leaf): leaf for leaf in event.regions}
         before = {key: recorder.region(tensor) for key, tensor in copies.items()}
         try:
             with torch.no_grad(), recorder:
-                result = decomposition(*args, **kwargs)
+                result = call(lambda nest: tree_map(copied, nest))
+        except NotDefinedError as error:
+            raise UnsupportedError(f"{event.op} has no formula for {error}") from None
         except Exception as error:
             raise UnsupportedError(f"{event.op} has no formula ({type(error).__name__} in its decomposition)") from None
+        if result is NotImplemented and event.name in DEFINITIONS:
+            return False
         if result is NotImplemented or len(recorder.events) > MAX_PARTS:
             raise UnsupportedError(f"{event.op} has no formula")
         if any(part.op is event.op for part in recorder.events):
@@ -402,7 +455,7 @@ class Lowering:
             else:
                 self.forget(region)
         self._written_parts(event, before)
-        return None
+        return True
 
     def _written_parts(self, event: Event, before: Mapping[int, Region | None]) -> None:
         """What a decomposition wrote into its arguments (running statistics) is theirs now."""
@@ -448,12 +501,23 @@ class Lowering:
         return self.emit(formula * scale, tuple(reads), shape, over=(longest,), reduce="sum", source="sum")
 
 
+def _readable(source: str, operands: Mapping[str, Operand], leaves: Mapping[str, Leaf]) -> str:
+    """The source with the names of the tensors in place of the operation's own names for its arguments."""
+    def name(match: re.Match[str]) -> str:
+        operand = operands.get(match[0])
+        return operand.node if operand is not None and operand.node in leaves else match[0]
+
+    return re.sub(r"[A-Za-z_]\w*", name, source)
+
+
 def _inside(read: Read, shape: Shape, node: Node) -> bool:
     """Whether an index map stays inside of the operand over the node's domain."""
     ranges = dict(zip(node.indices, node.domain, strict=True))
     for expression, extent in zip(read.index, shape, strict=True):
-        if not (expression.is_Symbol or expression.is_Integer or expression.is_Add or expression.is_Mul):
+        if isinstance(expression, Lookup | sympy.floor | sympy.Mod):
             continue
+        if expression.has(Lookup, sympy.floor, sympy.Mod):
+            return False
         low = high = int(expression.xreplace(dict.fromkeys(ranges, Integer(0))))
         for symbol in expression.free_symbols:
             step = int(expression.coeff(symbol)) * (ranges[symbol] - 1)

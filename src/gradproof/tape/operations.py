@@ -1,15 +1,22 @@
 """Torch's operations as formulas: one row an operation, in the language of expression files.
 
 A row is a text over the operation's arguments by their names in torch's schema, or a function of those arguments that
-gives it. Numbers among the arguments stand for themselves. What only moves entries has no formula: it is listed in `MOVES`
-and runs on the entries' places (see `lowering`). What is in no table is decomposed by torch's own decompositions.
+gives it. Numbers among the arguments stand for themselves. A scalar function that the language has no name for is a row of `SCALARS`,
+SymPy of the arguments. What only moves entries has no formula: it is listed in `MOVES` and runs on the entries' places (see
+`lowering`). What is in no table is defined in `algebra`, or decomposed by torch's own decompositions.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
+
+import sympy
+from sympy import Abs, Expr, Piecewise, Rational
+
+from ..functions import ceil, erfcx, expm1, floor, i0e, i1e, log1p, log_ndtr, ndtr, ndtri, nearest, trunc
 
 Arguments = Mapping[str, Any]  # tensors as `recording.Region`
 Row = str | Callable[[Arguments], str]
@@ -48,11 +55,6 @@ def _scaled(text: str, name: str) -> Callable[[Arguments], str]:
     return lambda a: text.replace(f"{name}*", "") if a.get(name) == 1 else text
 
 
-def _divided(a: Arguments) -> str:
-    mode = a.get("rounding_mode")
-    return {None: "self / other", "floor": "floor(self / other)", "trunc": "trunc(self / other)"}[mode]
-
-
 def _power(a: Arguments) -> str:
     exponent = a["exponent"]
     if isinstance(exponent, int | float) and not isinstance(exponent, bool):
@@ -65,7 +67,7 @@ def _power(a: Arguments) -> str:
         if exponent * 2 == int(exponent * 2) and abs(exponent) < 32:
             return f"self ** ({int(exponent * 2)}/2)"
         return "self ** exponent"
-    return "power(self, exponent)"
+    return "self ** exponent"
 
 
 def _variance(a: Arguments) -> str:
@@ -88,7 +90,8 @@ def _norm(a: Arguments) -> str:
     keep = ", keepdims=True" if a.get("keepdim") else ""
     where = f"axis={axes}{keep}"
     if not axes:
-        return "abs(self)"
+        # A number has no axis to sum over; torch's rounding is that of the powers all the same.
+        return _power_norm("({})", order)
     if order == 2:
         return f"norm(self, {where})"
     if order == 1:
@@ -97,9 +100,21 @@ def _norm(a: Arguments) -> str:
         return f"sum(where(self != 0, 1, 0), {where})"
     if order in (math.inf, -math.inf):
         return f"{'max' if order > 0 else 'min'}(abs(self), {where})"
-    if float(order).is_integer() and 0 < order <= 16:
-        return f"sum(abs(self) ** {int(order)}, {where}) ** (1/{int(order)})"
-    return f"sum(power(abs(self), {order!r}), {where}) ** (1/{order!r})"
+    return _power_norm(f"sum({{}}, {where})", order)
+
+
+def _power_norm(total: str, order: float) -> str:
+    """`(Σ |x|^p)^(1/p)`; the root of few roundings where p is whole."""
+    if order == 0:
+        return total.format("where(self != 0, 1, 0)")
+    if order in (1, 2, math.inf, -math.inf):
+        return total.format("abs(self)")
+    exact = Fraction(order)
+    power = str(exact.numerator) if exact.denominator == 1 else f"({exact.numerator}/{exact.denominator})"
+    if exact < 0:
+        return f"1 / ({total.format(f'1 / abs(self) ** {power.replace("-", "")}')}) ** ({-exact.denominator}/{exact.numerator})".replace(
+            f"-{exact.denominator}/{exact.numerator}", f"{exact.denominator}/{-exact.numerator}")
+    return f"({total.format(f'abs(self) ** {power}')}) ** ({exact.denominator}/{exact.numerator})"
 
 
 def _softmax(function: str) -> Callable[[Arguments], str]:
@@ -162,25 +177,23 @@ FORMULAS: dict[str, Row] = {
     # elementwise
     **{name: f"{name}(self)" for name in (
         "exp log log1p expm1 sqrt abs sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh log2 log10 erf erfc "
-        "sigmoid silu relu floor ceil round trunc digamma erfinv sign".split()
+        "sigmoid silu relu sign".split()
     )},
     "sgn": "sign(self)",
     "neg": "-self", "negative": "-self", "positive": "self",
     "lgamma": "lgamma(self)",
     "reciprocal": "1 / self", "rsqrt": "1 / sqrt(self)", "square": "self ** 2",
     "exp2": "2 ** self",
-    "frac": "self - trunc(self)",
     "add": _scaled("self + alpha*other", "alpha"),
     "sub": _scaled("self - alpha*other", "alpha"),
     "rsub": _scaled("other - alpha*self", "alpha"),
     "mul": "self * other",
-    "div": _divided, "true_divide": "self / other", "floor_divide": "floor(self / other)",
+    "true_divide": "self / other",
     "pow": _power,
     "atan2": "atan2(self, other)",
     "hypot": "sqrt(self**2 + other**2)",
     "maximum": "maximum(self, other)", "minimum": "minimum(self, other)",
     "fmax": "maximum(self, other)", "fmin": "minimum(self, other)",
-    "fmod": "self - other*trunc(self / other)", "remainder": "self - other*floor(self / other)",
     "clamp": _clamped, "clip": _clamped, "clamp_min": "maximum(self, min)", "clamp_max": "minimum(self, max)",
     "lerp": "self + weight*(end - self)",
     "addcmul": _scaled("self + value*tensor1*tensor2", "value"),
@@ -189,8 +202,6 @@ FORMULAS: dict[str, Row] = {
     "xlogy": "where(self == 0, 0, self*log(other))",
     "special_xlog1py": "where(self == 0, 0, self*log1p(other))",
     "special_entr": "where(self == 0, 0, -self*log(self))",
-    "special_ndtr": "(1 + erf(self / sqrt(2))) / 2",
-    "special_ndtri": "sqrt(2) * erfinv(2*self - 1)",
     "logit": lambda a: "log(self / (1 - self))" if a["eps"] is None else
         "log(minimum(maximum(self, eps), 1 - eps) / (1 - minimum(maximum(self, eps), 1 - eps)))",
     "logaddexp": "where(self > other, self + log1p(exp(other - self)), other + log1p(exp(self - other)))",
@@ -209,7 +220,7 @@ FORMULAS: dict[str, Row] = {
     "gelu": _gelu,
     "elu": _elu,
     "celu": _celu,
-    "leaky_relu": "leaky_relu(self, negative_slope)",
+    "leaky_relu": "where(self > 0, self, negative_slope*self)",
     "softplus": lambda a: "where(self*beta > threshold, self, softplus(self*beta) / beta)" if a["beta"] != 1 else
         "where(self > threshold, self, softplus(self))",
     "mish": "self * tanh(softplus(self))",
@@ -221,15 +232,14 @@ FORMULAS: dict[str, Row] = {
     "hardshrink": "where((self >= -lambd) & (self <= lambd), 0, self)",
     "threshold": "where(self <= threshold, value, self)",
     "_prelu_kernel": "where(self > 0, self, weight*self)",
-    "glu": lambda a: "",  # decomposed
-    "_softmax": _softmax("softmax"), "_log_softmax": _softmax("log_softmax"), "_safe_softmax": _softmax("softmax"),
+    "_softmax": _softmax("softmax"), "_log_softmax": _softmax("log_softmax"),
     # reductions
     "sum": _reduced("sum"), "mean": _reduced("mean"), "prod": _product,
     "amax": _reduced("max"), "amin": _reduced("min"), "logsumexp": _reduced("logsumexp"),
     "var": _variance, "std": _deviation,
     "linalg_vector_norm": _norm, "norm": _norm,
     "cumsum": lambda a: f"cumsum(self, axis={a['dim']})" if a["self"].shape else "self*1",
-    "trace": "trace(self)" ,
+    "max": "max(self)", "min": "min(self)",  # of all entries
     # products
     "mm": "self @ mat2", "bmm": "self @ mat2", "mv": "self @ vec", "dot": "self @ tensor", "vdot": "self @ other",
     "addmm": _beta_alpha("mat1 @ mat2"), "addbmm": _beta_alpha("sum(batch1 @ batch2, axis=0)"),
@@ -243,13 +253,12 @@ FORMULAS: dict[str, Row] = {
     "huber_loss": _loss("where(abs(self - target) <= delta, (self - target)**2 / 2, delta*(abs(self - target) - delta/2))"),
     "soft_margin_loss": _loss("log1p(exp(-target*self))"),
 }  # fmt: skip
-FORMULAS.pop("glu")
 
 # The few primitives below aten that torch's decompositions end in.
 FORMULAS |= {
     **{f"prims::{name}": f"{function}(self)" for name, function in (
         ("exp", "exp"), ("log", "log"), ("sin", "sin"), ("cos", "cos"), ("sqrt", "sqrt"), ("tanh", "tanh"), ("erf", "erf"),
-        ("abs", "abs"), ("floor", "floor"), ("sign", "sign"), ("log1p", "log1p"), ("expm1", "expm1"),
+        ("abs", "abs"), ("sign", "sign"), ("log1p", "log1p"), ("expm1", "expm1"),
     )},
     "prims::neg": "-self", "prims::rsqrt": "1 / sqrt(self)", "prims::reciprocal": "1 / self",
     "prims::add": "self + other", "prims::sub": "self - other", "prims::mul": "self * other", "prims::div": "self / other", "prims::pow": "self ** other",
@@ -263,6 +272,42 @@ FORMULAS |= {
     **{f"prims::{name}": f"where(self {relation} other, 1, 0)" for name, relation in (
         ("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="), ("eq", "=="), ("ne", "!="))},
 }  # fmt: skip
+
+# Scalar functions beside those of the language: SymPy of the arguments, by their names; tensors are broadcast.
+SCALARS: dict[str, Callable[..., Expr]] = {
+    "floor": lambda self: floor(self), "ceil": lambda self: ceil(self), "trunc": lambda self: trunc(self),
+    "fix": lambda self: trunc(self), "frac": lambda self: self - trunc(self),
+    "round": lambda self, decimals: nearest(self * 10**decimals) / 10**decimals if decimals else nearest(self),
+    "div": lambda self, other, rounding_mode: _QUOTIENTS[rounding_mode](self / other),
+    "floor_divide": lambda self, other: floor(self / other),
+    "fmod": lambda self, other: self - other * trunc(self / other),
+    "remainder": lambda self, other: self - other * floor(self / other),
+    "digamma": lambda self: sympy.digamma(self),
+    "polygamma": lambda n, self: sympy.polygamma(n, self),
+    "erfinv": lambda self: sympy.erfinv(self),
+    "special_ndtr": lambda self: ndtr(self), "special_ndtri": lambda self: ndtri(self),
+    "special_log_ndtr": lambda self: log_ndtr(self), "special_erfcx": lambda self: erfcx(self),
+    "i0": lambda self: sympy.besseli(0, self), "special_i1": lambda self: sympy.besseli(1, self),
+    "special_i0e": lambda self: i0e(self), "special_i1e": lambda self: i1e(self),
+    "angle": lambda self: Piecewise((sympy.pi, self < 0), (0, True)),
+    "nextafter": lambda self, other: self,
+    "mvlgamma_term": lambda self: sympy.loggamma(self),
+    "logaddexp": lambda self, other: _log_of_two(self, other, sympy.exp, log1p),
+    "logaddexp2": lambda self, other: _log_of_two(
+        self, other, lambda z: sympy.exp(z * sympy.log(2)), lambda z: log1p(z) / sympy.log(2)),
+    "prims::floor": lambda self: floor(self), "prims::ceil": lambda self: ceil(self),
+    "prims::trunc": lambda self: trunc(self), "prims::round": lambda self: nearest(self),
+    "prims::digamma": lambda self: sympy.digamma(self), "prims::erfcx": lambda self: erfcx(self),
+    "prims::ndtri": lambda self: ndtri(self), "prims::erf_inv": lambda self: sympy.erfinv(self),
+}  # fmt: skip
+
+_QUOTIENTS: dict[str | None, Callable[[Expr], Expr]] = {None: lambda z: z, "floor": floor, "trunc": trunc}
+
+
+def _log_of_two(a: Expr, b: Expr, exp: Callable[[Expr], Expr], log1p: Callable[[Expr], Expr]) -> Expr:
+    """`log(exp(a) + exp(b))` about the larger; two infinities alike are their own."""
+    return Piecewise((a + log1p(exp(b - a)), a > b), (b + log1p(exp(a - b)), True))
+
 
 # Operations that only move entries (or fill in zeros): they run on the entries' places in place of their numbers.
 MOVES = frozenset(
@@ -295,7 +340,7 @@ POOLS = {
 CONSTANT = frozenset(
     """empty empty_like empty_strided new_empty new_empty_strided zeros ones full zeros_like ones_like full_like new_zeros
     new_ones new_full rand rand_like randn randn_like randint randint_like randperm arange linspace logspace eye
-    scalar_tensor bernoulli uniform normal_ uniform_ bernoulli_ random_ exponential_ geometric_ cauchy_ log_normal_
+    scalar_tensor bernoulli uniform normal normal_ uniform_ bernoulli_ random_ exponential_ geometric_ cauchy_ log_normal_
     isnan isinf isfinite isneginf isposinf signbit argmax argmin argsort nonzero count_nonzero searchsorted bucketize
     _local_scalar_dense equal is_same_size sym_size sym_numel sym_stride sym_storage_offset prim_device tril_indices triu_indices
     any all unique_dim _unique2 bincount histc isclose allclose multinomial""".split()

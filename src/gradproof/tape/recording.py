@@ -34,6 +34,8 @@ APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-def
 CALL_MODULE = torch.nn.Module._call_impl.__code__
 OURS = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parent.parent}{os.sep}")
 
+LAYERS = f"{OURS[0]}nn{os.sep}"  # told where a module of torch's is all that the user called
+
 # What opaque operations and custom Functions compute, by name, as the user said it: `register_formula`.
 OPAQUE: dict[str, str] = {}
 
@@ -367,17 +369,19 @@ class _Recorder(TorchDispatchMode):
     def _whence(self) -> tuple[Place, str, FrameType | None]:
         """The user's line that is running, the module it is in, and the outermost custom Function around it."""
         frame: FrameType | None = sys._getframe(1)
-        place, module, call = Place(""), "", None
-        while frame is not None:
+        place, module, call, layer = NOWHERE, "", None, NOWHERE
+        while frame is not None and frame.f_code is not record.__code__:
             code = frame.f_code
             if code is APPLY:
                 call = frame
             elif code is CALL_MODULE:
                 module = module or self.modules.get(id(frame.f_locals.get("self")), "")
             elif not place.file and not code.co_filename.startswith((*OURS, "<frozen")):
-                place = Place(_shown(code.co_filename), frame.f_lineno)
+                place = Place(shown(code.co_filename), frame.f_lineno)
+            elif not layer.file and code.co_filename.startswith(LAYERS):
+                layer = Place("torch" + code.co_filename.removeprefix(OURS[0][:-1]), frame.f_lineno)
             frame = frame.f_back
-        return place, module, call
+        return place if place.file else layer, module, call
 
 
 class _Exports(TorchFunctionMode):
@@ -398,7 +402,7 @@ def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     return bool(((a == b) | ((a != a) & (b != b))).all())
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
     """A path as people know it: from where they are, if it lies below."""
     if path.startswith("<"):
         return path
@@ -535,7 +539,7 @@ def _steps(recorder: _Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[S
             continue
         found[number] = node
         stack += [following for following, _ in getattr(node, "next_functions", ()) if following is not None]
-    accumulators = [number for number in found if isinstance(recorder.nodes[number], torch.Tensor)]
+    accumulators = [number for number in sorted(found) if isinstance(recorder.nodes[number], torch.Tensor)]
     ordered = sorted((n for n in found if n not in accumulators), key=lambda n: found[n]._sequence_nr())
     owned: dict[int, list[Event]] = {}
     calls = {call.counter - 1: key for key, call in recorder.calls.items()}

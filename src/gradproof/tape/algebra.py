@@ -1,0 +1,748 @@
+"""Definitions of torch's operations in terms of simpler ones, where neither a formula nor torch's own decomposition tells.
+
+Each is a plain torch function that takes the operation's arguments by their names in torch's schema, and `outs`, the
+results that torch gave, where a choice is read off them (the signs of a QR). It is recorded like any other code, so it says
+only what the operation computes: its derivative comes from calculus. Textbook algorithms stand here for what has no formula
+for each entry; which algorithm computes a function does not matter to its derivative, and its rounding is a good one's.
+Choices that no derivative depends on (pivots, which places repeat) are made with plain numbers, outside of the recording.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+MAX_ORDER = 16  # rows of a matrix that is unrolled
+
+
+class NotDefinedError(Exception):
+    """The arguments are such that the operation has no definition here; the message says which."""
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Numbers looked at for a choice; nothing in here is recorded."""
+    with _disable_current_modes():
+        yield
+
+
+def _sizable(*matrices: Tensor) -> None:
+    if any(max(matrix.shape[-2:], default=0) > MAX_ORDER for matrix in matrices):
+        raise NotDefinedError(f"a matrix of more than {MAX_ORDER} rows or columns")
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    """Torch reads one triangle and gives a symmetric gradient: that of the function of the symmetric part."""
+    return (matrix + matrix.mT) / 2
+
+
+# Elimination
+
+
+def _pivots(matrix: Tensor) -> Tensor:
+    """Row interchanges that keep the elimination stable, as torch would choose them."""
+    with plainly():
+        _, pivots, info = torch.linalg.lu_factor_ex(matrix.double())
+        if bool((info > 0).any()):
+            raise NotDefinedError("a singular matrix")
+        return pivots
+
+
+def _rows(pivots: Tensor, count: int) -> Tensor:
+    """The permutation of the rows that LAPACK's interchanges make."""
+    with plainly():
+        order = torch.arange(count).expand(*pivots.shape[:-1], count).clone()
+        for n in range(pivots.shape[-1]):
+            other = (pivots[..., n : n + 1] - 1).long()
+            here, there = order[..., n : n + 1].clone(), order.gather(-1, other)
+            order.scatter_(-1, other, here)
+            order[..., n : n + 1] = there
+        return order
+
+
+def _permuted(matrix: Tensor, order: Tensor) -> Tensor:
+    """Row `order[n]` of each matrix as its row n."""
+    lead = torch.broadcast_shapes(matrix.shape[:-2], order.shape[:-1])
+    matrix = matrix.expand(*lead, *matrix.shape[-2:])
+    return matrix.gather(-2, order.expand(*lead, order.shape[-1]).unsqueeze(-1).expand(*lead, order.shape[-1], matrix.shape[-1]))
+
+
+def _inverse_order(order: Tensor) -> Tensor:
+    with plainly():
+        return order.argsort(-1)
+
+
+def _eliminated(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Gauss' L (unit diagonal) and U of a matrix whose rows are in order already."""
+    rows, columns = matrix.shape[-2:]
+    order = min(rows, columns)
+    lower, upper = [], []
+    rest = matrix
+    for n in range(order):
+        row = rest[..., :1, :]
+        column = rest[..., :, :1] / row[..., :, :1]
+        one = torch.ones_like(column[..., :1, :])
+        above = column.new_zeros(*column.shape[:-2], n, 1)
+        lower.append(torch.cat([above, one, column[..., 1:, :]], -2))
+        left = row.new_zeros(*row.shape[:-2], 1, n)
+        upper.append(torch.cat([left, row], -1))
+        rest = rest[..., 1:, 1:] - column[..., 1:, :] * row[..., :, 1:]
+    return torch.cat(lower, -1), torch.cat(upper, -2)
+
+
+def _substituted(matrix: Tensor, right: Tensor, *, upper: bool, unit: bool = False) -> Tensor:
+    """X with `matrix @ X = right`, for a triangular matrix of which only that triangle is read."""
+    order = matrix.shape[-1]
+    rows: list[Tensor] = []
+    for n in reversed(range(order)) if upper else range(order):
+        row = right[..., n : n + 1, :]
+        if rows:
+            known = torch.cat(rows[::-1] if upper else rows, -2)
+            part = matrix[..., n : n + 1, n + 1 :] if upper else matrix[..., n : n + 1, :n]
+            row = row - part @ known
+        rows.append(row if unit else row / matrix[..., n : n + 1, n : n + 1])
+    return torch.cat(rows[::-1] if upper else rows, -2) if rows else right
+
+
+def solved(matrix: Tensor, right: Tensor) -> Tensor:
+    """X with `matrix @ X = right`, by elimination with row interchanges."""
+    _sizable(matrix)
+    if not matrix.numel() or not right.numel():
+        lead = torch.broadcast_shapes(matrix.shape[:-2], right.shape[:-2])
+        return right.expand(*lead, *right.shape[-2:])
+    order = _rows(_pivots(matrix), matrix.shape[-2])
+    lower, upper = _eliminated(_permuted(matrix, order))
+    return _substituted(upper, _substituted(lower, _permuted(right, order), upper=False, unit=True), upper=True)
+
+
+def _solve(A: Tensor, B: Tensor, left: bool, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+    vector = A.ndim - 1 == B.ndim or (B.ndim >= 1 and B.ndim + 1 == A.ndim and B.shape == A.shape[:-1])
+    right = B.unsqueeze(-1) if vector else B
+    x = solved(A, right) if left else solved(A.mT, right.mT).mT
+    return (x.squeeze(-1) if vector else x, *outs[1:])
+
+
+def _identity(matrix: Tensor) -> Tensor:
+    return torch.eye(matrix.shape[-1], dtype=matrix.dtype).expand(matrix.shape)
+
+
+def _inverse(A: Tensor, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+    return (solved(A, _identity(A)), *outs[1:])
+
+
+def _minors(matrix: Tensor) -> Tensor:
+    """The determinant by Laplace's expansion, row after row: a polynomial, so that a singular matrix has one, too."""
+    order = matrix.shape[-1]
+    if order > 8:
+        raise NotDefinedError("a singular matrix of more than 8 rows")
+    found = matrix.new_ones(*matrix.shape[:-2], 1)
+    places = {(): 0}
+    for n in range(order):
+        chosen = list(combinations(range(order), n + 1))
+        total: Any = 0
+        for k in range(n + 1):
+            entry = matrix[..., n, :].index_select(-1, torch.tensor([c[k] for c in chosen]))
+            minor = found.index_select(-1, torch.tensor([places[c[:k] + c[k + 1 :]] for c in chosen]))
+            total = total + entry * minor if (n + k) % 2 == 0 else total - entry * minor
+        found, places = total, {c: p for p, c in enumerate(chosen)}
+    return found[..., 0]
+
+
+def _parity(order: Tensor) -> Tensor:
+    with plainly():
+        eye = torch.eye(order.shape[-1], dtype=torch.float64)
+        return torch.linalg.det(eye[order]).round()
+
+
+def _diagonal_of_elimination(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    order = _rows(_pivots(matrix), matrix.shape[-2])
+    return _eliminated(_permuted(matrix, order))[1].diagonal(dim1=-2, dim2=-1), _parity(order).to(matrix.dtype)
+
+
+def determinant(matrix: Tensor) -> Tensor:
+    if not matrix.shape[-1]:
+        return matrix.new_ones(matrix.shape[:-2])
+    try:
+        _sizable(matrix)
+        diagonal, sign = _diagonal_of_elimination(matrix)
+    except NotDefinedError:
+        return _minors(matrix)
+    return diagonal.prod(-1) * sign
+
+
+def _det(A: Tensor, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+    return (determinant(A), *outs[1:])
+
+
+def _slogdet(A: Tensor, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+    if not A.shape[-1]:
+        return outs
+    _sizable(A)
+    diagonal, _ = _diagonal_of_elimination(A)
+    return (outs[0], diagonal.abs().log().sum(-1), *outs[2:])
+
+
+def _packed(lower: Tensor, upper: Tensor) -> Tensor:
+    """L below the diagonal and U from there on, in one matrix of torch's shape."""
+    rows, columns = lower.shape[-2], upper.shape[-1]
+    order = min(rows, columns)
+    lead = upper.shape[:-2]
+    wide = torch.cat([lower.tril(-1), lower.new_zeros(*lead, rows, columns - order)], -1)
+    tall = torch.cat([upper, upper.new_zeros(*lead, rows - order, columns)], -2)
+    return wide + tall
+
+
+def _lu_factor(A: Tensor, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+    _sizable(A)
+    if not A.numel():
+        return outs
+    lower, upper = _eliminated(_permuted(A, _rows(outs[1], A.shape[-2])))
+    return (_packed(lower, upper), *outs[1:])
+
+
+def _lu(A: Tensor, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+    _sizable(A)
+    if not A.numel():
+        return outs
+    with plainly():
+        order = outs[0].argmax(-2) if outs[0].numel() else torch.arange(A.shape[-2])
+    lower, upper = _eliminated(_permuted(A, order))
+    return outs[0], lower, upper
+
+
+def _lu_unpack(LU_data: Tensor, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+    rows, columns = LU_data.shape[-2:]
+    order = min(rows, columns)
+    if not outs[1].numel():
+        return outs
+    lower = LU_data[..., :, :order].tril(-1) + torch.eye(rows, order, dtype=LU_data.dtype)
+    return outs[0], lower, LU_data[..., :order, :].triu()
+
+
+def _lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, left: bool, adjoint: bool) -> Tensor:  # noqa: N803
+    """`op(P L U) X = B`, or `X op(P L U) = B`: the latter is the former transposed."""
+    _sizable(LU)
+    if not left:
+        B, adjoint = B.mT, not adjoint  # noqa: N806
+    order = _rows(pivots, LU.shape[-2])
+    if not adjoint:
+        x = _substituted(LU, _permuted(B, order), upper=False, unit=True)
+        x = _substituted(LU, x, upper=True)
+    else:
+        x = _substituted(LU.mT, B, upper=False)
+        x = _permuted(_substituted(LU.mT, x, upper=True, unit=True), _inverse_order(order))
+    return x if left else x.mT
+
+
+def _lu_solve_old(self: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:  # noqa: N803
+    return _lu_solve(LU_data, LU_pivots, self, left=True, adjoint=False)
+
+
+def _solve_triangular(self: Tensor, B: Tensor, upper: bool, left: bool, unitriangular: bool) -> Tensor:  # noqa: N803
+    _sizable(self)
+    if left:
+        return _substituted(self, B, upper=upper, unit=unitriangular)
+    return _substituted(self.mT, B.mT, upper=not upper, unit=unitriangular).mT
+
+
+def _triangular_solve(
+    self: Tensor, A: Tensor, upper: bool, transpose: bool, unitriangular: bool, outs: Sequence[Tensor]  # noqa: N803
+) -> Any:
+    _sizable(A)
+    matrix = A.mT if transpose else A
+    return _substituted(matrix, self, upper=upper != transpose, unit=unitriangular), A.expand(outs[1].shape).clone()
+
+
+# Cholesky
+
+
+def _choleskied(matrix: Tensor) -> Tensor:
+    """Cholesky's L of a symmetric matrix, column by column."""
+    _sizable(matrix)
+    order = matrix.shape[-1]
+    rest, columns = matrix, []
+    for n in range(order):
+        pivot = rest[..., :1, :1].sqrt()
+        column = torch.cat([pivot, rest[..., 1:, :1] / pivot], -2)
+        columns.append(torch.cat([matrix.new_zeros(*matrix.shape[:-2], n, 1), column], -2))
+        rest = rest[..., 1:, 1:] - column[..., 1:, :] * column[..., 1:, :].mT
+    return torch.cat(columns, -1) if columns else matrix
+
+
+def _cholesky(self: Tensor, upper: bool, outs: Sequence[Tensor]) -> Any:
+    lower = _choleskied(_symmetric(self))
+    return (lower.mT if upper else lower, *outs[1:])
+
+
+def _cholesky_old(self: Tensor, upper: bool) -> Tensor:
+    lower = _choleskied(_symmetric(self))
+    return lower.mT if upper else lower
+
+
+def _cholesky_solve(self: Tensor, input2: Tensor, upper: bool) -> Tensor:
+    factor = input2.mT if upper else input2
+    return _substituted(factor.mT, _substituted(factor, self, upper=False), upper=True)
+
+
+def _cholesky_inverse(self: Tensor, upper: bool) -> Tensor:
+    return _cholesky_solve(_identity(self), self, upper)
+
+
+# Orthogonal matrices
+
+
+def _orthogonalised(matrix: Tensor, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Q and R of as many columns as rows at most, by Gram and Schmidt's modified method; `signs` are R's diagonal's."""
+    _sizable(matrix)
+    rows, columns = matrix.shape[-2:]
+    order = min(rows, columns)
+    rest, found, upper = matrix, [], []
+    for n in range(order):
+        column = rest[..., :, :1]
+        length = (column * column).sum(-2, keepdim=True).sqrt()
+        if signs is not None:
+            length = length * signs[..., n, None, None]
+        unit = column / length
+        rest = rest[..., :, 1:]
+        row = unit.mT @ rest
+        found.append(unit)
+        upper.append(torch.cat([row.new_zeros(*row.shape[:-2], 1, n), length, row], -1))
+        rest = rest - unit * row
+    return torch.cat(found, -1), torch.cat(upper, -2)
+
+
+def _qr(A: Tensor, mode: str, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+    q, r = outs
+    rows, columns = A.shape[-2:]
+    if not A.numel():
+        return outs
+    if mode == "complete" and rows > columns:
+        raise NotDefinedError("mode='complete' of a tall matrix, whose Q is not determined")
+    with plainly():
+        signs = r.diagonal(dim1=-2, dim2=-1).sign()
+        if bool((signs == 0).any()):
+            raise NotDefinedError("a matrix of linearly dependent columns")
+    made_q, made_r = _orthogonalised(A, signs)
+    return (made_q if q.numel() else q), made_r
+
+
+def _reflections(input: Tensor, tau: Tensor) -> list[Tensor]:  # noqa: A002
+    """Householder's `1 - tau v vᵀ` for each column."""
+    rows = input.shape[-2]
+    made = []
+    for n in range(tau.shape[-1]):
+        column = input[..., n + 1 :, n : n + 1]
+        lead = column.shape[:-2]
+        v = torch.cat([column.new_zeros(*lead, n, 1), column.new_ones(*lead, 1, 1), column], -2)
+        made.append(torch.eye(rows, dtype=input.dtype) - tau[..., n, None, None] * (v * v.mT))
+    return made
+
+
+def _householder_product(input: Tensor, tau: Tensor) -> Tensor:  # noqa: A002
+    _sizable(input)
+    rows, columns = input.shape[-2:]
+    product = torch.eye(rows, columns, dtype=input.dtype).expand(*input.shape[:-2], rows, columns)
+    for reflection in reversed(_reflections(input, tau)):
+        product = reflection @ product
+    return product
+
+
+def _ormqr(self: Tensor, input2: Tensor, input3: Tensor, left: bool, transpose: bool) -> Tensor:
+    """`op(Q) C` or `C op(Q)`, Q the product of reflections, each of which is symmetric."""
+    _sizable(self, input3)
+    found = _reflections(self, input2)
+    for reflection in reversed(found) if left != transpose else found:
+        input3 = reflection @ input3 if left else input3 @ reflection
+    return input3
+
+
+def _pseudo_inverse(matrix: Tensor) -> Tensor:
+    """Of a matrix of full rank: R⁻¹Qᵀ."""
+    if not matrix.numel():
+        return matrix.mT
+    rows, columns = matrix.shape[-2:]
+    with plainly():
+        if bool((torch.linalg.matrix_rank(matrix.double(), rtol=1e-6) < min(rows, columns)).any()):
+            raise NotDefinedError("a matrix that is not of full rank, beside which the rank jumps")
+    if rows < columns:
+        return _pseudo_inverse(matrix.mT).mT
+    q, r = _orthogonalised(matrix)
+    return _substituted(r, q.mT, upper=True)
+
+
+def _pinv(self: Tensor, hermitian: bool) -> Tensor:
+    return _pseudo_inverse(_symmetric(self) if hermitian else self)
+
+
+def _lstsq(self: Tensor, b: Tensor, outs: Sequence[Tensor]) -> Any:
+    vector = b.ndim == self.ndim - 1
+    right = b.unsqueeze(-1) if vector else b
+    x = _pseudo_inverse(self) @ right
+    residuals = ((self @ x - right) ** 2).sum(-2) if outs[1].numel() else outs[1]
+    return (x.squeeze(-1) if vector else x), residuals, *outs[2:]
+
+
+def _matrix_exp(self: Tensor) -> Tensor:
+    """Taylor's series of A/2ˢ, squared s times; what it leaves out is below 2⁻¹³⁰ of what it gives."""
+    _sizable(self)
+    with plainly():
+        size = float(self.double().abs().sum(-1).max()) if self.numel() else 0.0
+    halvings = max(0, math.ceil(math.log2(size)) + 2) if size else 0
+    small = self / 2**halvings
+    total = _identity(self)
+    for n in range(26, 0, -1):
+        total = _identity(self) + small @ total / n
+    for _ in range(halvings):
+        total = total @ total
+    return total
+
+
+# Spectra: Newton's steps from torch's own numbers to what solves the defining equations
+
+
+def _eigenpairs(matrix: Tensor, values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Newton's steps for `A v = λ v, |v|² = 1`, each pair by itself; `values` (..., n) and `vectors` (..., n, n) are starts.
+
+    The derivative of what a step gives is right as soon as its start is: it does not depend on the start's own.
+    """
+    _sizable(matrix)
+    order = matrix.shape[-1]
+    with plainly():
+        if order > 1 and bool((values.double().diff(dim=-1).abs() < 1e-3 * values.double().abs().amax(-1, True)).any()):
+            raise NotDefinedError("eigenvalues that are close to each other")
+    a = matrix.unsqueeze(-3)
+    v, x = vectors.mT.unsqueeze(-1).to(matrix.dtype), values[..., None, None]
+    eye = torch.eye(order, dtype=matrix.dtype)
+    for _ in range(3):
+        residual = torch.cat([a @ v - x * v, ((v * v).sum(-2, keepdim=True) - 1) / 2], -2)
+        top = torch.cat([(a - x * eye).expand(*v.shape[:-2], order, order), -v], -1)
+        bottom = torch.cat([v.mT, torch.zeros_like(x).expand(*v.shape[:-2], 1, 1)], -1)
+        step = solved(torch.cat([top, bottom], -2), residual)
+        v, x = v - step[..., :order, :], x - step[..., order:, :]
+    return x[..., 0, 0], v[..., 0].mT
+
+
+def _eigh(A: Tensor, compute_v: bool, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+    if not A.numel():
+        return outs
+    with plainly():
+        _, starts = torch.linalg.eigh(_symmetric(A))
+        if compute_v:
+            starts = outs[1]
+    values, vectors = _eigenpairs(_symmetric(A), outs[0], starts)
+    return values, (vectors if compute_v else outs[1])
+
+
+def _svd(A: Tensor, full_matrices: bool, compute_uv: bool, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+    """From the eigenpairs of the smaller of AᵀA and AAᵀ; the other side is A times them, divided by the singular values."""
+    if not A.numel():
+        return outs
+    rows, columns = A.shape[-2:]
+    if full_matrices and rows != columns and compute_uv:
+        raise NotDefinedError("full_matrices=True of a matrix that is not square: part of it is not determined")
+    u, s, vh = outs
+    with plainly():
+        if not compute_uv:
+            u, _, vh = torch.linalg.svd(A, full_matrices=False)
+        if bool((s < 1e-3 * s.amax(-1, True)).any()):
+            raise NotDefinedError("a singular value of nearly 0")
+    if rows >= columns:
+        squares, v = _eigenpairs(A.mT @ A, s * s, vh.mT)
+        values = squares.sqrt()
+        made = (A @ v) / values.unsqueeze(-2), values, v.mT
+    else:
+        squares, left = _eigenpairs(A @ A.mT, s * s, u)
+        values = squares.sqrt()
+        made = left, values, (left.mT @ A) / values.unsqueeze(-1)
+    return made if compute_uv else (outs[0], made[1], outs[2])
+
+
+# Distances
+
+
+def _pairwise(difference: Tensor, p: float) -> Tensor:
+    return torch.linalg.vector_norm(difference, p, -1)
+
+
+def _cdist(x1: Tensor, x2: Tensor, p: float, compute_mode: int | None) -> Tensor:
+    rows = max(x1.shape[-2], x2.shape[-2])
+    if p == 2 and (compute_mode == 1 or (compute_mode in (None, 0) and rows > 25)):
+        # Torch takes |x|² + |y|² - 2xy there, which cancels.
+        squares = (x1 * x1).sum(-1).unsqueeze(-1) + (x2 * x2).sum(-1).unsqueeze(-2) - 2 * (x1 @ x2.mT)
+        return squares.clamp(min=0).sqrt()
+    return _pairwise(x1.unsqueeze(-2) - x2.unsqueeze(-3), p)
+
+
+def _pdist(self: Tensor, p: float) -> Tensor:
+    first, second = torch.triu_indices(self.shape[0], self.shape[0], 1)
+    return _pairwise(self[first] - self[second], p)
+
+
+# Windows, bags and segments
+
+
+def _trilinear(
+    i1: Tensor, i2: Tensor, i3: Tensor, expand1: list[int], expand2: list[int], expand3: list[int], sumdim: list[int]
+) -> Tensor:
+    spread = []
+    for operand, dims in ((i1, expand1), (i2, expand2), (i3, expand3)):
+        for dim in sorted(dims):
+            operand = operand.unsqueeze(dim)
+        spread.append(operand)
+    product = spread[0] * spread[1] * spread[2]
+    return product.sum(tuple(sumdim)) if sumdim else product
+
+
+def _adaptive_average(self: Tensor, output_size: Sequence[int]) -> Tensor:
+    """Means over windows from ⌊i n/m⌋ to ⌈(i + 1) n/m⌉, axis by axis."""
+    for n, extent in enumerate(output_size, self.ndim - len(output_size)):
+        size = self.shape[n]
+        windows = [(i * size // extent, -(-(i + 1) * size // extent)) for i in range(extent)]
+        self = torch.stack([self.narrow(n, start, end - start).mean(n) for start, end in windows], n)
+    return self
+
+
+def _bagged(parts: Sequence[Tensor], mode: str, empty: Tensor, dim: int = 0) -> Tensor:
+    """Each part reduced over the axis and stacked; `empty` is what nothing gives."""
+    made = []
+    for part in parts:
+        if not part.shape[dim]:
+            made.append(empty)
+        elif mode == "max":
+            made.append(part.amax(dim))
+        elif mode == "min":
+            made.append(part.amin(dim))
+        elif mode == "prod":
+            made.append(part.prod(dim))
+        else:
+            made.append(part.sum(dim) if mode == "sum" else part.mean(dim))
+    return torch.stack(made, dim)
+
+
+def _embedding_bag(
+    weight: Tensor, indices: Tensor, offsets: Tensor, scale_grad_by_freq: bool, mode: int,
+    per_sample_weights: Tensor | None, include_last_offset: bool, padding_idx: int, outs: Sequence[Tensor],
+) -> Any:  # fmt: skip
+    if scale_grad_by_freq:
+        raise NotDefinedError("scale_grad_by_freq=True: what it passes on is not the derivative")
+    with plainly():
+        starts = offsets.tolist()
+        ends = [*starts[1:], len(indices)]
+        if include_last_offset:
+            starts, ends = starts[:-1], starts[1:]
+        places = indices.tolist()
+        kept = [[n for n in range(a, b) if places[n] != padding_idx % len(weight) or padding_idx < 0] for a, b in
+                zip(starts, ends, strict=True)]  # fmt: skip
+    rows = weight.index_select(0, indices)
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights.unsqueeze(-1)
+    parts = [rows.index_select(0, torch.tensor(bag, dtype=torch.int64)) for bag in kept]
+    return _bagged(parts, ("sum", "mean", "max")[mode], weight.new_zeros(weight.shape[1])), *outs[1:]
+
+
+def _segment_reduce(
+    data: Tensor, reduce: str, lengths: Tensor | None, offsets: Tensor | None, axis: int, initial: float | None
+) -> Tensor:
+    axis %= data.ndim
+    if lengths is not None:
+        with plainly():
+            zero = lengths.new_zeros(*lengths.shape[:-1], 1)
+            offsets = torch.cat([zero, lengths.cumsum(-1)], -1)
+    assert offsets is not None
+    start = initial if initial is not None else {"sum": 0.0, "mean": math.nan, "prod": 1.0, "max": -math.inf, "min": math.inf}[reduce]
+    return _segments(data, reduce, offsets, axis, start, initial)
+
+
+def _segments(data: Tensor, reduce: str, offsets: Tensor, axis: int, start: float, initial: float | None) -> Tensor:
+    if offsets.ndim > 1:
+        parts = [_segments(data[n], reduce, offsets[n], axis - 1, start, initial) for n in range(len(offsets))]
+        return torch.stack(parts, 0)
+    with plainly():
+        ends = offsets.tolist()
+    rest = data.shape[1:]
+    parts = []
+    for a, b in zip(ends[:-1], ends[1:], strict=True):
+        part = data[a:b]
+        if initial is not None and b > a:
+            extra = data.new_full((1, *rest), initial)
+            if reduce == "mean":
+                parts.append((part.sum(0) + initial) / (b - a))
+                continue
+            part = torch.cat([extra, part], 0)
+        parts.append(part)
+    made = [p if p.shape == rest and reduce == "mean" and initial is not None else
+            _bagged([p], reduce, data.new_full(rest, start))[0] for p in parts]  # fmt: skip
+    return torch.stack(made, 0)
+
+
+# Choices
+
+
+def _middle(self: Tensor, outs: Sequence[Tensor]) -> Any:
+    """The entry that torch gave: the first of its value."""
+    with plainly():
+        equal = (self == outs[0]) | (self.isnan() & outs[0].isnan())
+        place = int(equal.reshape(-1).int().argmax())
+    return self.reshape(-1)[place]
+
+
+def _frexp(self: Tensor, outs: Sequence[Tensor]) -> Any:
+    with plainly():
+        scale = torch.exp2(-outs[1].to(self.dtype))
+    return self * scale, outs[1]
+
+
+def _rrelu(self: Tensor, lower: float, upper: float, training: bool, outs: Sequence[Tensor]) -> Tensor:
+    """The noise is what torch drew: its result by its operand, known to one rounding."""
+    if not training:
+        return torch.where(self > 0, self, self * ((lower + upper) / 2))
+    with plainly():
+        result, operand = outs[0].clone(), torch.where(self == 0, 1, self).clone()
+    return torch.where(self > 0, self, self * _ratio(result, operand))
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    return a / b
+
+
+# Softmax and its kin where entries are infinite
+
+
+def _safe_softmax(self: Tensor, dim: int, dtype: Any) -> Tensor:
+    """0 all over where every entry is -inf."""
+    self = self if dtype is None else self.to(dtype)
+    with plainly():
+        masked = self.isneginf().all(dim, keepdim=True)
+    return torch.where(masked, 0, torch.softmax(torch.where(masked, 0, self), dim))
+
+
+def _logsumexp(self: Tensor, dim: Sequence[int], keepdim: bool) -> Tensor:
+    """Infinite where an infinity is the largest entry: there it is the largest entry."""
+    dims = tuple(dim) or tuple(range(self.ndim))
+    with plainly():
+        infinite = self.amax(dims, keepdim=True).isinf()
+    if not bool(infinite.any()):
+        raise NotDefinedError("finite numbers")
+    finite = torch.where(infinite, 0, self)
+    total = torch.where(infinite, self.amax(dims, keepdim=True), finite.exp().sum(dims, keepdim=True).log())
+    return total if keepdim else total.squeeze(dims)
+
+
+def _logcumsumexp(self: Tensor, dim: int) -> Tensor:
+    """Each entry a logsumexp of those up to it."""
+    if not self.ndim or not self.numel():
+        return self.clone()
+    dim %= self.ndim
+    return torch.stack([self.narrow(dim, 0, n + 1).logsumexp(dim) for n in range(self.shape[dim])], dim)
+
+
+# Samples of images
+
+
+def _unnormalised(x: Tensor, extent: int, align_corners: bool) -> Tensor:
+    return (x + 1) / 2 * (extent - 1) if align_corners else ((x + 1) * extent - 1) / 2
+
+
+def _reflected(x: Tensor, low2: int, high2: int) -> Tensor:
+    """Folded into [low2/2, high2/2]."""
+    if low2 == high2:
+        return torch.zeros_like(x)
+    low, span = low2 / 2, (high2 - low2) / 2
+    distance = (x - low).abs()
+    with plainly():
+        flips = (distance / span).floor()
+    rest = distance - flips * span
+    with plainly():
+        even = flips % 2 == 0
+    return torch.where(even, rest + low, span - rest + low)
+
+
+def _grid_sampler_3d(
+    input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool  # noqa: A002
+) -> Tensor:
+    extents = input.shape[:1:-1]  # x, y, z
+    places = []
+    for n, extent in enumerate(extents):
+        x = _unnormalised(grid[..., n], extent, align_corners)
+        if padding_mode == 2:
+            x = _reflected(x, 0, 2 * (extent - 1)) if align_corners else _reflected(x, -1, 2 * extent - 1)
+        if padding_mode:
+            x = x.clamp(0, extent - 1)
+        places.append(x)
+    batch = torch.arange(len(input)).reshape(-1, 1, 1, 1)
+
+    def entries(corner: Sequence[Tensor]) -> Tensor:
+        with plainly():
+            inside = torch.stack([(c >= 0) & (c < extent) for c, extent in zip(corner, extents, strict=True)]).all(0)
+            x, y, z = (c.clamp(0, extent - 1).long() for c, extent in zip(corner, extents, strict=True))
+        found = input.permute(0, 2, 3, 4, 1)[batch, z, y, x]
+        return torch.where(inside.unsqueeze(-1), found, 0)
+
+    if interpolation_mode == 1:
+        with plainly():
+            corner = [x.round() for x in places]
+        return entries(corner).permute(0, 4, 1, 2, 3)
+    with plainly():
+        floors = [x.floor() for x in places]
+    total: Any = 0
+    for n in range(8):
+        with plainly():
+            corner = [f + (n >> k & 1) for k, f in enumerate(floors)]
+        weight: Any = 1
+        for k, x in enumerate(places):
+            weight = weight * (x - floors[k] if n >> k & 1 else floors[k] + 1 - x)
+        total = total + entries(corner) * weight.unsqueeze(-1)
+    return total.permute(0, 4, 1, 2, 3)
+
+
+# Connectionist temporal classification
+
+
+def _ctc(
+    log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int, outs: Sequence[Tensor]
+) -> Any:
+    """The sum over all alignments, by Graves' forward variables."""
+    with plainly():
+        times = input_lengths.tolist() if isinstance(input_lengths, Tensor) else list(input_lengths)
+        counts = target_lengths.tolist() if isinstance(target_lengths, Tensor) else list(target_lengths)
+        rows, start = [], 0
+        for n, count in enumerate(counts):
+            rows.append((targets[n, :count] if targets.ndim == 2 else targets[start : start + count]).tolist())
+            start += count
+    losses = []
+    for n, labels in enumerate(rows):
+        states = [blank, *(s for label in labels for s in (label, blank))]
+        probs = log_probs[:, n].index_select(1, torch.tensor(states)).exp()
+        skips = torch.tensor([float(s != blank and k > 1 and s != states[k - 2]) for k, s in enumerate(states)], dtype=probs.dtype)
+        first = torch.tensor([1.0 if k < 2 else 0.0 for k in range(len(states))], dtype=probs.dtype)
+        paths = probs[0] * first
+        for t in range(1, times[n]):
+            one = torch.cat([paths.new_zeros(1), paths[:-1]])
+            two = torch.cat([paths.new_zeros(2), paths[:-2]])[: len(states)]
+            paths = (paths + one + skips * two) * probs[t]
+        losses.append(-paths[-2:].sum().log())
+    return torch.stack(losses), outs[1]
+
+
+DEFINITIONS: dict[str, Callable[..., Any]] = {
+    "_linalg_solve_ex": _solve, "linalg_inv_ex": _inverse, "_linalg_det": _det, "_linalg_slogdet": _slogdet,
+    "linalg_lu_factor_ex": _lu_factor, "linalg_lu": _lu, "lu_unpack": _lu_unpack, "linalg_lu_solve": _lu_solve,
+    "lu_solve": _lu_solve_old, "linalg_solve_triangular": _solve_triangular, "triangular_solve": _triangular_solve,
+    "linalg_cholesky_ex": _cholesky, "cholesky": _cholesky_old, "cholesky_solve": _cholesky_solve,
+    "cholesky_inverse": _cholesky_inverse, "linalg_qr": _qr, "linalg_householder_product": _householder_product,
+    "ormqr": _ormqr, "linalg_pinv": _pinv, "linalg_lstsq": _lstsq, "linalg_matrix_exp": _matrix_exp,
+    "_linalg_eigh": _eigh, "_linalg_svd": _svd,
+    "_cdist_forward": _cdist, "_pdist_forward": _pdist, "_trilinear": _trilinear,
+    "_adaptive_avg_pool3d": _adaptive_average, "_adaptive_avg_pool2d": _adaptive_average,
+    "_embedding_bag": _embedding_bag, "_embedding_bag_forward_only": _embedding_bag, "segment_reduce": _segment_reduce,
+    "median": _middle, "nanmedian": _middle, "frexp": _frexp, "rrelu_with_noise": _rrelu,
+    "_safe_softmax": _safe_softmax, "logsumexp": _logsumexp, "logcumsumexp": _logcumsumexp, "_logcumsumexp": _logcumsumexp,
+    "grid_sampler_3d": _grid_sampler_3d, "_ctc_loss": _ctc,
+}  # fmt: skip

@@ -1,0 +1,84 @@
+"""Targets that are Python: `file.py:name` and `package.module:name`, a function that returns `(func, inputs)`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .errors import InputError, Place, did_you_mean
+
+
+def is_function(target: str) -> bool:
+    """Whether a target names a function and not a file."""
+    where, colon, name = target.rpartition(":")
+    if not colon or not where or Path(target).exists():
+        return False
+    return where.endswith(".py") or (all(part.isidentifier() for part in where.split(".")) and name.isidentifier())
+
+
+def load_function(target: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The function to check, and its inputs.
+
+    Raises `InputError` where the module cannot be loaded, has no such name, or that does not return `(func, inputs)`.
+    """
+    where, _, name = target.rpartition(":")
+    module = _from_file(Path(where)) if where.endswith(".py") else _from_name(where)
+    place = Place(target)
+    if not hasattr(module, name):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        near = did_you_mean(name, known)
+        raise InputError(f"{where} has no {name!r}{near or '; expected a function that returns (func, inputs)'}", place)
+    make = getattr(module, name)
+    if not callable(make):
+        raise InputError(f"{name!r} is a {type(make).__name__}, expected a function that returns (func, inputs)", place)
+    try:
+        made = make()
+    except Exception as error:
+        raise InputError(f"{name}() raised {_said(error)}; expected a function without arguments", place) from None
+    if not (isinstance(made, tuple | list) and len(made) == 2 and callable(made[0])):
+        raise InputError(f"{name}() returned a {type(made).__name__}, expected (func, inputs) with a callable first", place)
+    func, inputs = made
+    return func, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise InputError("there is no such file", Place(str(path)))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise InputError("is no Python module", Place(str(path)))
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.resolve().parent))  # as `python file.py` does
+    before = sys.modules.get(path.stem)
+    sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise InputError(f"SyntaxError: {error.msg}", Place(str(path), error.lineno or 0, error.offset or 0)) from None
+    except (Exception, SystemExit) as error:
+        raise InputError(f"cannot be loaded: {_said(error)}", Place(str(path))) from None
+    finally:
+        sys.path.pop(0)
+        if before is not None:
+            sys.modules[path.stem] = before
+    return module
+
+
+def _from_name(name: str) -> ModuleType:
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"module {name!r} cannot be loaded: {_said(error)}") from None
+    finally:
+        sys.path.pop(0)
+
+
+def _said(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
