@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .arithmetic import Balls, centres
+from .dtypes import DTYPES, DType
 from .graph import Graph, lines
 from .verdicts import Finding, Judgement, Verdict
 
@@ -81,8 +83,20 @@ def lost_use(gradient: np.ndarray, parts: Sequence[tuple[str, Balls]]) -> str:
     return ""
 
 
-def likeness(value: np.ndarray | None, expected: Balls) -> str:
-    """Known mistakes that a wrong array looks like."""
+@dataclass(frozen=True, eq=False)
+class Clues:
+    """What a mistake may have come from: the extents of the tensors around, and what the derivative may be mistaken for.
+
+    `candidates` are arrays with the words for them: what would have come out if a known mistake had been made.
+    """
+
+    dtype: DType | None = None
+    extents: tuple[int, ...] = ()
+    candidates: tuple[tuple[str, np.ndarray], ...] = ()
+
+
+def likeness(value: np.ndarray | None, expected: Balls, clues: Clues | None = None) -> str:
+    """Known mistakes that a wrong array looks like, in words; empty for none."""
     if value is None or not np.isfinite(value).all():
         return ""
     right = centres(expected)
@@ -90,15 +104,76 @@ def likeness(value: np.ndarray | None, expected: Balls) -> str:
         return ""
     if not value.any():
         return "it is zero"
-    if right.ndim >= 2 and right.shape[-1] == right.shape[-2]:
-        turned = np.swapaxes(right, -1, -2)
-        if np.allclose(value, turned, rtol=1e-3) and not np.allclose(value, right, rtol=1e-3):
+    clues = clues or Clues()
+    near = 1e-3 if clues.dtype is None else max(1e-3, 64 * clues.dtype.unit_roundoff)
+    for swap in ((-1, -2),) if right.ndim >= 2 and right.shape[-1] == right.shape[-2] else ():
+        turned = np.swapaxes(right, *swap)
+        if _alike(value, turned, near) and not _alike(value, right, near):
             return "it is transposed"
+    if factor := _factor(value, right, clues):
+        return factor
+    for words, candidate in clues.candidates:
+        if candidate.shape == value.shape and candidate.any() and _alike(value, candidate, near):
+            if not _alike(candidate, right, near):
+                return words
+    return _lower_precision(value, right, clues.dtype)
+
+
+def _alike(a: np.ndarray, b: np.ndarray, near: float) -> bool:
+    """Whether two arrays are the same, but for rounding at the scale of the larger entries."""
+    return bool(np.allclose(a, b, rtol=near, atol=near * 1e-3 * float(np.abs(b).max())))
+
+
+def _factor(value: np.ndarray, right: np.ndarray, clues: Clues) -> str:
     at = np.abs(right) > 1e-6 * np.abs(right).max()
     ratios = value[at] / right[at]
     ratio = float(np.median(ratios))
-    if not np.allclose(ratios, ratio, rtol=1e-6, atol=0) or ratio == 0:
+    rounding = 1e-6 if clues.dtype is None else max(1e-6, 64 * clues.dtype.unit_roundoff)
+    if ratio == 0 or not np.allclose(ratios, ratio, rtol=rounding, atol=0):
         return ""
-    if abs(ratio + 1) < 1e-6:
+    if abs(ratio + 1) < rounding:
         return "the sign is wrong"
-    return f"a factor of {ratio:.10g}" if abs(ratio - 1) > 1e-12 else ""
+    if abs(ratio - 1) < 1e-12:
+        return ""
+    told = f"a factor of {ratio:.10g}"
+    if abs(ratio - 1) < 1e-2:
+        return f"{told}: a constant with too few digits, or one that is not quite right"
+    meaning = next((words for words, number in _constants(clues.extents) if abs(ratio / number - 1) < rounding), "")
+    return f"{told}{f' ({meaning})' if meaning else ''}"
+
+
+def _constants(extents: Sequence[int]) -> Iterator[tuple[str, float]]:
+    """Numbers that people forget, or put in twice."""
+    plain = [("1/2", 0.5), ("π", math.pi), ("2π", 2 * math.pi), ("1/π", 1 / math.pi), ("√2", math.sqrt(2)),
+             ("1/√2", math.sqrt(0.5)), ("√π", math.sqrt(math.pi)), ("log 2", math.log(2)), ("1/log 2", 1 / math.log(2)),
+             ("log 10", math.log(10)), ("1/log 10", 1 / math.log(10)), ("e", math.e), ("1/3", 1 / 3), ("2/3", 2 / 3)]  # fmt: skip
+    for words, number in plain:
+        yield words, number
+    for n in sorted(set(extents)):
+        if n > 2:
+            yield f"n = {n}: the sum in place of the mean, or the reverse", float(n)
+            yield f"1/n with n = {n}: the mean in place of the sum, or the reverse", 1 / n
+            yield f"n/(n-1) with n = {n}", n / (n - 1)
+            yield f"(n-1)/n with n = {n}", (n - 1) / n
+            yield f"√n with n = {n}", math.sqrt(n)
+            yield f"1/√n with n = {n}", 1 / math.sqrt(n)
+    for words, number in plain:
+        yield f"-{words}", -number
+
+
+def _lower_precision(value: np.ndarray, right: np.ndarray, dtype: DType | None) -> str:
+    """Whether every number fits a coarser format, and is off by that format's rounding."""
+    if dtype is None or value.size < 2:
+        return ""
+    for other in DTYPES.values():
+        if other.precision >= dtype.precision:
+            continue
+        mantissa, _ = np.frexp(value)
+        scaled = mantissa * 2.0**other.precision
+        if not np.array_equal(scaled, np.round(scaled)):
+            continue
+        if np.allclose(value, right, rtol=64 * other.unit_roundoff, atol=0):
+            return f"every entry is a number of {other.name}: computed in a lower precision"
+    if np.allclose(value, right, rtol=2.0**-20, atol=0) and dtype.precision > 24:
+        return "it is right to some seven digits: computed in float32, or with a constant of too few digits"
+    return ""

@@ -14,7 +14,7 @@ What autograd does not see at all is looked for as well: a `detach`, `.data` or 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,16 +22,16 @@ import numpy as np
 import torch
 from flint import arb
 
-from .arithmetic import Balls, balls, numbers, precision
-from .blame import likeness
+from .arithmetic import UNIT, Balls, balls, centres, full, numbers, precision
+from .blame import Clues, likeness
 from .derivation import derive
 from .dtypes import DTYPES, DType
 from .enclosure import START_BITS, Enclosures, Run
 from .errors import GradproofError, InputError, Place
-from .graph import Graph, Shape, size, slot
+from .graph import Graph, Node, Shape, size, slot
 from .graph import Read as GraphRead
 from .oracle import Report
-from .reference import evaluate
+from .reference import Values, evaluate
 from .stops import Stops
 from .syntax import parse_statements
 from .tape.lowering import Lowering, UnsupportedError
@@ -170,6 +170,7 @@ def _format(dtype: torch.dtype) -> DType | None:
 
 
 MAX_WHOLE = 20_000  # entries of all domains together: beyond, the whole function is not looked at from both sides
+MAX_USES = 8  # of an input in one autograd node that are told apart
 _OPEN = (Verdict.KINK, Verdict.UNDECIDED)
 
 
@@ -509,11 +510,65 @@ class _Work:
                 judged = judge(Comparison(np.asarray(value), expected.exact, expected.rounding, expected.kinks), dtype)
             looks = ""
             if judged.verdict is Verdict.WRONG and isinstance(value, np.ndarray):
-                looks = likeness(value, expected.exact)
+                looks = likeness(value, expected.exact, self._clues(edge, name, rows, dtype))
             text = self._local_text(name) if not judged.verdict.passes else ""
             note = "; ".join(part for part in (judged.note, looks) if part)
             found.append(_finding("local", step.name, name, text, replace(judged, note=note)))
         return found
+
+    def _clues(self, edge: Edge, name: str, rows: Mapping[str, Balls], dtype: DType) -> Clues:
+        """What would have come out if a known mistake had been made: tried only where something is wrong."""
+        region = self.step.inputs[edge]
+        assert region is not None
+        nodes = tuple(self.lowering.nodes)
+        outputs = [self.step.outputs[nr] for nr in self.outputs]
+        shapes = [region.shape, *(out.shape for out in outputs)]
+        extents = tuple({n for shape in shapes for n in (*shape, size(shape))})
+        tried: list[tuple[str, np.ndarray]] = []
+
+        def pulled(nodes: Sequence[Node], given: Values, rows: Mapping[str, Balls], wrt: str = name) -> np.ndarray:
+            active = frozenset({*self.lowering.active, wrt})
+            run = Run(tuple(nodes), tuple(rows), {wrt: region.shape}, active)
+            return centres(run.pull(given, self.enclosures.exact, rows)[0]).reshape(region.shape)
+
+        # One use alone, and all uses but one.
+        uses = [(n, k) for n, node in enumerate(nodes) for k, read in enumerate(node.reads) if read.parent == name]
+        if 1 < len(uses) <= MAX_USES:
+            for n, k in uses:
+                reads = tuple(replace(read, parent="another") if j == k else read for j, read in enumerate(nodes[n].reads))
+                parted = [replace(node, reads=reads) if m == n else node for m, node in enumerate(nodes)]
+                given = {**self.given, "another": self.given[name]}
+                where = f"that in {nodes[n].source}" if nodes[n].source else f"use {n}"
+                one, rest = pulled(parted, given, rows, "another"), pulled(parted, given, rows)
+                tried.append((f"one of {len(uses)} uses is lost, or overwritten: {where}", rest))
+                tried.append((f"of {len(uses)} uses only one arrived, the others are lost or overwritten: {where}", one))
+        for output, row in rows.items():
+            cotangent = centres(row[0])
+            if cotangent.shape == region.shape:
+                tried.append(("it is the cotangent itself, passed on unchanged", cotangent))
+                value = self.step.outputs[next(nr for nr, o in self.outputs.items() if o == output)].values
+                tried.append(("it is the forward value times the cotangent", value * cotangent))
+            tried.append(("the cotangent that it received is ignored", pulled(nodes, self.given, {output: full(row.shape, UNIT)})))
+            for axis, extent in enumerate(cotangent.shape):
+                for place, words in ((0, "first"), (extent - 1, "last")) if extent > 1 else ():
+                    part = np.zeros_like(cotangent)
+                    at = tuple(place if n == axis else slice(None) for n in range(cotangent.ndim))
+                    part[at] = cotangent[at]
+                    one = pulled(nodes, self.given, {**rows, output: np.asarray(balls(part), object)[None]})
+                    tried.append((f"only the {words} entry along axis {axis} of the cotangent counts: a sum is missing", one))
+        for later, values in self._later(region):
+            given = {**self.given, name: np.asarray(balls(values), object)}
+            tried.append((f"it is the gradient at the numbers that {name} has after {later}: changed in place", pulled(nodes, given, rows)))
+        return Clues(dtype, extents, tuple(tried))
+
+    def _later(self, region: Region) -> list[tuple[str, np.ndarray]]:
+        """Other numbers that the same memory held later on."""
+        found = []
+        for event in self.check.tape.events:
+            for seen in (*event.regions, *event.outs):
+                if seen is not None and seen.key == region.key and not np.array_equal(seen.values, region.values):
+                    found.append((f"{event.name} at {event.place}", seen.values))
+        return found[-2:]
 
     def _absent(self, shape: Shape, expected: Balls) -> Judgement:
         judged = missing(shape, numbers(expected), "passed None, though the derivative is not zero")

@@ -475,30 +475,32 @@ class Lowering:
 
     # Operations with nodes of their own
 
-    def accumulate(self, shape: Shape, terms: Sequence[tuple[Content, np.ndarray]], scale: Expr = sympy.S.One) -> str:
-        """`out[t] = Σ of the entries that go to t`; each term has for every entry the flat place in `shape`, or -1."""
-        lists: list[list[tuple[int, int]]] = [[] for _ in range(size(shape))]
-        for content, targets in terms:
-            flat = zip(targets.reshape(-1).tolist(), content.who.reshape(-1).tolist(), content.where.reshape(-1).tolist(),
-                       strict=True)  # fmt: skip
-            for target, who, where in flat:
-                if target >= 0 and who >= 0:
-                    lists[target].append((who, where))
+    def accumulate(self, shape: Shape, terms: Sequence[tuple[Content, np.ndarray]], reduce: str = "sum") -> str:
+        """The sum, product or extreme of the entries that go to each place; a term has for each entry its flat place."""
+        who = np.concatenate([content.who.reshape(-1) for content, _ in terms])
+        where = np.concatenate([content.where.reshape(-1) for content, _ in terms])
+        targets = np.concatenate([places.reshape(-1) for _, places in terms])
+        source = self.assemble(Content(who, where), who.shape)
+        lists: list[list[int]] = [[] for _ in range(size(shape))]
+        for entry, target in enumerate(targets.tolist()):
+            if target >= 0:
+                lists[target].append(entry)
         longest = max([1, *map(len, lists)])
-        sources = sorted({who for entries in lists for who, _ in entries})
-        reads: list[Read] = []
-        formula: Expr = Integer(0)
-        for source in sources:
-            places = np.full((size(shape), longest), -1, dtype=np.int64)
-            for row, entries in enumerate(lists):
-                for column, (who, where) in enumerate(entries):
-                    if who == source:
-                        places[row, column] = where
-            parent = self.memory.shapes[source]
-            index = index_map(places.reshape((*shape, longest)), parent)
-            reads.append(Read(self.memory.names[source], tuple(e.xreplace({free(len(shape)): bound(0)}) for e in index)))
-            formula = formula + slot(len(reads) - 1)
-        return self.emit(formula * scale, tuple(reads), shape, over=(longest,), reduce="sum", source="sum")
+        places = np.array([entries + [-1] * (longest - len(entries)) for entries in lists], dtype=np.int64)
+        (index,) = index_map(places.reshape((*shape, longest)), who.shape)
+        fill = {"sum": 0.0, "prod": 1.0, "max": -np.inf, "min": np.inf}[reduce]
+        read = Read(source, (index.xreplace({free(len(shape)): bound(0)}),), fill)
+        return self.emit(slot(0), (read,), shape, over=(longest,), reduce=reduce, source=reduce)
+
+
+def _readable(source: str, operands: Mapping[str, Operand], leaves: Mapping[str, Leaf]) -> str:
+    """The source with the names of the tensors in place of the operation's own names for its arguments."""
+
+    def name(match: re.Match[str]) -> str:
+        operand = operands.get(match[0])
+        return operand.node if operand is not None and operand.node in leaves else match[0]
+
+    return re.sub(r"[A-Za-z_]\w*", name, source)
 
 
 def _readable(source: str, operands: Mapping[str, Operand], leaves: Mapping[str, Leaf]) -> str:
@@ -586,36 +588,47 @@ def _fill(self: Lowering, event: Event, targets: list[Region]) -> bool:
     return True
 
 
+REDUCES = {"sum": "sum", "add": "sum", "mean": "sum", "prod": "prod", "multiply": "prod", "amax": "max", "amin": "min"}
+
+
 def _adding(destinations: Callable[[Event, torch.Tensor], tuple[str, torch.Tensor]]) -> Special:
-    """Scatter-adds: `destinations` gives, for each entry of the source argument, its place in the target."""
+    """Scatter-adds, and other reductions: `destinations` gives for each entry of the source its place in the target."""
 
     def lowered(self: Lowering, event: Event, targets: list[Region]) -> bool:
         arguments = event.arguments
-        if arguments.get("accumulate") is False or arguments.get("reduce") not in (None, "sum", "add"):
+        if arguments.get("accumulate") is False or ("reduce" not in arguments and event.name.rstrip("_") == "scatter"):
             return False
-        if arguments.get("include_self") is False:
-            return False
+        reduce = arguments.get("reduce") or "sum"
         base: Region = arguments["self"]
         places = torch.arange(size(base.shape), dtype=torch.int64).reshape(base.shape)
         name, at = destinations(event, places)
         source = arguments[name]
-        if not isinstance(source, Region):
-            content = self._content_of(np.asarray(float(source)))
-        else:
-            content = self.content(source)
-        if arguments.get("alpha", 1) != 1:
-            return False
-        shape = tuple(at.shape)
-        if event.name.startswith("scatter"):
-            cut = tuple(map(slice, shape))
-            who, where = content.who, content.where
-            who, where = (who[cut], where[cut]) if who.ndim == len(shape) and who.ndim else (who, where)
-        else:
-            who, where = content.who, content.where
-        spread = Content(np.broadcast_to(who, shape), np.broadcast_to(where, shape))
-        terms = [(self.content(base), places.numpy()), (spread, at.numpy())]
         (target,) = targets
-        self.write(target, self.accumulate(base.shape, terms))
+        if isinstance(source, Region):
+            content = self.content(source)
+            if arguments.get("alpha", 1) != 1:
+                content = self.memory.all_of(self.text("source * alpha", arguments, source.shape), source.shape)
+        else:
+            content = self._content_of(np.asarray(float(source)))
+        shape = tuple(at.shape)
+        who, where = content.who, content.where
+        if event.name.startswith("scatter") and who.ndim == len(shape):
+            cut = tuple(map(slice, shape))
+            who, where = who[cut], where[cut]
+        spread = Content(np.broadcast_to(who, shape), np.broadcast_to(where, shape))
+        own = places.numpy()
+        count = np.bincount(at.reshape(-1).numpy(), minlength=own.size).reshape(base.shape)
+        if arguments.get("include_self") is False:
+            own = np.where(count > 0, -1, own)
+            count = np.maximum(count, 1)
+        else:
+            count = count + 1
+        total = self.accumulate(base.shape, [(self.content(base), own), (spread, at.numpy())], REDUCES[reduce])
+        if reduce == "mean":
+            index = tuple(map(free, range(len(base.shape))))
+            reads = (Read(total, index), Read(self.constant(count), index))
+            total = self.emit(slot(0) / slot(1), reads, base.shape, source="mean")
+        self.write(target, total)
         return True
 
     return lowered
@@ -757,7 +770,8 @@ SPECIAL: dict[str, Special] = {
     "put": _adding(_put),
     "index_add": _adding(_index_add),
     "scatter_add": _adding(_scatter),
-    "scatter_reduce": _adding(_scatter),
+    "scatter": _adding(_scatter), "scatter_reduce": _adding(_scatter),
+    "index_reduce": _adding(_index_add),
     "convolution": _convolution, "mkldnn_convolution": _convolution, "_convolution": _convolution,
     **dict.fromkeys(POOLS, _pool),
     **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), _average_pool),

@@ -109,12 +109,10 @@ def _power_norm(total: str, order: float) -> str:
         return total.format("where(self != 0, 1, 0)")
     if order in (1, 2, math.inf, -math.inf):
         return total.format("abs(self)")
-    exact = Fraction(order)
-    power = str(exact.numerator) if exact.denominator == 1 else f"({exact.numerator}/{exact.denominator})"
-    if exact < 0:
-        return f"1 / ({total.format(f'1 / abs(self) ** {power.replace("-", "")}')}) ** ({-exact.denominator}/{exact.numerator})".replace(
-            f"-{exact.denominator}/{exact.numerator}", f"{exact.denominator}/{-exact.numerator}")
-    return f"({total.format(f'abs(self) ** {power}')}) ** ({exact.denominator}/{exact.numerator})"
+    q = abs(Fraction(order))
+    power = f"abs(self) ** ({q.numerator}/{q.denominator})" if q.denominator > 1 else f"abs(self) ** {q.numerator}"
+    root = f"({q.denominator}/{q.numerator})"
+    return f"({total.format(power)}) ** {root}" if order > 0 else f"1 / ({total.format(f'1 / {power}')}) ** {root}"
 
 
 def _softmax(function: str) -> Callable[[Arguments], str]:
