@@ -147,8 +147,6 @@ def _constants(extents: Sequence[int]) -> Iterator[tuple[str, float]]:
     plain = [("1/2", 0.5), ("π", math.pi), ("2π", 2 * math.pi), ("1/π", 1 / math.pi), ("√2", math.sqrt(2)),
              ("1/√2", math.sqrt(0.5)), ("√π", math.sqrt(math.pi)), ("log 2", math.log(2)), ("1/log 2", 1 / math.log(2)),
              ("log 10", math.log(10)), ("1/log 10", 1 / math.log(10)), ("e", math.e), ("1/3", 1 / 3), ("2/3", 2 / 3)]  # fmt: skip
-    for words, number in plain:
-        yield words, number
     for n in sorted(set(extents)):
         if n > 2:
             yield f"n = {n}: the sum in place of the mean, or the reverse", float(n)
@@ -158,6 +156,7 @@ def _constants(extents: Sequence[int]) -> Iterator[tuple[str, float]]:
             yield f"√n with n = {n}", math.sqrt(n)
             yield f"1/√n with n = {n}", 1 / math.sqrt(n)
     for words, number in plain:
+        yield words, number
         yield f"-{words}", -number
 
 

@@ -185,6 +185,7 @@ class _Check:
             for nr in step.outputs:
                 self.names[step.number, nr] = step.name if len(step.outputs) == 1 else f"{step.name}[{nr}]"
         self.delivered: list[dict[Edge, list[np.ndarray]]] = []
+        self.blamed: dict[int, str] = {}  # whoever got a wrong cotangent, by number: from which node
 
     def findings(self) -> list[Finding]:
         found: list[Finding] = []
@@ -196,8 +197,8 @@ class _Check:
             found.append(_told("gradient", "the function", Verdict.UNDECIDED, note))
         with precision(START_BITS):
             self._deliver()
-            for step in self.tape.steps:
-                found += self._step(step)
+            by_step = {step.number: self._step(step) for step in reversed(self.tape.steps)}
+            found += [finding for step in self.tape.steps for finding in by_step[step.number]]
             found += self._sums()
             lost = self._losses() if self.stops == "judge" else []
             found += lost
@@ -319,7 +320,11 @@ class _Check:
         """At each value the parts of its uses are added up; told for leaves, and where it is wrong."""
         found = []
         for leaf in self.tape.leaves:
-            found.append(self._sum(leaf.name, leaf.edge, leaf.region, leaf.gradients[0]))
+            finding = self._sum(leaf.name, leaf.edge, leaf.region, leaf.gradients[0])
+            if finding.verdict.passes and leaf.edge[0] in self.blamed:
+                note = f"inherited from {self.blamed[leaf.edge[0]]}"
+                finding = replace(finding, verdict=Verdict.WRONG, exact=None, ulp=None, inherited=True, note=note)
+            found.append(finding)
         for step in self.tape.steps:
             received = step.received[0] if step.received else ()
             for nr, region in step.outputs.items():
@@ -365,7 +370,13 @@ class _Check:
             work = _Work(step, self)
         except UnsupportedError as error:
             return [replace(_told("local", title, Verdict.UNSUPPORTED, str(error)), place=place)]
-        return [replace(finding, node=title, place=place) for finding in work.findings()]
+        found = [replace(finding, node=title, place=place) for finding in work.findings()]
+        # From the outputs back, so that whoever reads this step's inputs is told already.
+        wrong = {f.wrt for f in found if f.kind == "local" and f.verdict is Verdict.WRONG}
+        for edge, name in work.inputs.items():
+            if name in wrong or step.number in self.blamed:
+                self.blamed.setdefault(edge[0], title if name in wrong else self.blamed[step.number])
+        return found
 
 
 class _Work:
