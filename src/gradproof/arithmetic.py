@@ -369,8 +369,8 @@ _FUNCTIONS: dict[str, tuple[Callable[..., arb], int]] = {
     "digamma": (arb.digamma, 8),
     "erfinv": (arb.erfinv, 8),
     "erfcx": (_erfcx, 8),
-    "ndtr": (lambda x: (-x / arb(2).sqrt()).erfc() / 2, 8),
-    "log_ndtr": (lambda x: ((-x / arb(2).sqrt()).erfc() / 2).log(), 8),
+    "ndtr": (lambda x: (-x / arb(2).sqrt()).erfc() / 2, 4),
+    "log_ndtr": (lambda x: ((-x / arb(2).sqrt()).erfc() / 2).log(), 4),
     "ndtri": (_ndtri, 8),
     "i0e": (lambda x: (-abs(x)).exp() * x.bessel_i(0), 8),
     "i1e": (lambda x: (-abs(x)).exp() * x.bessel_i(1), 8),
@@ -382,6 +382,10 @@ _MAGNITUDE: dict[str, Callable[[arb, arb], arb]] = {
     "gamma": lambda x, value: abs(value) * (2 + abs(_lgamma(x))),
     "loggamma": lambda x, value: abs(value) + 1,
     "gelu_erf": lambda x, value: abs(value) + 1,
+    # x*x is rounded before it goes into an exponential.
+    "erfcx": lambda x, value: abs(value) * (1 if x > 0 else 1 + x * x),
+    "ndtr": lambda x, value: abs(value) * (1 if x > 0 else 1 + x * x / 2),
+    "log_ndtr": lambda x, value: abs(value) * (1 + x * x / 2 if x > 0 else 1),
     "digamma": lambda x, value: abs(value) + 1 + (abs(1 / x) if x > 0 else (x * arb.pi()).cot() ** 2 * abs(x)),
 }
 

@@ -15,7 +15,7 @@ import sympy
 from sympy import Expr, Indexed, IndexedBase, Integer, KroneckerDelta, S, Sum, Symbol
 
 from .functions import define
-from .graph import Graph, Leaf, Node, Read, Shape, bound, free, slot
+from .graph import Graph, Leaf, Lookup, Node, Read, Shape, bound, free, slot
 
 MAX_COMPOSED = 40  # operations of one node's formula
 MAX_CLOSED = 60  # operations of a closed form that people still read
@@ -114,6 +114,8 @@ def _towers(formula: Expr) -> bool:
 
 def _stays_inside(expression: Expr, node: Node, extent: int) -> bool:
     """Whether an index stays below the extent over the node's whole domain; a reshape's always does."""
+    if expression.has(Lookup):
+        return False  # -1 in a table stands for a place outside
     if expression.has(sympy.floor, sympy.Mod):
         return True
     ranges = dict(zip(node.indices, node.domain, strict=True))

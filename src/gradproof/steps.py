@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from flint import arb
 
-from .arithmetic import UNIT, Balls, balls, centres, full, numbers, precision
+from .arithmetic import UNIT, Balls, balls, centres, full, numbers, precision, rounding
 from .blame import Clues, likeness
 from .derivation import derive
 from .dtypes import DTYPES, DType
-from .enclosure import START_BITS, Enclosures, Run
+from .enclosure import START_BITS, Enclosures, Pulled, Run
 from .errors import GradproofError, InputError, Place
 from .graph import Graph, Node, Shape, size, slot
 from .graph import Read as GraphRead
@@ -202,7 +202,7 @@ class _Check:
             found += self._sums()
             lost = self._losses() if self.stops == "judge" else []
             found += lost
-            if not lost and any(finding.verdict in _OPEN for finding in found):
+            if not lost and any(f.verdict in _OPEN or f.inherited for f in found):
                 found = self._end_to_end(found)
         return found
 
@@ -215,6 +215,7 @@ class _Check:
         judged = self._whole()
         if not judged:
             return found
+        found = [self._cancelled(finding, judged) for finding in found]
         kinked = [finding for finding in found if finding.verdict is Verdict.KINK]
         settled = all(whole.verdict.passes for whole in judged.values())
         result = []
@@ -242,6 +243,15 @@ class _Check:
             finding = _finding("gradient", leaf.name, None, "the whole function, from its leaves", replace(whole, note=note))
             result = [f for f in result if not (f.kind == "gradient" and f.node == leaf.name)] + [finding]
         return result
+
+    @staticmethod
+    def _cancelled(finding: Finding, judged: Mapping[str, Judgement]) -> Finding:
+        """A leaf below a wrong node may be right all the same, where the error has no effect on it."""
+        whole = judged.get(finding.node)
+        if not (finding.inherited and finding.kind == "gradient" and whole is not None and whole.verdict.passes):
+            return finding
+        note = f"right from the leaves, although {finding.note.removeprefix('inherited from ')} is wrong: it cancels"
+        return replace(_finding("gradient", finding.node, None, "the whole function, from its leaves", whole), note=note)
 
     def _whole(self) -> dict[str, Judgement]:
         """The gradients of the leaves by the calculus of the whole run; nothing where it is too large or not covered."""
@@ -357,6 +367,8 @@ class _Check:
         magnitude = sum(balls(np.abs(part)) for part in parts)
         slack = min(len(parts) - 1, 6 * len(parts) ** 0.5) * dtype.unit_roundoff
         judged = judge(Comparison(value, np.asarray(exact, object), np.asarray(exact + magnitude * arb(0, slack), object)), dtype)
+        if judged.verdict is Verdict.WRONG and not judged.note:
+            judged = replace(judged, note="what arrived is not what its uses passed on: a hook, or an addition that went wrong")
         return _finding("gradient", name, None, formula, judged)
 
     # One autograd node
@@ -460,6 +472,9 @@ class _Work:
         rounded = evaluate(nodes, self.given, self.enclosures.rounding)[name]
         exact = self.enclosures.settled(lambda: evaluate(nodes, self.given, self.enclosures.exact)[name], rounded)
         judged = judge(Comparison(region.values, exact, rounded), dtype)
+        if judged.verdict is Verdict.UNDECIDED and dtype.precision < FUSED.precision:
+            narrow = _once(evaluate(nodes, self.given, rounding(FUSED))[name], dtype)
+            judged = _better(judged, judge(Comparison(region.values, exact, narrow), dtype))
         return _finding("forward", self.step.name, None, self._source(), judged)
 
     def _source(self) -> str:
@@ -501,6 +516,7 @@ class _Work:
         targets: dict[str, Shape] = {self.inputs[edge]: region.shape for edge, region in step.inputs.items() if region is not None}
         run = Run(tuple(self.lowering.nodes), tuple(rows), targets, frozenset(self.lowering.active))
         pulled = self.enclosures.pulled(run, self.given, rows)
+        narrow: dict[str, Pulled] = {}
         found = []
         for edge, name in self.inputs.items():
             expected = pulled[name].row(0)
@@ -519,6 +535,11 @@ class _Work:
                 judged = missing(region.shape, expected.exact, f"shape {np.shape(value)}, expected {region.shape}")
             else:
                 judged = judge(Comparison(np.asarray(value), expected.exact, expected.rounding, expected.kinks), dtype)
+                if judged.verdict is Verdict.UNDECIDED and dtype.precision < FUSED.precision:
+                    narrow = narrow or Enclosures(FUSED).pulled(run, self.given, rows)
+                    inner = narrow[name].row(0)
+                    again = Comparison(np.asarray(value), inner.exact, _once(inner.rounding, dtype), inner.kinks)
+                    judged = _better(judged, judge(again, dtype))
             looks = ""
             if judged.verdict is Verdict.WRONG and isinstance(value, np.ndarray):
                 looks = likeness(value, expected.exact, self._clues(edge, name, rows, dtype))
@@ -614,6 +635,19 @@ class _Work:
                     note = "; ".join(part for part in (finding.note, "for a cotangent of -2 times as much, two entries apart") if part)
                     found.append(replace(finding, note=note))
         return found
+
+
+FUSED = DTYPES["float32"]  # what kernels for 16 bits compute in, from end to end, before they round once
+
+
+def _once(array: Balls, dtype: DType) -> Balls:
+    """Rounded once more, to the format of the result."""
+    return np.asarray(rounding(dtype).multiply(array, UNIT), object)
+
+
+def _better(wide: Judgement, narrow: Judgement) -> Judgement:
+    """Where operation by operation in 16 bits anything may come out, what a fused kernel gives is explained all the same."""
+    return narrow if narrow.verdict.passes else wide
 
 
 def _same(a: Sequence[np.ndarray | None], b: Sequence[np.ndarray | None], factor: float) -> bool:

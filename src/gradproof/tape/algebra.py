@@ -87,7 +87,7 @@ def _eliminated(matrix: Tensor) -> tuple[Tensor, Tensor]:
     rest = matrix
     for n in range(order):
         row = rest[..., :1, :]
-        column = rest[..., :, :1] / row[..., :, :1]
+        column = rest[..., :, :1] * row[..., :, :1].reciprocal()  # as LAPACK scales a column
         one = torch.ones_like(column[..., :1, :])
         above = column.new_zeros(*column.shape[:-2], n, 1)
         lower.append(torch.cat([above, one, column[..., 1:, :]], -2))
@@ -107,7 +107,7 @@ def _substituted(matrix: Tensor, right: Tensor, *, upper: bool, unit: bool = Fal
             known = torch.cat(rows[::-1] if upper else rows, -2)
             part = matrix[..., n : n + 1, n + 1 :] if upper else matrix[..., n : n + 1, :n]
             row = row - part @ known
-        rows.append(row if unit else row / matrix[..., n : n + 1, n : n + 1])
+        rows.append(row if unit else row * matrix[..., n : n + 1, n : n + 1].reciprocal())
     return torch.cat(rows[::-1] if upper else rows, -2) if rows else right
 
 
@@ -586,7 +586,9 @@ def _segments(data: Tensor, reduce: str, offsets: Tensor, axis: int, start: floa
 
 
 def _middle(self: Tensor, outs: Sequence[Tensor]) -> Any:
-    """The entry that torch gave: the first of its value."""
+    """The entry that torch gave: the first of its value. Along an axis torch names the places."""
+    if len(outs) > 1:
+        return NotImplemented
     with plainly():
         equal = (self == outs[0]) | (self.isnan() & outs[0].isnan())
         place = int(equal.reshape(-1).int().argmax())
@@ -597,6 +599,13 @@ def _frexp(self: Tensor, outs: Sequence[Tensor]) -> Any:
     with plainly():
         scale = torch.exp2(-outs[1].to(self.dtype))
     return self * scale, outs[1]
+
+
+def _nextafter(self: Tensor, outs: Sequence[Tensor]) -> Tensor:
+    """A step, of a size that is taken as it is."""
+    with plainly():
+        step = outs[0] - self
+    return self + step
 
 
 def _rrelu(self: Tensor, lower: float, upper: float, training: bool, outs: Sequence[Tensor]) -> Tensor:
@@ -623,13 +632,13 @@ def _safe_softmax(self: Tensor, dim: int, dtype: Any) -> Tensor:
     return torch.where(masked, 0, torch.softmax(torch.where(masked, 0, self), dim))
 
 
-def _logsumexp(self: Tensor, dim: Sequence[int], keepdim: bool) -> Tensor:
-    """Infinite where an infinity is the largest entry: there it is the largest entry."""
+def _logsumexp(self: Tensor, dim: Sequence[int], keepdim: bool) -> Any:
+    """Infinite where an infinity is the largest entry: there it is the largest entry. Finite ones have a formula."""
     dims = tuple(dim) or tuple(range(self.ndim))
     with plainly():
         infinite = self.amax(dims, keepdim=True).isinf()
     if not bool(infinite.any()):
-        raise NotDefinedError("finite numbers")
+        return NotImplemented
     finite = torch.where(infinite, 0, self)
     total = torch.where(infinite, self.amax(dims, keepdim=True), finite.exp().sum(dims, keepdim=True).log())
     return total if keepdim else total.squeeze(dims)
@@ -641,6 +650,65 @@ def _logcumsumexp(self: Tensor, dim: int) -> Tensor:
         return self.clone()
     dim %= self.ndim
     return torch.stack([self.narrow(dim, 0, n + 1).logsumexp(dim) for n in range(self.shape[dim])], dim)
+
+
+# Norms
+
+
+def _layer_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float  # noqa: A002
+) -> Any:
+    """With `x*s - m*s`, s = 1/sqrt(var + eps), as torch's kernels compute it: it cancels where `(x - m)*s` does not."""
+    dims = tuple(range(input.ndim - len(normalized_shape), input.ndim))
+    mean = input.mean(dims, keepdim=True)
+    scale = (input.var(dims, correction=0, keepdim=True) + eps).rsqrt()
+    out = input * scale - mean * scale
+    out = out if weight is None else out * weight
+    return (out if bias is None else out + bias), mean, scale
+
+
+def _cross_entropy_with_logits(
+    self: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, reduction: int
+) -> Tensor:
+    """`(1 - t) x + w softplus(-x)` with w = 1 + (p - 1) t, written so that its slope is `w sigmoid(x) - p t`, as torch's."""
+    if pos_weight is None:
+        loss = torch.nn.functional.softplus(self) - target * self
+    else:
+        loss = ((pos_weight - 1) * target + 1) * torch.nn.functional.softplus(self) - pos_weight * target * self
+    loss = loss if weight is None else loss * weight
+    return loss if reduction == 0 else loss.mean() if reduction == 1 else loss.sum()
+
+
+def _linear_cross_entropy(
+    input: Tensor, linear_weight: Tensor, target: Tensor, linear_bias: Tensor | None, weight: Tensor | None,  # noqa: A002
+    reduction: str | None, ignore_index: int, label_smoothing: float, outs: Sequence[Tensor],
+) -> Any:  # fmt: skip
+    """The loss; the other results are the gradients, which torch stores in the forward."""
+    loss = torch.nn.functional.cross_entropy(
+        torch.nn.functional.linear(input, linear_weight, linear_bias), target, weight, ignore_index=ignore_index,
+        reduction=reduction or "none", label_smoothing=label_smoothing)  # fmt: skip
+    return (loss, *outs[1:])
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, dropout_p: float, is_causal: bool, attn_mask: Tensor | None,
+    scale: float | None, outs: Sequence[Tensor],
+) -> Any:  # fmt: skip
+    """`softmax(q kᵀ s + mask) v`, 0 where all is masked; groups of query heads share keys."""
+    if dropout_p:
+        raise NotDefinedError("dropout inside")
+    if key.shape[-3] != query.shape[-3]:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+        value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
+    factor = scale if scale is not None else 1 / math.sqrt(query.shape[-1])
+    scores = (query @ key.mT) * factor
+    if is_causal:
+        with plainly():
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+        scores = scores.masked_fill(later, -math.inf)
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+    return torch.ops.aten._safe_softmax(scores, -1) @ value, outs[1]
 
 
 # Samples of images
@@ -742,7 +810,11 @@ DEFINITIONS: dict[str, Callable[..., Any]] = {
     "_cdist_forward": _cdist, "_pdist_forward": _pdist, "_trilinear": _trilinear,
     "_adaptive_avg_pool3d": _adaptive_average, "_adaptive_avg_pool2d": _adaptive_average,
     "_embedding_bag": _embedding_bag, "_embedding_bag_forward_only": _embedding_bag, "segment_reduce": _segment_reduce,
-    "median": _middle, "nanmedian": _middle, "frexp": _frexp, "rrelu_with_noise": _rrelu,
+    "median": _middle, "nanmedian": _middle, "frexp": _frexp, "nextafter": _nextafter, "rrelu_with_noise": _rrelu,
     "_safe_softmax": _safe_softmax, "logsumexp": _logsumexp, "logcumsumexp": _logcumsumexp, "_logcumsumexp": _logcumsumexp,
+    "native_layer_norm": _layer_norm, "binary_cross_entropy_with_logits": _cross_entropy_with_logits,
+    "torch_nn::_linear_cross_entropy_batch_chunked": _linear_cross_entropy,
+    "torch_nn::_linear_cross_entropy_batch_chunked_no_reduction": _linear_cross_entropy,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
     "grid_sampler_3d": _grid_sampler_3d, "_ctc_loss": _ctc,
 }  # fmt: skip

@@ -31,6 +31,8 @@ from .algebra import DEFINITIONS, NotDefinedError
 from .memory import Content, Memory, index_map, table
 from .operations import CHOICES, CONSTANT, FORMULAS, MOVES, POOLS, SCALARS
 from .recording import OPAQUE, Event, Region, _Recorder
+from .resampling import NAMES as INTERPOLATIONS
+from .resampling import interpolated
 
 aten = torch.ops.aten
 MAX_PARTS = 2000  # operations that one operation decomposes into
@@ -774,5 +776,6 @@ SPECIAL: dict[str, Special] = {
     "index_reduce": _adding(_index_add),
     "convolution": _convolution, "mkldnn_convolution": _convolution, "_convolution": _convolution,
     **dict.fromkeys(POOLS, _pool),
+    **dict.fromkeys(INTERPOLATIONS, interpolated),
     **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), _average_pool),
 }  # fmt: skip

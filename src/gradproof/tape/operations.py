@@ -288,8 +288,6 @@ SCALARS: dict[str, Callable[..., Expr]] = {
     "i0": lambda self: sympy.besseli(0, self), "special_i1": lambda self: sympy.besseli(1, self),
     "special_i0e": lambda self: i0e(self), "special_i1e": lambda self: i1e(self),
     "angle": lambda self: Piecewise((sympy.pi, self < 0), (0, True)),
-    "nextafter": lambda self, other: self,
-    "mvlgamma_term": lambda self: sympy.loggamma(self),
     "logaddexp": lambda self, other: _log_of_two(self, other, sympy.exp, log1p),
     "logaddexp2": lambda self, other: _log_of_two(
         self, other, lambda z: sympy.exp(z * sympy.log(2)), lambda z: log1p(z) / sympy.log(2)),
@@ -312,7 +310,7 @@ MOVES = frozenset(
     """alias as_strided_copy cat stack clone contiguous _to_copy copy copy_ detach detach_copy diag_embed diagonal_copy
     diagonal_scatter expand_copy flip roll rot90 gather take index index_select index_copy index_put _unsafe_index
     _unsafe_index_put _index_put_impl_ index_fill
-    masked_fill masked_scatter masked_select
+    masked_fill masked_scatter masked_select put
     lift lift_fresh lift_fresh_copy narrow_copy permute_copy pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d
     reflection_pad3d replication_pad1d replication_pad2d replication_pad3d constant_pad_nd repeat repeat_interleave
     reshape _reshape_copy _unsafe_view scatter select_copy select_scatter slice_copy slice_scatter as_strided_scatter

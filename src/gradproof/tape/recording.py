@@ -70,7 +70,8 @@ class Region:
     @cached_property
     def values(self) -> np.ndarray:
         """The numbers in float64, which holds those of every dtype (of integers up to 2**53) exactly."""
-        return self.numbers.to(torch.float64).numpy()
+        plain = torch.view_as_real(self.numbers) if self.dtype.is_complex else self.numbers
+        return plain.to(torch.float64).numpy()
 
     @cached_property
     def positions(self) -> np.ndarray:
@@ -202,6 +203,7 @@ class Tape:
     unseen: list[tuple[Region, Place]]
     trouble: str = ""
     supported: bool = True
+    held: Mapping[int, Any] = field(default_factory=dict)  # the storages: their addresses must not be used again
     names: Mapping[int, str] = field(default_factory=dict)  # of every leaf that was seen, by number
 
 
@@ -470,7 +472,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
         if region is not None:
             made.append(LeafStep(names.get(id(leaf), f"leaf{number}"), (number, 0), region, tuple(column)))
     seen = {n: names.get(id(node), f"leaf{n}") for n, node in enumerate(recorder.nodes) if isinstance(node, torch.Tensor)}
-    return Tape(recorder.events, steps, made, kept, seeds, recorder.exports, recorder.unseen, trouble, names=seen)
+    return Tape(recorder.events, steps, made, kept, seeds, recorder.exports, recorder.unseen, trouble, held=recorder.storages, names=seen)
 
 
 def region_of(tensor: torch.Tensor) -> Region | None:
@@ -495,6 +497,7 @@ def _numbers(tensor: torch.Tensor | None) -> np.ndarray | None:
         return None
     dense = tensor.detach()
     dense = dense.to_dense() if dense.layout != torch.strided else dense
+    dense = torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
     return dense.to(torch.float64).cpu().numpy(force=True).copy()  # also of a tensor that is zero without memory
 
 
