@@ -397,8 +397,9 @@ class Arithmetic:
     the ball of all that the branches give.
     """
 
-    def __init__(self, dtype: DType | None = None) -> None:
+    def __init__(self, dtype: DType | None = None, accumulator: DType | None = None) -> None:
         self.dtype = dtype
+        self.accumulator = accumulator or dtype  # what sums are held in, before they round once to `dtype`
         self._one_rounding = self._rounded(1)
         self._within = self._bounded()
         self.values = self._table(slopes=False)
@@ -437,9 +438,10 @@ class Arithmetic:
     def gamma(self, terms: int) -> float:
         """γ(n) for a sum of n terms, relative to the sum of their magnitudes; 0 in the exact arithmetic."""
         additions = terms - 1
-        if self.dtype is None or additions <= 0:
+        if self.dtype is None or self.accumulator is None or additions <= 0:
             return 0.0
-        return min(additions, LAMBDA * sqrt(additions)) * self.dtype.unit_roundoff
+        held = min(additions, LAMBDA * sqrt(additions)) * self.accumulator.unit_roundoff
+        return held if self.accumulator is self.dtype else held + self.dtype.unit_roundoff
 
     # Reductions
 
@@ -703,9 +705,9 @@ def exact() -> Arithmetic:
 
 
 @cache
-def rounding(dtype: DType) -> Arithmetic:
-    """The arithmetic of everything that an implementation in this dtype may produce."""
-    return Arithmetic(dtype)
+def rounding(dtype: DType, accumulator: DType | None = None) -> Arithmetic:
+    """The arithmetic of everything that an implementation in this dtype may produce; its sums held in `accumulator`."""
+    return Arithmetic(dtype, accumulator)
 
 
 class _Printer(StrPrinter):

@@ -129,10 +129,10 @@ class Sides:
 class Enclosures:
     """Enclosures for one dtype."""
 
-    def __init__(self, dtype: DType) -> None:
+    def __init__(self, dtype: DType, accumulator: DType | None = None) -> None:
         self.dtype = dtype
         self.exact: Arithmetic = exact()
-        self.rounding: Arithmetic = rounding(dtype)
+        self.rounding: Arithmetic = rounding(dtype, accumulator)
 
     def unsettled(self, exact_balls: Balls, rounded: Balls) -> np.ndarray:
         """Entries whose exact ball is too wide to judge by, in itself and beside the rounding set."""

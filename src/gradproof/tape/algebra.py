@@ -287,8 +287,16 @@ def _cholesky_old(self: Tensor, upper: bool) -> Tensor:
 
 
 def _cholesky_solve(self: Tensor, input2: Tensor, upper: bool) -> Tensor:
+    """Torch's gradient is that of `(L Lᵀ)⁻¹ B` for any L; the other triangle is not read, unless it holds zeros anyway."""
+    _sizable(input2)
     factor = input2.mT if upper else input2
-    return _substituted(factor.mT, _substituted(factor, self, upper=False), upper=True)
+    with plainly():
+        whole = not bool(factor.triu(1).any())
+    if not whole or not factor.numel():
+        return _substituted(factor.mT, _substituted(factor, self, upper=False), upper=True)
+    lower, rest = _eliminated(factor)
+    x = _substituted(rest, _substituted(lower, self, upper=False, unit=True), upper=True)
+    return _substituted(lower.mT, _substituted(rest.mT, x, upper=False), upper=True, unit=True)
 
 
 def _cholesky_inverse(self: Tensor, upper: bool) -> Tensor:
@@ -318,6 +326,34 @@ def _orthogonalised(matrix: Tensor, signs: Tensor | None = None) -> tuple[Tensor
     return torch.cat(found, -1), torch.cat(upper, -2)
 
 
+def _triangularised(matrix: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+    """Q and R by Householder's reflections, as LAPACK does; `signs` are those of R's diagonal."""
+    _sizable(matrix)
+    rows, columns = matrix.shape[-2:]
+    order = min(rows, columns)
+    rest, upper = matrix, []
+    reflections: list[tuple[Tensor, Tensor]] = []
+    for n in range(order):
+        column = rest[..., :, :1]
+        lead = column.shape[:-2]
+        if n == rows - 1:
+            upper.append(torch.cat([rest.new_zeros(*lead, 1, n), rest], -1))
+            break
+        head = signs[..., n, None, None] * (column * column).sum(-2, keepdim=True).sqrt()
+        v = torch.cat([torch.ones_like(head), column[..., 1:, :] * (column[..., :1, :] - head).reciprocal()], -2)
+        tau = (head - column[..., :1, :]) / head
+        reflections.append((v, tau))
+        others = rest[..., :, 1:]
+        others = others - tau * v @ (v.mT @ others)
+        upper.append(torch.cat([rest.new_zeros(*lead, 1, n), head, others[..., :1, :]], -1))
+        rest = others[..., 1:, :]
+    q = torch.eye(rows, order, dtype=matrix.dtype).expand(*matrix.shape[:-2], rows, order)
+    for n, (v, tau) in reversed(list(enumerate(reflections))):
+        below = q[..., n:, :]
+        q = torch.cat([q[..., :n, :], below - tau * v @ (v.mT @ below)], -2)
+    return q, torch.cat(upper, -2)
+
+
 def _qr(A: Tensor, mode: str, outs: Sequence[Tensor]) -> Any:  # noqa: N803
     q, r = outs
     rows, columns = A.shape[-2:]
@@ -329,7 +365,7 @@ def _qr(A: Tensor, mode: str, outs: Sequence[Tensor]) -> Any:  # noqa: N803
         signs = r.diagonal(dim1=-2, dim2=-1).sign()
         if bool((signs == 0).any()):
             raise NotDefinedError("a matrix of linearly dependent columns")
-    made_q, made_r = _orthogonalised(A, signs)
+    made_q, made_r = _triangularised(A, signs)
     return (made_q if q.numel() else q), made_r
 
 
@@ -363,22 +399,26 @@ def _ormqr(self: Tensor, input2: Tensor, input3: Tensor, left: bool, transpose: 
     return input3
 
 
-def _pseudo_inverse(matrix: Tensor) -> Tensor:
-    """Of a matrix of full rank: R⁻¹Qᵀ."""
+def _pseudo_inverse(matrix: Tensor, least: Any = 0.0) -> Tensor:
+    """Of a matrix of full rank: R⁻¹Qᵀ; `least` is the relative size below which singular values are taken to be 0."""
     if not matrix.numel():
         return matrix.mT
     rows, columns = matrix.shape[-2:]
     with plainly():
-        if bool((torch.linalg.matrix_rank(matrix.double(), rtol=1e-6) < min(rows, columns)).any()):
+        singular = torch.linalg.svdvals(matrix.double())
+        if bool((singular <= singular.amax(-1, True) * torch.as_tensor(least).unsqueeze(-1).clamp(min=1e-6)).any()):
             raise NotDefinedError("a matrix that is not of full rank, beside which the rank jumps")
     if rows < columns:
-        return _pseudo_inverse(matrix.mT).mT
+        return _pseudo_inverse(matrix.mT, least).mT
     q, r = _orthogonalised(matrix)
     return _substituted(r, q.mT, upper=True)
 
 
-def _pinv(self: Tensor, hermitian: bool) -> Tensor:
-    return _pseudo_inverse(_symmetric(self) if hermitian else self)
+def _pinv(self: Tensor, rtol: Any, atol: Any) -> Tensor:
+    """`hermitian=True` gives the gradient of the general function, and not of its symmetric part."""
+    if atol is not None and bool((torch.as_tensor(atol) > 0).any()):
+        raise NotDefinedError("atol > 0")
+    return _pseudo_inverse(self, 0.0 if rtol is None else rtol)
 
 
 def _lstsq(self: Tensor, b: Tensor, outs: Sequence[Tensor]) -> Any:
@@ -420,7 +460,7 @@ def _eigenpairs(matrix: Tensor, values: Tensor, vectors: Tensor) -> tuple[Tensor
     a = matrix.unsqueeze(-3)
     v, x = vectors.mT.unsqueeze(-1).to(matrix.dtype), values[..., None, None]
     eye = torch.eye(order, dtype=matrix.dtype)
-    for _ in range(3):
+    for _ in range(2):
         residual = torch.cat([a @ v - x * v, ((v * v).sum(-2, keepdim=True) - 1) / 2], -2)
         top = torch.cat([(a - x * eye).expand(*v.shape[:-2], order, order), -v], -1)
         bottom = torch.cat([v.mT, torch.zeros_like(x).expand(*v.shape[:-2], 1, 1)], -1)
@@ -644,6 +684,15 @@ def _logsumexp(self: Tensor, dim: Sequence[int], keepdim: bool) -> Any:
     return total if keepdim else total.squeeze(dims)
 
 
+def _logaddexp(self: Tensor, other: Tensor) -> Any:
+    """Infinite where both are the same infinity. Other numbers have a formula."""
+    with plainly():
+        infinite = (self == other) & self.isinf()
+    if not bool(infinite.any()):
+        return NotImplemented
+    return torch.where(infinite, self, torch.logaddexp(torch.where(infinite, 0, self), torch.where(infinite, 0, other)))
+
+
 def _logcumsumexp(self: Tensor, dim: int) -> Tensor:
     """Each entry a logsumexp of those up to it."""
     if not self.ndim or not self.numel():
@@ -670,11 +719,9 @@ def _layer_norm(
 def _cross_entropy_with_logits(
     self: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, reduction: int
 ) -> Tensor:
-    """`(1 - t) x + w softplus(-x)` with w = 1 + (p - 1) t, written so that its slope is `w sigmoid(x) - p t`, as torch's."""
-    if pos_weight is None:
-        loss = torch.nn.functional.softplus(self) - target * self
-    else:
-        loss = ((pos_weight - 1) * target + 1) * torch.nn.functional.softplus(self) - pos_weight * target * self
+    """`(1 - t) x + w softplus(-x)` with w = 1 + (p - 1) t; torch's slope is taken of sigmoid(x), not of sigmoid(-x)."""
+    tail = torch.nn.functional.softplus(self) - self
+    loss = (1 - target) * self + (tail if pos_weight is None else ((pos_weight - 1) * target + 1) * tail)
     loss = loss if weight is None else loss * weight
     return loss if reduction == 0 else loss.mean() if reduction == 1 else loss.sum()
 
@@ -811,7 +858,7 @@ DEFINITIONS: dict[str, Callable[..., Any]] = {
     "_adaptive_avg_pool3d": _adaptive_average, "_adaptive_avg_pool2d": _adaptive_average,
     "_embedding_bag": _embedding_bag, "_embedding_bag_forward_only": _embedding_bag, "segment_reduce": _segment_reduce,
     "median": _middle, "nanmedian": _middle, "frexp": _frexp, "nextafter": _nextafter, "rrelu_with_noise": _rrelu,
-    "_safe_softmax": _safe_softmax, "logsumexp": _logsumexp, "logcumsumexp": _logcumsumexp, "_logcumsumexp": _logcumsumexp,
+    "_safe_softmax": _safe_softmax, "logsumexp": _logsumexp, "logaddexp": _logaddexp, "logcumsumexp": _logcumsumexp, "_logcumsumexp": _logcumsumexp,
     "native_layer_norm": _layer_norm, "binary_cross_entropy_with_logits": _cross_entropy_with_logits,
     "torch_nn::_linear_cross_entropy_batch_chunked": _linear_cross_entropy,
     "torch_nn::_linear_cross_entropy_batch_chunked_no_reduction": _linear_cross_entropy,

@@ -435,7 +435,7 @@ class Lowering:
         except NotDefinedError as error:
             raise UnsupportedError(f"{event.op} has no formula for {error}") from None
         except Exception as error:
-            raise UnsupportedError(f"{event.op} has no formula ({type(error).__name__} in its decomposition)") from None
+            raise UnsupportedError(f"{event.op} has no formula ({type(error).__name__} in its decomposition: {str(error)[:200]})") from None
         if result is NotImplemented and event.name in DEFINITIONS:
             return False
         if result is NotImplemented or len(recorder.events) > MAX_PARTS:
