@@ -118,12 +118,15 @@ class Sides:
         """The size of the input's entries, at least 1."""
         return max(1.0, float(np.max(_magnitude(self.given[self.name]).astype(float))))
 
-    def jumps(self, arithmetic: Arithmetic) -> bool:
-        """Whether the value differs here and on the two sides: no derivative, and no subdifferential."""
+    def jumps(self, arithmetic: Arithmetic, least: float) -> bool:
+        """Whether the value differs here and on the two sides: no derivative, and no subdifferential.
+
+        Not where it differs by less than `least`, relative: in a format where softplus is linear from 20 on, that is no jump.
+        """
         with precision(LIMIT_BITS):
             right, here, left = (self._values(step, arithmetic) for step in (FAR, NOUGHT, -FAR))
             pairs = (*zip(right, here, strict=True), *zip(left, here, strict=True))
-            return any(abs(a - b) > (abs(a) + abs(b)) * 2.0**-40 + 2.0**-40 for a, b in pairs)
+            return any(abs(a - b) > (abs(a) + abs(b)) * least + 2.0**-40 for a, b in pairs)
 
 
 class Enclosures:
@@ -214,7 +217,7 @@ class Enclosures:
     ) -> None:
         """One entry of an input, from both of its sides."""
         column = side.column
-        jumps = side.jumps(self.exact)
+        jumps = side.jumps(self.exact, max(2.0**-40, self.dtype.unit_roundoff))
         for row in np.flatnonzero(look[:, column]):
             if jumps:
                 found[row, column] = NOWHERE

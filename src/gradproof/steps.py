@@ -586,7 +586,8 @@ class _Work:
             if cotangent.shape == region.shape:
                 tried.append(("it is the cotangent itself, passed on unchanged", cotangent))
                 value = self.step.outputs[next(nr for nr, o in self.outputs.items() if o == output)].values
-                tried.append(("it is the forward value times the cotangent", value * cotangent))
+                with np.errstate(all="ignore"):
+                    tried.append(("it is the forward value times the cotangent", value * cotangent))
             tried.append(("the cotangent that it received is ignored", pulled(nodes, self.given, {output: full(row.shape, UNIT)})))
             for axis, extent in enumerate(cotangent.shape):
                 for place, words in ((0, "first"), (extent - 1, "last")) if extent > 1 else ():

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import torch
@@ -384,10 +384,10 @@ def _reflections(input: Tensor, tau: Tensor) -> list[Tensor]:  # noqa: A002
 def _householder_product(input: Tensor, tau: Tensor) -> Tensor:  # noqa: A002
     _sizable(input)
     rows, columns = input.shape[-2:]
-    product = torch.eye(rows, columns, dtype=input.dtype).expand(*input.shape[:-2], rows, columns)
+    q = torch.eye(rows, columns, dtype=input.dtype).expand(*input.shape[:-2], rows, columns)
     for reflection in reversed(_reflections(input, tau)):
-        product = reflection @ product
-    return product
+        q = reflection @ q
+    return q
 
 
 def _ormqr(self: Tensor, input2: Tensor, input3: Tensor, left: bool, transpose: bool) -> Tensor:
@@ -536,8 +536,8 @@ def _trilinear(
         for dim in sorted(dims):
             operand = operand.unsqueeze(dim)
         spread.append(operand)
-    product = spread[0] * spread[1] * spread[2]
-    return product.sum(tuple(sumdim)) if sumdim else product
+    whole = spread[0] * spread[1] * spread[2]
+    return whole.sum(tuple(sumdim)) if sumdim else whole
 
 
 def _adaptive_average(self: Tensor, output_size: Sequence[int]) -> Tensor:
@@ -728,12 +728,12 @@ def _cross_entropy_with_logits(
 
 def _linear_cross_entropy(
     input: Tensor, linear_weight: Tensor, target: Tensor, linear_bias: Tensor | None, weight: Tensor | None,  # noqa: A002
-    reduction: str | None, ignore_index: int, label_smoothing: float, outs: Sequence[Tensor],
+    reduction: str | None, ignore_index: int, label_smoothing: float | None, outs: Sequence[Tensor],
 ) -> Any:  # fmt: skip
     """The loss; the other results are the gradients, which torch stores in the forward."""
     loss = torch.nn.functional.cross_entropy(
         torch.nn.functional.linear(input, linear_weight, linear_bias), target, weight, ignore_index=ignore_index,
-        reduction=reduction or "none", label_smoothing=label_smoothing)  # fmt: skip
+        reduction=reduction or "none", label_smoothing=label_smoothing or 0.0)  # fmt: skip
     return (loss, *outs[1:])
 
 
@@ -779,42 +779,59 @@ def _reflected(x: Tensor, low2: int, high2: int) -> Tensor:
     return torch.where(even, rest + low, span - rest + low)
 
 
-def _grid_sampler_3d(
+def _grid_sampler(
     input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool  # noqa: A002
 ) -> Tensor:
+    """Bilinear (0), nearest (1) or bicubic (2) samples of an image of two or three axes at the grid's places."""
     extents = input.shape[:1:-1]  # x, y, z
-    places = []
-    for n, extent in enumerate(extents):
-        x = _unnormalised(grid[..., n], extent, align_corners)
+    axes = len(extents)
+    cubic = interpolation_mode == 2
+
+    def inside(x: Tensor, extent: int) -> Tensor:
         if padding_mode == 2:
             x = _reflected(x, 0, 2 * (extent - 1)) if align_corners else _reflected(x, -1, 2 * extent - 1)
-        if padding_mode:
-            x = x.clamp(0, extent - 1)
-        places.append(x)
-    batch = torch.arange(len(input)).reshape(-1, 1, 1, 1)
+        return x.clamp(0, extent - 1) if padding_mode else x
+
+    places = [_unnormalised(grid[..., n], extent, align_corners) for n, extent in enumerate(extents)]
+    if not cubic:
+        places = [inside(x, extent) for x, extent in zip(places, extents, strict=True)]
+    batch = torch.arange(len(input)).reshape(-1, *(1,) * axes)
+    channels_last = input.movedim(1, -1)
 
     def entries(corner: Sequence[Tensor]) -> Tensor:
         with plainly():
-            inside = torch.stack([(c >= 0) & (c < extent) for c, extent in zip(corner, extents, strict=True)]).all(0)
-            x, y, z = (c.clamp(0, extent - 1).long() for c, extent in zip(corner, extents, strict=True))
-        found = input.permute(0, 2, 3, 4, 1)[batch, z, y, x]
-        return torch.where(inside.unsqueeze(-1), found, 0)
+            corner = [inside(c, extent) for c, extent in zip(corner, extents, strict=True)] if cubic else corner
+            there = torch.stack([(c >= 0) & (c < extent) for c, extent in zip(corner, extents, strict=True)]).all(0)
+            index = [c.clamp(0, extent - 1).long() for c, extent in zip(corner, extents, strict=True)]
+        return torch.where(there.unsqueeze(-1), channels_last[(batch, *reversed(index))], 0)
 
-    if interpolation_mode == 1:
-        with plainly():
-            corner = [x.round() for x in places]
-        return entries(corner).permute(0, 4, 1, 2, 3)
     with plainly():
-        floors = [x.floor() for x in places]
+        floors = [x.round() if interpolation_mode == 1 else x.floor() for x in places]
+    if interpolation_mode == 1:
+        return entries(floors).movedim(-1, 1)
+    parts = [x - start for x, start in zip(places, floors, strict=True)]
+    weights = [_keys(t) if cubic else [start + 1 - x, t] for t, x, start in zip(parts, places, floors, strict=True)]
+    taps, first = len(weights[0]), -1 if cubic else 0
     total: Any = 0
-    for n in range(8):
+    for corner in product(range(taps), repeat=axes):
         with plainly():
-            corner = [f + (n >> k & 1) for k, f in enumerate(floors)]
-        weight: Any = 1
-        for k, x in enumerate(places):
-            weight = weight * (x - floors[k] if n >> k & 1 else floors[k] + 1 - x)
-        total = total + entries(corner) * weight.unsqueeze(-1)
-    return total.permute(0, 4, 1, 2, 3)
+            at = [start + first + k for start, k in zip(floors, corner, strict=True)]
+        weight = math.prod((weights[n][k] for n, k in enumerate(corner)), start=1)
+        total = total + entries(at) * weight.unsqueeze(-1)
+    return total.movedim(-1, 1)
+
+
+def _keys(t: Tensor) -> list[Tensor]:
+    """Keys' cubic convolution, a = -3/4, at the four places around."""
+    a = -0.75
+
+    def near(x: Tensor) -> Tensor:
+        return ((a + 2) * x - (a + 3)) * x * x + 1
+
+    def far(x: Tensor) -> Tensor:
+        return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+
+    return [far(t + 1), near(t), near(1 - t), far(2 - t)]
 
 
 # Connectionist temporal classification
@@ -823,7 +840,11 @@ def _grid_sampler_3d(
 def _ctc(
     log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int, outs: Sequence[Tensor]
 ) -> Any:
-    """The sum over all alignments, by Graves' forward variables."""
+    """The sum over all alignments, by Graves' forward variables.
+
+    Torch's gradient is that of the loss of `log_softmax(log_probs)`: it holds where the logarithms are of probabilities
+    that add up to 1, and that function is meant there.
+    """
     with plainly():
         times = input_lengths.tolist() if isinstance(input_lengths, Tensor) else list(input_lengths)
         counts = target_lengths.tolist() if isinstance(target_lengths, Tensor) else list(target_lengths)
@@ -831,18 +852,24 @@ def _ctc(
         for n, count in enumerate(counts):
             rows.append((targets[n, :count] if targets.ndim == 2 else targets[start : start + count]).tolist())
             start += count
+    with plainly():
+        normalised = bool((log_probs.logsumexp(-1).abs() < 1e-3).all())
+    if normalised:
+        log_probs = log_probs - log_probs.logsumexp(-1, keepdim=True)
+    longest = 2 * max(counts, default=0) + 1
+    states = [[blank, *(s for label in labels for s in (label, blank))] for labels in rows]
+    states = [[*row, *[blank] * (longest - len(row))] for row in states]
+    skips = torch.tensor([[float(k > 1 and s != blank and s != row[k - 2]) for k, s in enumerate(row)] for row in states])
+    probs = log_probs.gather(-1, torch.tensor(states).expand(len(log_probs), len(rows), longest)).exp()
+    skips = skips.to(probs.dtype)
+    paths = [probs[0] * (torch.arange(longest) < 2).to(probs.dtype)]
+    for t in range(1, max(times)):
+        wide = torch.nn.functional.pad(paths[-1], (2, 0))
+        paths.append((wide[:, 2:] + wide[:, 1:-1] + skips * wide[:, :-2]) * probs[t])
     losses = []
-    for n, labels in enumerate(rows):
-        states = [blank, *(s for label in labels for s in (label, blank))]
-        probs = log_probs[:, n].index_select(1, torch.tensor(states)).exp()
-        skips = torch.tensor([float(s != blank and k > 1 and s != states[k - 2]) for k, s in enumerate(states)], dtype=probs.dtype)
-        first = torch.tensor([1.0 if k < 2 else 0.0 for k in range(len(states))], dtype=probs.dtype)
-        paths = probs[0] * first
-        for t in range(1, times[n]):
-            one = torch.cat([paths.new_zeros(1), paths[:-1]])
-            two = torch.cat([paths.new_zeros(2), paths[:-2]])[: len(states)]
-            paths = (paths + one + skips * two) * probs[t]
-        losses.append(-paths[-2:].sum().log())
+    for n, count in enumerate(counts):
+        last = paths[times[n] - 1][n]
+        losses.append(-last[max(2 * count - 1, 0) : 2 * count + 1].sum().log())
     return torch.stack(losses), outs[1]
 
 
@@ -863,5 +890,5 @@ DEFINITIONS: dict[str, Callable[..., Any]] = {
     "torch_nn::_linear_cross_entropy_batch_chunked": _linear_cross_entropy,
     "torch_nn::_linear_cross_entropy_batch_chunked_no_reduction": _linear_cross_entropy,
     "_scaled_dot_product_flash_attention_for_cpu": _attention,
-    "grid_sampler_3d": _grid_sampler_3d, "_ctc_loss": _ctc,
+    "grid_sampler_2d": _grid_sampler, "grid_sampler_3d": _grid_sampler, "_ctc_loss": _ctc,
 }  # fmt: skip

@@ -65,6 +65,7 @@ class Lowering:
         self.active: set[str] = set()  # what a gradient flows to
         self.reached: set[str] = set()  # what depends on such a value at all: a condition, too
         self.formulas: dict[str, str] = {}
+        self.entered: list[tuple[Region, str]] = []
         self.replays: list[_Recorder] = []  # held, so that no storage's address is used again
 
     # What the operations read and write
@@ -73,6 +74,11 @@ class Lowering:
         """A tensor from outside: a leaf of that name."""
         self._leaf(name, region.values, given=given)
         self.memory.enter(region, name)
+        # A tensor and a view of it may both come from outside: the memory is the whole one's.
+        for whole, its_name in self.entered:
+            if whole.storage == region.storage and size(whole.shape) > size(region.shape):
+                self.memory.enter(whole, its_name)
+        self.entered.append((region, name))
 
     def _leaf(self, name: str, values: np.ndarray, *, given: bool) -> None:
         self.leaves[name] = Leaf(name, values.shape, given)
@@ -440,7 +446,7 @@ class Lowering:
             return False
         if result is NotImplemented or len(recorder.events) > MAX_PARTS:
             raise UnsupportedError(f"{event.op} has no formula")
-        if any(part.op is event.op for part in recorder.events):
+        if any(part.op is event.op for part in recorder.events) and event.name not in DEFINITIONS:
             raise UnsupportedError(f"{event.op} has no formula")
         for key, region in before.items():
             if region is not None:
