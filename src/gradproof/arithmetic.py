@@ -372,8 +372,9 @@ _FUNCTIONS: dict[str, tuple[Callable[..., arb], int]] = {
     "ndtr": (lambda x: (-x / arb(2).sqrt()).erfc() / 2, 4),
     "log_ndtr": (lambda x: ((-x / arb(2).sqrt()).erfc() / 2).log(), 4),
     "ndtri": (_ndtri, 8),
+    # Cephes, which engines use: peak relative errors of 5.8e-16 (I0) and 2.0e-15 (I1), in float32 of 4.0e-7 and 1.5e-6.
     "i0e": (lambda x: (-abs(x)).exp() * x.bessel_i(0), 8),
-    "i1e": (lambda x: (-abs(x)).exp() * x.bessel_i(1), 8),
+    "i1e": (lambda x: (-abs(x)).exp() * x.bessel_i(1), 26),
 }
 
 # Functions whose error does not shrink with their value (near a zero, or as exp of a logarithm): the magnitude that the
@@ -578,8 +579,8 @@ class Arithmetic:
             "false": 0.0,
             "piecewise": _piecewise,
         }
-        eight = self._rounded(8)
-        table["besseli"] = lambda n, x: eight(lift(_besseli, 2)(n, x))
+        bessel, eight = self._rounded(26), self._rounded(8)
+        table["besseli"] = lambda n, x: bessel(lift(_besseli, 2)(n, x))
         table["polygamma"] = lambda n, x: eight(lift(_polygamma, 2)(n, x))
         for name, step in _STEPS.items():
             table[name] = lift(lambda x, step=step: step(ball(x)))

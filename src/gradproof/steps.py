@@ -14,8 +14,11 @@ What autograd does not see at all is looked for as well: a `detach`, `.data` or 
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -197,13 +200,13 @@ class _Check:
             found.append(_told("gradient", "the function", Verdict.UNDECIDED, note))
         with precision(START_BITS):
             self._deliver()
-            by_step = {step.number: self._step(step) for step in reversed(self.tape.steps)}
+            by_step = {step.number: _guarded(partial(self._step, step)) for step in reversed(self.tape.steps)}
             found += [finding for step in self.tape.steps for finding in by_step[step.number]]
             found += self._sums()
-            lost = self._losses() if self.stops == "judge" else []
+            lost = _guarded(self._losses) if self.stops == "judge" else []
             found += lost
             if not lost and any(f.verdict in _OPEN or f.inherited for f in found):
-                found = self._end_to_end(found)
+                found = _guarded(lambda: self._end_to_end(found)) or found
         return found
 
     def _end_to_end(self, found: list[Finding]) -> list[Finding]:
@@ -389,6 +392,18 @@ class _Check:
             if name in wrong or step.number in self.blamed:
                 self.blamed.setdefault(edge[0], title if name in wrong else self.blamed[step.number])
         return found
+
+
+def _guarded(part: Callable[[], list[Finding]]) -> list[Finding]:
+    """A part of the check; where it breaks down, which is a fault of ours, that is said, and is no pass."""
+    try:
+        return part()
+    except InputError:
+        raise
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        why = f"gradproof itself failed: {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno}); please report it"
+        return [_told("local", "the function", Verdict.UNSUPPORTED, why)]
 
 
 class _Work:

@@ -101,7 +101,7 @@ class Stops:
                     if region.floating and self.flow.is_active(region) and not self._belongs(region, event, inside):
                         content = self.before[id(region)]
                         place = last_stop.get(region.storage) or self._maker(content) or event.place
-                        self.stops.append(Stop(region, content, place, step, region.edge))
+                        self.stops.append(Stop(region, content, place, step, region.edge if event.call is None else None))
             self._advance(event, position, inside)
             if left and event.call is None:
                 self._from_outside(event, step, position, left)
@@ -130,11 +130,9 @@ class Stops:
 
     def _belongs(self, region: Region, event: Event, inside: dict[int, set[int]]) -> bool:
         """Whether autograd follows the value: it has its history, or it is computed inside the same custom Function."""
-        if region.edge is not None:
-            return not self._overwritten(region)
-        if event.call is None:
-            return False
-        return set(self.flow.memory.read(region).sources) <= inside[event.call] | {-1}
+        if event.call is not None:
+            return set(self.flow.memory.read(region).sources) <= inside[event.call] | {-1}
+        return region.edge is not None and not self._overwritten(region)
 
     def _overwritten(self, region: Region) -> bool:
         """Whether the numbers were written in place by an operation that autograd did not see."""

@@ -481,7 +481,7 @@ def _eigh(A: Tensor, compute_v: bool, outs: Sequence[Tensor]) -> Any:  # noqa: N
 
 
 def _svd(A: Tensor, full_matrices: bool, compute_uv: bool, outs: Sequence[Tensor]) -> Any:  # noqa: N803
-    """From the eigenpairs of the smaller of AᵀA and AAᵀ; the other side is A times them, divided by the singular values."""
+    """Newton's steps for `A v = s u, Aᵀ u = s v, |u|² + |v|² = 2`, each triple by itself."""
     if not A.numel():
         return outs
     rows, columns = A.shape[-2:]
@@ -491,17 +491,25 @@ def _svd(A: Tensor, full_matrices: bool, compute_uv: bool, outs: Sequence[Tensor
     with plainly():
         if not compute_uv:
             u, _, vh = torch.linalg.svd(A, full_matrices=False)
-        if bool((s < 1e-3 * s.amax(-1, True)).any()):
-            raise NotDefinedError("a singular value of nearly 0")
-    if rows >= columns:
-        squares, v = _eigenpairs(A.mT @ A, s * s, vh.mT)
-        values = squares.sqrt()
-        made = (A @ v) / values.unsqueeze(-2), values, v.mT
-    else:
-        squares, left = _eigenpairs(A @ A.mT, s * s, u)
-        values = squares.sqrt()
-        made = left, values, (left.mT @ A) / values.unsqueeze(-1)
-    return made if compute_uv else (outs[0], made[1], outs[2])
+        size = s.double().amax(-1, True)
+        if bool((s < 1e-3 * size).any() or (s.double().diff(dim=-1).abs() < 1e-3 * size).any()):
+            raise NotDefinedError("a singular value of nearly 0, or two that are close to each other")
+    order = min(rows, columns)
+    _sizable(A)
+    a, at = A.unsqueeze(-3), A.mT.unsqueeze(-3)
+    left, right, x = u[..., :order].mT.unsqueeze(-1), vh[..., :order, :].unsqueeze(-1), s[..., None, None]
+    lead = left.shape[:-2]
+    top, bottom = torch.eye(rows, dtype=A.dtype), torch.eye(columns, dtype=A.dtype)
+    for _ in range(2):
+        norms = ((left * left).sum(-2, keepdim=True) + (right * right).sum(-2, keepdim=True)) / 2 - 1
+        residual = torch.cat([a @ right - x * left, at @ left - x * right, norms], -2)
+        one = torch.cat([-(x * top).expand(*lead, rows, rows), a.expand(*lead, rows, columns), -left], -1)
+        two = torch.cat([at.expand(*lead, columns, rows), -(x * bottom).expand(*lead, columns, columns), -right], -1)
+        three = torch.cat([left.mT, right.mT, torch.zeros_like(x)], -1)
+        step = solved(torch.cat([one, two, three], -2), residual)
+        left, right = left - step[..., :rows, :], right - step[..., rows:-1, :]
+        x = x - step[..., -1:, :]
+    return (left[..., 0].mT, x[..., 0, 0], right[..., 0]) if compute_uv else (outs[0], x[..., 0, 0], outs[2])
 
 
 # Distances
@@ -690,7 +698,8 @@ def _logaddexp(self: Tensor, other: Tensor) -> Any:
         infinite = (self == other) & self.isinf()
     if not bool(infinite.any()):
         return NotImplemented
-    return torch.where(infinite, self, torch.logaddexp(torch.where(infinite, 0, self), torch.where(infinite, 0, other)))
+    finite = torch.logaddexp(torch.where(infinite, 0, self), torch.where(infinite, 1, other))
+    return torch.where(infinite, torch.maximum(self, other), finite)
 
 
 def _logcumsumexp(self: Tensor, dim: int) -> Tensor:
@@ -863,13 +872,20 @@ def _ctc(
     probs = log_probs.gather(-1, torch.tensor(states).expand(len(log_probs), len(rows), longest)).exp()
     skips = skips.to(probs.dtype)
     paths = [probs[0] * (torch.arange(longest) < 2).to(probs.dtype)]
+    halvings = [torch.zeros(len(rows), 1, dtype=probs.dtype)]
     for t in range(1, max(times)):
-        wide = torch.nn.functional.pad(paths[-1], (2, 0))
+        # Scaled by powers of two, so that nothing underflows.
+        with plainly():
+            small = paths[-1].amax(-1, keepdim=True).log2().floor()
+            halvings.append(halvings[-1] + small)
+            scale = torch.exp2(-small)
+        wide = torch.nn.functional.pad(paths[-1] * scale, (2, 0))
         paths.append((wide[:, 2:] + wide[:, 1:-1] + skips * wide[:, :-2]) * probs[t])
     losses = []
     for n, count in enumerate(counts):
         last = paths[times[n] - 1][n]
-        losses.append(-last[max(2 * count - 1, 0) : 2 * count + 1].sum().log())
+        total = last[max(2 * count - 1, 0) : 2 * count + 1].sum()
+        losses.append(-(total.log() + torch.xlogy(0 * total + halvings[times[n] - 1][n, 0], 2.0)))  # log(2), exactly
     return torch.stack(losses), outs[1]
 
 

@@ -65,6 +65,7 @@ class Lowering:
         self.active: set[str] = set()  # what a gradient flows to
         self.reached: set[str] = set()  # what depends on such a value at all: a condition, too
         self.formulas: dict[str, str] = {}
+        self.replaying = 0  # how deep in the parts of operations
         self.entered: list[tuple[Region, str]] = []
         self.replays: list[_Recorder] = []  # held, so that no storage's address is used again
 
@@ -198,9 +199,27 @@ class Lowering:
         if (event.is_view and name not in ("_to_copy",)) or name in SEEN_OTHERWISE:
             return self._view(event)
         if not any(self.is_reached(region) for region in event.regions):
-            for region in targets:
-                self.forget(region)
+            self._unreached(event, targets)
             return None
+        self._told(event, targets)
+        return None
+
+    def _unreached(self, event: Event, targets: list[Region]) -> None:
+        """What no gradient reaches is taken as torch computed it. But the parts of an operation are ours and not torch's
+        own: there a number counts that is computed from operands (1/sqrt(var + eps)), with its rounding."""
+        known = [region for region in event.regions if region.floating and (self.memory.read(region).who >= 0).any()]
+        if self.replaying and known and all(region.floating for region in targets):
+            before = len(self.nodes)
+            try:
+                return self._told(event, targets)
+            except UnsupportedError:
+                del self.nodes[before:]
+        for region in targets:
+            self.forget(region)
+        return None
+
+    def _told(self, event: Event, targets: list[Region]) -> None:
+        name = event.name
         base = name[:-1] if name.endswith("_") and name not in MOVES and event.written else name
         if base in CONSTANT or all(not r.floating and r.dtype != torch.bool and not r.dtype.is_complex for r in targets):
             for region in targets:
@@ -238,6 +257,8 @@ class Lowering:
 
     def _view(self, event: Event) -> None:
         """Another look at the same memory: run on the places, since a tensor that overlaps itself has no others."""
+        if not event.regions:
+            return
         source = event.regions[0]
         if event.name in ("as_strided", "view") and event.op._overloadname == "dtype":
             raise UnsupportedError(f"{event.op}: memory seen as another dtype")
@@ -451,7 +472,9 @@ class Lowering:
         for key, region in before.items():
             if region is not None:
                 self.memory.put(region, self.content(regions[key]))
+        self.replaying += 1
         self.run(recorder.events)
+        self.replaying -= 1
         made = [recorder.region(leaf) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         if len(made) != len(targets):
             raise UnsupportedError(f"{event.op} has no formula (its decomposition gives {len(made)} results)")

@@ -545,7 +545,7 @@ def _steps(recorder: _Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[S
     accumulators = [number for number in sorted(found) if isinstance(recorder.nodes[number], torch.Tensor)]
     ordered = sorted((n for n in found if n not in accumulators), key=lambda n: found[n]._sequence_nr())
     owned: dict[int, list[Event]] = {}
-    calls = {call.counter - 1: key for key, call in recorder.calls.items()}
+    calls = _calls_of(recorder, [found[number] for number in ordered])
     of_call: dict[int, list[Event]] = {}
     for event in recorder.events:
         if event.call is not None:
@@ -559,8 +559,7 @@ def _steps(recorder: _Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[S
         kind = node.name().removeprefix("torch::autograd::")
         counts[kind] = counts.get(kind, 0) + 1
         name = kind if counts[kind] == 1 else f"{kind}.{counts[kind]}"
-        custom = hasattr(node, "_forward_cls")
-        call = calls.get(node._sequence_nr()) if custom else None
+        call = calls.get(number)
         events = of_call.get(call, []) if call is not None else owned.get(number, [])
         edges = tuple(None if n is None else (recorder.number(n), nr) for n, nr in node.next_functions)
         seen = [region for event in events for region in event.regions]
@@ -582,6 +581,21 @@ def _steps(recorder: _Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[S
             step.formula = OPAQUE.get(recorder.calls[call].function, "")
         steps.append(step)
     return steps, accumulators
+
+
+def _calls_of(recorder: _Recorder, nodes: Sequence[Any]) -> dict[int, int]:
+    """Which call made which node of a custom Function: the last one of its class before the call's first operation.
+
+    Its own number is one less than what the counter stands at, unless its forward calls other Functions first.
+    """
+    made: dict[int, int] = {}
+    custom = [node for node in nodes if hasattr(node, "_forward_cls")]
+    for key, call in sorted(recorder.calls.items(), key=lambda item: item[1].counter):
+        mine = [node for node in custom if node.name() == f"{call.function}Backward" and node._sequence_nr() < call.counter]
+        mine = [node for node in mine if recorder.number(node) not in made]
+        if mine:
+            made[recorder.number(max(mine, key=lambda node: node._sequence_nr()))] = key
+    return made
 
 
 # Names
