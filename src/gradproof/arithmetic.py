@@ -171,7 +171,8 @@ def radii(array: Balls) -> np.ndarray:
 
 def is_infinity(x: Any) -> bool:
     """Whether the ball is one of the two infinities, and not a range that reaches there."""
-    return x is not ZERO and not x.is_finite() and not x.is_nan() and bool(x.rad().is_zero())
+    # An infinite midpoint with a finite radius, as -inf plus a ball has, is that infinity alone.
+    return x is not ZERO and not x.is_finite() and not x.is_nan() and not x.mid().is_finite() and bool(x.rad().is_finite())
 
 
 def full(shape: Shape, value: Any) -> Balls:
@@ -434,7 +435,7 @@ class Arithmetic:
         if self.dtype is None:
             return lambda x: x
         largest = arb(self.dtype.largest)
-        return lift(lambda x: x if x is ZERO or abs(x) < largest else NOWHERE)
+        return lift(lambda x: x if x is ZERO or abs(x) < largest or is_infinity(x) else NOWHERE)
 
     def gamma(self, terms: int) -> float:
         """γ(n) for a sum of n terms, relative to the sum of their magnitudes; 0 in the exact arithmetic."""
@@ -621,7 +622,7 @@ def _blurred(total: Balls, magnitudes: Balls, slack: float) -> Balls:
     around, relative = arb(0, slack), arb(1, slack)
 
     def blur(t: Any, a: Any) -> Any:
-        if t is ZERO:
+        if t is ZERO or is_infinity(t):
             return t
         if t.rel_accuracy_bits() < 8 and not t.contains(NOUGHT) and abs(t).lower() == ball(a).lower():
             return (t.lower() * relative).union(t.upper() * relative)

@@ -113,9 +113,9 @@ def likeness(value: np.ndarray | None, expected: Balls, clues: Clues | None = No
     if factor := _factor(value, right, clues):
         return factor
     for words, candidate in clues.candidates:
-        if candidate.shape == value.shape and candidate.any() and _alike(value, candidate, near):
-            if not _alike(candidate, right, near):
-                return words
+        fits = candidate.shape == value.shape and candidate.any() and _alike(value, candidate, near)
+        if fits and not _alike(candidate, right, near):
+            return words
     return _lower_precision(value, right, clues.dtype)
 
 
@@ -146,7 +146,8 @@ def _constants(extents: Sequence[int]) -> Iterator[tuple[str, float]]:
     """Numbers that people forget, or put in twice."""
     plain = [("1/2", 0.5), ("π", math.pi), ("2π", 2 * math.pi), ("1/π", 1 / math.pi), ("√2", math.sqrt(2)),
              ("1/√2", math.sqrt(0.5)), ("√π", math.sqrt(math.pi)), ("log 2", math.log(2)), ("1/log 2", 1 / math.log(2)),
-             ("log 10", math.log(10)), ("1/log 10", 1 / math.log(10)), ("e", math.e), ("1/3", 1 / 3), ("2/3", 2 / 3)]  # fmt: skip
+             ("log 10", math.log(10)), ("1/log 10", 1 / math.log(10)), ("e", math.e), ("1/3", 1 / 3),
+             ("2/3", 2 / 3)]  # fmt: skip
     for n in sorted(set(extents)):
         if n > 2:
             yield f"n = {n}: the sum in place of the mean, or the reverse", float(n)

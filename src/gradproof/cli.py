@@ -70,9 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gradproof {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(
-        name: str, run: Callable[[argparse.Namespace], int], help_: str, targets: str
-    ) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[argparse.Namespace], int], help_: str, targets: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=help_, description=help_, epilog=EXAMPLES, allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,

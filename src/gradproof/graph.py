@@ -54,7 +54,8 @@ class Lookup(sympy.Function):
 
 def lookup(name: str, table: np.ndarray) -> Any:
     """The table as a function: `lookup("index", t)(i0, i1)` is `t[i0, i1]`."""
-    return type(Lookup)(name, (Lookup,), {"table": table})
+    metaclass: Any = type(Lookup)
+    return metaclass(name, (Lookup,), {"table": table})
 
 
 @dataclass(frozen=True)

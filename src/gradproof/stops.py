@@ -115,7 +115,9 @@ class Stops:
             self.flow.memory.write(event.regions[0], name)
         elif step is not None:
             for region in event.regions:
-                names = {self.flow.memory.names[n] for n in self.before[id(region)].sources if n >= 0} if region.floating else set()
+                names = (
+                    {self.flow.memory.names[n] for n in self.before[id(region)].sources if n >= 0} if region.floating else set()
+                )
                 for name in sorted(names & self.foreign.keys()):
                     self.unseen.append((f"numbers that left torch by {left} come back at {self.foreign[name]}", event.place))
 
@@ -245,10 +247,10 @@ class Stops:
         rounding: dict[str, Balls] = {}
         places: list[Place] = []
         for n, cotangent in cotangents.items():
-            region = event.outs[n]
-            assert region is not None
-            operand = lowering.operand(region)
-            name = lowering.emit(slot(0), (Read(operand.node, operand.index),), region.shape)
+            out = event.outs[n]
+            assert out is not None
+            operand = lowering.operand(out)
+            name = lowering.emit(slot(0), (Read(operand.node, operand.index),), out.shape)
             exact[name], rounding[name] = cotangent.exact[None], cotangent.rounding[None]
             places += cotangent.places
         self._pull(lowering, contents, exact, rounding, lost, places)
@@ -263,7 +265,7 @@ class Stops:
         sharp = run.pull(given, self.enclosures.exact, exact)
         loose = run.pull(given, self.enclosures.rounding, rounding)
         start = 0
-        for name, content in contents.items():
+        for content in contents.values():
             count = content.who.size
             self._scatter(content, sharp[0, start : start + count], loose[0, start : start + count], lost, places)
             start += count

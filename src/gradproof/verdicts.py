@@ -255,3 +255,16 @@ def missing(shape: Shape, exact: Balls | None, note: str) -> Judgement:
     """No number where there should be one: wrong, unless the derivative is identically zero."""
     middle = float("nan") if exact is None else float(np.nanmax(np.abs(centres(exact)), initial=0.0))
     return Judgement(Verdict.WRONG, None if np.isnan(middle) else middle, None, None, None, (0,) * len(shape), note, refuted=1)
+
+
+def bare_finding(kind: str, node: str, verdict: Verdict, note: str, *, inherited: bool = False) -> Finding:
+    """A finding without numbers."""
+    return Finding(kind, node, None, "", None, None, None, None, (), verdict, note, inherited=inherited)
+
+
+def as_finding(kind: str, node: str, wrt: str | None, formula: str, judged: Judgement) -> Finding:
+    """A judgement as a finding."""
+    return Finding(
+        kind, node, wrt, formula, judged.exact, judged.value, judged.ulp, judged.allowed_ulp, judged.index,
+        judged.verdict, judged.note, judged.error, judged.sensitivity, judged.entries, judged.refuted, judged.cancelled,
+    )  # fmt: skip

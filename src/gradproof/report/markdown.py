@@ -79,7 +79,14 @@ def page(report: Report) -> str:
     if derivation is None:
         parts.append("## Autograd nodes\n")
         nodes = [
-            [escape(row.node), escape(row.place), row.forward, row.backward, number(row.worst.ulp, 3), number(row.worst.allowed_ulp, 3)]
+            [
+                escape(row.node),
+                escape(row.place),
+                row.forward,
+                row.backward,
+                number(row.worst.ulp, 3),
+                number(row.worst.allowed_ulp, 3),
+            ]
             for row in node_rows(report)
         ]
         parts.append(_table(nodes, ["node", "line", "forward", "backward", "ulp", "allowed ulp"]) + "\n")

@@ -87,7 +87,9 @@ def _told(finding: Finding) -> list[str]:
     what = {"forward": "value", "local": f"gradient by {finding.wrt}" if finding.wrt else "gradient", "gradient": "gradient"}
     place = f" ({finding.place})" if finding.place else ""
     origin = "inherited" if finding.inherited else "its own"
-    lines = [f"{finding.verdict.value.upper()} {finding.node}{place}: {what[finding.kind]}{place_of(finding.index)}, {origin} error"]
+    lines = [
+        f"{finding.verdict.value.upper()} {finding.node}{place}: {what[finding.kind]}{place_of(finding.index)}, {origin} error"
+    ]
     if finding.exact is not None or finding.value is not None:
         count = f"; {finding.refuted} of {finding.entries} entries are wrong" if finding.refuted else ""
         lines.append(f"  expected {number(finding.exact, 17)}, got {number(finding.value, 17)}: "

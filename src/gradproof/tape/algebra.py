@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from typing import Any
 
 import torch
@@ -71,7 +71,8 @@ def _permuted(matrix: Tensor, order: Tensor) -> Tensor:
     """Row `order[n]` of each matrix as its row n."""
     lead = torch.broadcast_shapes(matrix.shape[:-2], order.shape[:-1])
     matrix = matrix.expand(*lead, *matrix.shape[-2:])
-    return matrix.gather(-2, order.expand(*lead, order.shape[-1]).unsqueeze(-1).expand(*lead, order.shape[-1], matrix.shape[-1]))
+    index = order.expand(*lead, order.shape[-1]).unsqueeze(-1)
+    return matrix.gather(-2, index.expand(*lead, order.shape[-1], matrix.shape[-1]))
 
 
 def _inverse_order(order: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ def solved(matrix: Tensor, right: Tensor) -> Tensor:
     return _substituted(upper, _substituted(lower, _permuted(right, order), upper=False, unit=True), upper=True)
 
 
-def _solve(A: Tensor, B: Tensor, left: bool, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+def _solve(A: Tensor, B: Tensor, left: bool, outs: Sequence[Tensor]) -> Any:
     vector = A.ndim - 1 == B.ndim or (B.ndim >= 1 and B.ndim + 1 == A.ndim and B.shape == A.shape[:-1])
     right = B.unsqueeze(-1) if vector else B
     x = solved(A, right) if left else solved(A.mT, right.mT).mT
@@ -133,7 +134,7 @@ def _identity(matrix: Tensor) -> Tensor:
     return torch.eye(matrix.shape[-1], dtype=matrix.dtype).expand(matrix.shape)
 
 
-def _inverse(A: Tensor, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+def _inverse(A: Tensor, outs: Sequence[Tensor]) -> Any:
     return (solved(A, _identity(A)), *outs[1:])
 
 
@@ -177,11 +178,11 @@ def determinant(matrix: Tensor) -> Tensor:
     return diagonal.prod(-1) * sign
 
 
-def _det(A: Tensor, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+def _det(A: Tensor, outs: Sequence[Tensor]) -> Any:
     return (determinant(A), *outs[1:])
 
 
-def _slogdet(A: Tensor, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+def _slogdet(A: Tensor, outs: Sequence[Tensor]) -> Any:
     if not A.shape[-1]:
         return outs
     _sizable(A)
@@ -199,7 +200,7 @@ def _packed(lower: Tensor, upper: Tensor) -> Tensor:
     return wide + tall
 
 
-def _lu_factor(A: Tensor, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+def _lu_factor(A: Tensor, outs: Sequence[Tensor]) -> Any:
     _sizable(A)
     if not A.numel():
         return outs
@@ -207,7 +208,7 @@ def _lu_factor(A: Tensor, outs: Sequence[Tensor]) -> Any:  # noqa: N803
     return (_packed(lower, upper), *outs[1:])
 
 
-def _lu(A: Tensor, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+def _lu(A: Tensor, outs: Sequence[Tensor]) -> Any:
     _sizable(A)
     if not A.numel():
         return outs
@@ -217,7 +218,7 @@ def _lu(A: Tensor, outs: Sequence[Tensor]) -> Any:  # noqa: N803
     return outs[0], lower, upper
 
 
-def _lu_unpack(LU_data: Tensor, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+def _lu_unpack(LU_data: Tensor, outs: Sequence[Tensor]) -> Any:
     rows, columns = LU_data.shape[-2:]
     order = min(rows, columns)
     if not outs[1].numel():
@@ -226,11 +227,11 @@ def _lu_unpack(LU_data: Tensor, outs: Sequence[Tensor]) -> Any:  # noqa: N803
     return outs[0], lower, LU_data[..., :order, :].triu()
 
 
-def _lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, left: bool, adjoint: bool) -> Tensor:  # noqa: N803
+def _lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, left: bool, adjoint: bool) -> Tensor:
     """`op(P L U) X = B`, or `X op(P L U) = B`: the latter is the former transposed."""
     _sizable(LU)
     if not left:
-        B, adjoint = B.mT, not adjoint  # noqa: N806
+        B, adjoint = B.mT, not adjoint
     order = _rows(pivots, LU.shape[-2])
     if not adjoint:
         x = _substituted(LU, _permuted(B, order), upper=False, unit=True)
@@ -241,11 +242,11 @@ def _lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, left: bool, adjoint: bool) 
     return x if left else x.mT
 
 
-def _lu_solve_old(self: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:  # noqa: N803
+def _lu_solve_old(self: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
     return _lu_solve(LU_data, LU_pivots, self, left=True, adjoint=False)
 
 
-def _solve_triangular(self: Tensor, B: Tensor, upper: bool, left: bool, unitriangular: bool) -> Tensor:  # noqa: N803
+def _solve_triangular(self: Tensor, B: Tensor, upper: bool, left: bool, unitriangular: bool) -> Tensor:
     _sizable(self)
     if left:
         return _substituted(self, B, upper=upper, unit=unitriangular)
@@ -253,7 +254,7 @@ def _solve_triangular(self: Tensor, B: Tensor, upper: bool, left: bool, unitrian
 
 
 def _triangular_solve(
-    self: Tensor, A: Tensor, upper: bool, transpose: bool, unitriangular: bool, outs: Sequence[Tensor]  # noqa: N803
+    self: Tensor, A: Tensor, upper: bool, transpose: bool, unitriangular: bool, outs: Sequence[Tensor]
 ) -> Any:
     _sizable(A)
     matrix = A.mT if transpose else A
@@ -354,7 +355,7 @@ def _triangularised(matrix: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
     return q, torch.cat(upper, -2)
 
 
-def _qr(A: Tensor, mode: str, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+def _qr(A: Tensor, mode: str, outs: Sequence[Tensor]) -> Any:
     q, r = outs
     rows, columns = A.shape[-2:]
     if not A.numel():
@@ -369,7 +370,7 @@ def _qr(A: Tensor, mode: str, outs: Sequence[Tensor]) -> Any:  # noqa: N803
     return (made_q if q.numel() else q), made_r
 
 
-def _reflections(input: Tensor, tau: Tensor) -> list[Tensor]:  # noqa: A002
+def _reflections(input: Tensor, tau: Tensor) -> list[Tensor]:
     """Householder's `1 - tau v vᵀ` for each column."""
     rows = input.shape[-2]
     made = []
@@ -381,7 +382,7 @@ def _reflections(input: Tensor, tau: Tensor) -> list[Tensor]:  # noqa: A002
     return made
 
 
-def _householder_product(input: Tensor, tau: Tensor) -> Tensor:  # noqa: A002
+def _householder_product(input: Tensor, tau: Tensor) -> Tensor:
     _sizable(input)
     rows, columns = input.shape[-2:]
     q = torch.eye(rows, columns, dtype=input.dtype).expand(*input.shape[:-2], rows, columns)
@@ -469,7 +470,7 @@ def _eigenpairs(matrix: Tensor, values: Tensor, vectors: Tensor) -> tuple[Tensor
     return x[..., 0, 0], v[..., 0].mT
 
 
-def _eigh(A: Tensor, compute_v: bool, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+def _eigh(A: Tensor, compute_v: bool, outs: Sequence[Tensor]) -> Any:
     if not A.numel():
         return outs
     with plainly():
@@ -480,7 +481,7 @@ def _eigh(A: Tensor, compute_v: bool, outs: Sequence[Tensor]) -> Any:  # noqa: N
     return values, (vectors if compute_v else outs[1])
 
 
-def _svd(A: Tensor, full_matrices: bool, compute_uv: bool, outs: Sequence[Tensor]) -> Any:  # noqa: N803
+def _svd(A: Tensor, full_matrices: bool, compute_uv: bool, outs: Sequence[Tensor]) -> Any:
     """Newton's steps for `A v = s u, Aᵀ u = s v, |u|² + |v|² = 2`, each triple by itself."""
     if not A.numel():
         return outs
@@ -604,7 +605,8 @@ def _segment_reduce(
             zero = lengths.new_zeros(*lengths.shape[:-1], 1)
             offsets = torch.cat([zero, lengths.cumsum(-1)], -1)
     assert offsets is not None
-    start = initial if initial is not None else {"sum": 0.0, "mean": math.nan, "prod": 1.0, "max": -math.inf, "min": math.inf}[reduce]
+    empty = {"sum": 0.0, "mean": math.nan, "prod": 1.0, "max": -math.inf, "min": math.inf}
+    start = initial if initial is not None else empty[reduce]
     return _segments(data, reduce, offsets, axis, start, initial)
 
 
@@ -616,7 +618,7 @@ def _segments(data: Tensor, reduce: str, offsets: Tensor, axis: int, start: floa
         ends = offsets.tolist()
     rest = data.shape[1:]
     parts = []
-    for a, b in zip(ends[:-1], ends[1:], strict=True):
+    for a, b in pairwise(ends):
         part = data[a:b]
         if initial is not None and b > a:
             extra = data.new_full((1, *rest), initial)
@@ -714,7 +716,7 @@ def _logcumsumexp(self: Tensor, dim: int) -> Tensor:
 
 
 def _layer_norm(
-    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float  # noqa: A002
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Any:
     """With `x*s - m*s`, s = 1/sqrt(var + eps), as torch's kernels compute it: it cancels where `(x - m)*s` does not."""
     dims = tuple(range(input.ndim - len(normalized_shape), input.ndim))
@@ -736,7 +738,7 @@ def _cross_entropy_with_logits(
 
 
 def _linear_cross_entropy(
-    input: Tensor, linear_weight: Tensor, target: Tensor, linear_bias: Tensor | None, weight: Tensor | None,  # noqa: A002
+    input: Tensor, linear_weight: Tensor, target: Tensor, linear_bias: Tensor | None, weight: Tensor | None,
     reduction: str | None, ignore_index: int, label_smoothing: float | None, outs: Sequence[Tensor],
 ) -> Any:  # fmt: skip
     """The loss; the other results are the gradients, which torch stores in the forward."""
@@ -789,7 +791,7 @@ def _reflected(x: Tensor, low2: int, high2: int) -> Tensor:
 
 
 def _grid_sampler(
-    input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool  # noqa: A002
+    input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool
 ) -> Tensor:
     """Bilinear (0), nearest (1) or bicubic (2) samples of an image of two or three axes at the grid's places."""
     extents = input.shape[:1:-1]  # x, y, z
@@ -901,7 +903,8 @@ DEFINITIONS: dict[str, Callable[..., Any]] = {
     "_adaptive_avg_pool3d": _adaptive_average, "_adaptive_avg_pool2d": _adaptive_average,
     "_embedding_bag": _embedding_bag, "_embedding_bag_forward_only": _embedding_bag, "segment_reduce": _segment_reduce,
     "median": _middle, "nanmedian": _middle, "frexp": _frexp, "nextafter": _nextafter, "rrelu_with_noise": _rrelu,
-    "_safe_softmax": _safe_softmax, "logsumexp": _logsumexp, "logaddexp": _logaddexp, "logcumsumexp": _logcumsumexp, "_logcumsumexp": _logcumsumexp,
+    "_safe_softmax": _safe_softmax, "logsumexp": _logsumexp, "logaddexp": _logaddexp,
+    "logcumsumexp": _logcumsumexp, "_logcumsumexp": _logcumsumexp,
     "native_layer_norm": _layer_norm, "binary_cross_entropy_with_logits": _cross_entropy_with_logits,
     "torch_nn::_linear_cross_entropy_batch_chunked": _linear_cross_entropy,
     "torch_nn::_linear_cross_entropy_batch_chunked_no_reduction": _linear_cross_entropy,

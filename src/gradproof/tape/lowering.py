@@ -7,8 +7,8 @@ the index map. What is in no table is decomposed by torch, and its parts are low
 
 from __future__ import annotations
 
-import re
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -224,16 +224,16 @@ class Lowering:
         if base in CONSTANT or all(not r.floating and r.dtype != torch.bool and not r.dtype.is_complex for r in targets):
             for region in targets:
                 self.forget(region)
-            return None
+            return
         if any(region.dtype.is_complex for region in (*event.regions, *targets)):
             raise UnsupportedError(f"{event.op}: complex numbers")
         if any(size(region.shape) == 0 for region in targets) and len(targets) == 1:
-            return None
+            return
         try:
             self._lowered(event, base, targets)
         except InputError as error:
             raise UnsupportedError(f"{event.op}: {error.message}") from None
-        return None
+        return
 
     def _lowered(self, event: Event, base: str, targets: list[Region]) -> None:
         overload = event.op._overloadname
@@ -310,7 +310,8 @@ class Lowering:
         elif event.name in ("copy_", "copy"):
             moved = coded(arguments["src"]).expand(arguments["self"].shape)
         else:
-            kwargs = {key: tree_map(coded, value) for key, value in arguments.items() if key not in ("out", "layout", "pin_memory")}
+            asked = {key: value for key, value in arguments.items() if key not in ("out", "layout", "pin_memory")}
+            kwargs = {key: tree_map(coded, value) for key, value in asked.items()}
             names = {argument.name for argument in event.op._schema.arguments if not argument.kwarg_only}
             moved = event.op(*(value for key, value in kwargs.items() if key in names),
                              **{key: value for key, value in kwargs.items() if key not in names})  # fmt: skip
@@ -462,7 +463,8 @@ class Lowering:
         except NotDefinedError as error:
             raise UnsupportedError(f"{event.op} has no formula for {error}") from None
         except Exception as error:
-            raise UnsupportedError(f"{event.op} has no formula ({type(error).__name__} in its decomposition: {str(error)[:200]})") from None
+            what = f"{type(error).__name__}: {error}".splitlines()[0][:100]
+            raise UnsupportedError(f"{event.op} has no formula ({what}, in its decomposition)") from None
         if result is NotImplemented and event.name in DEFINITIONS:
             return False
         if result is NotImplemented or len(recorder.events) > MAX_PARTS:
@@ -731,7 +733,8 @@ def _average_pool(self: Lowering, event: Event, targets: list[Region]) -> bool:
         counts = counts * (end - start).reshape(shape)
         inside = inside * (np.minimum(end, extent) - np.maximum(start, 0)).reshape(shape)
     divisor = arguments.get("divisor_override")
-    number = np.full(counts.shape, float(divisor)) if divisor else counts if arguments.get("count_include_pad", True) else inside
+    counts = counts if arguments.get("count_include_pad", True) else inside
+    number = np.full(counts.shape, float(divisor)) if divisor else counts
     number = np.broadcast_to(number, target.shape[lead:])
     operand = self.operand(source)
     copy = self.emit(slot(0), (Read(operand.node, operand.index),), source.shape, source="copy")

@@ -22,10 +22,17 @@ from ..graph import Shape, free, lookup, size
 class Located(Protocol):
     """A tensor in memory, as `recording.Region` is."""
 
-    storage: int
-    extent: int
-    shape: tuple[int, ...]
-    edge: tuple[int, int] | None
+    @property
+    def storage(self) -> int: ...
+
+    @property
+    def extent(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def edge(self) -> tuple[int, int] | None: ...
 
     @property
     def positions(self) -> np.ndarray: ...

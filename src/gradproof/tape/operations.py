@@ -1,9 +1,9 @@
 """Torch's operations as formulas: one row an operation, in the language of expression files.
 
 A row is a text over the operation's arguments by their names in torch's schema, or a function of those arguments that
-gives it. Numbers among the arguments stand for themselves. A scalar function that the language has no name for is a row of `SCALARS`,
-SymPy of the arguments. What only moves entries has no formula: it is listed in `MOVES` and runs on the entries' places (see
-`lowering`). What is in no table is defined in `algebra`, or decomposed by torch's own decompositions.
+gives it. Numbers among the arguments stand for themselves. A scalar function that the language has no name for is a row of
+`SCALARS`, SymPy of the arguments. What only moves entries has no formula: it is listed in `MOVES` and runs on the entries'
+places (see `lowering`). What is in no table is defined in `algebra`, or decomposed by torch's own decompositions.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from fractions import Fraction
 from typing import Any
 
 import sympy
-from sympy import Abs, Expr, Piecewise, Rational
+from sympy import Expr, Piecewise
 
-from ..functions import ceil, erfcx, expm1, floor, i0e, i1e, log1p, log_ndtr, ndtr, ndtri, nearest, trunc
+from ..functions import ceil, erfcx, floor, i0e, i1e, log1p, log_ndtr, ndtr, ndtri, nearest, trunc
 
 Arguments = Mapping[str, Any]  # tensors as `recording.Region`
 Row = str | Callable[[Arguments], str]
@@ -259,7 +259,8 @@ FORMULAS |= {
         ("abs", "abs"), ("sign", "sign"), ("log1p", "log1p"), ("expm1", "expm1"),
     )},
     "prims::neg": "-self", "prims::rsqrt": "1 / sqrt(self)", "prims::reciprocal": "1 / self",
-    "prims::add": "self + other", "prims::sub": "self - other", "prims::mul": "self * other", "prims::div": "self / other", "prims::pow": "self ** other",
+    "prims::add": "self + other", "prims::sub": "self - other", "prims::mul": "self * other", "prims::div": "self / other",
+    "prims::pow": "self ** other",
     "prims::where": "where(pred > 0.5, a, b)",
     "prims::maximum": "maximum(self, other)", "prims::minimum": "minimum(self, other)",
     "prims::sum": lambda a: f"sum(inp, axis={_axes(a, 'dims', 'inp')})",
@@ -319,7 +320,9 @@ MOVES = frozenset(
     _upsample_nearest_exact2d _upsample_nearest_exact3d channel_shuffle native_channel_shuffle block_diag
     fill zero zeros_like new_zeros fill_diagonal embedding max_unpool2d max_unpool3d resize_ set_ view_as_real
     diag prims::convert_element_type prims::clone prims::cat prims::broadcast_in_dim prims::copy_to prims::copy_strided
-    prims::reshape prims::transpose prims::rev prims::squeeze prims::view_of prims::as_strided prims::slice prims::split_dim prims::collapse diag unsafe_split unsafe_split_with_sizes unsafe_chunk chunk hsplit movedim swapaxes
+    prims::reshape prims::transpose prims::rev prims::squeeze prims::view_of prims::as_strided
+    prims::slice prims::split_dim prims::collapse diag unsafe_split unsafe_split_with_sizes unsafe_chunk chunk hsplit
+    movedim swapaxes
     """.split()
 )
 
@@ -338,6 +341,7 @@ CONSTANT = frozenset(
     new_ones new_full rand rand_like randn randn_like randint randint_like randperm arange linspace logspace eye
     scalar_tensor bernoulli uniform normal normal_ uniform_ bernoulli_ random_ exponential_ geometric_ cauchy_ log_normal_
     isnan isinf isfinite isneginf isposinf signbit argmax argmin argsort nonzero count_nonzero searchsorted bucketize
-    _local_scalar_dense equal is_same_size sym_size sym_numel sym_stride sym_storage_offset prim_device tril_indices triu_indices
+    _local_scalar_dense equal is_same_size sym_size sym_numel sym_stride sym_storage_offset prim_device tril_indices
+    triu_indices
     any all unique_dim _unique2 bincount histc isclose allclose multinomial""".split()
 )

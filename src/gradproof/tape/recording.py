@@ -30,7 +30,7 @@ from ..errors import Place
 
 NOWHERE = Place("")
 Edge = tuple[int, int]  # an autograd node's number, and which of its outputs
-APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+APPLY = torch.autograd.Function.apply.__func__.__code__
 CALL_MODULE = torch.nn.Module._call_impl.__code__
 OURS = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parent.parent}{os.sep}")
 
@@ -40,10 +40,7 @@ LAYERS = f"{OURS[0]}nn{os.sep}"  # told where a module of torch's is all that th
 OPAQUE: dict[str, str] = {}
 
 # Calls that hand a tensor's numbers to the world outside of torch.
-EXPORTS = {
-    getattr(torch.Tensor, name): name
-    for name in ("numpy", "__array__", "tolist", "data_ptr", "__dlpack__")
-}
+EXPORTS = {getattr(torch.Tensor, name): name for name in ("numpy", "__array__", "tolist", "data_ptr", "__dlpack__")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,9 +227,10 @@ class _Recorder(TorchDispatchMode):
         self.settle()
         kwargs = kwargs or {}
         place, module, call = self._whence()
-        counter = torch._C._autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        counter = torch._C._autograd._get_sequence_nr()
         self._called(call, place)
-        event = Event(func, *tree_map(self._kept, (args, dict(kwargs))), place=place, module=module)
+        kept_args, kept_kwargs = tree_map(self._kept, (args, dict(kwargs)))
+        event = Event(func, kept_args, kept_kwargs, place=place, module=module)
         event.args = tuple(map(self._known_number, func._schema.arguments, event.args))
         event.call = None if call is None else id(call)
         if call is None and torch.is_grad_enabled():
@@ -255,7 +253,7 @@ class _Recorder(TorchDispatchMode):
         """The call of a custom Function, when something in it is first seen."""
         if frame is None or id(frame) in self.calls:
             return
-        counter = torch._C._autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        counter = torch._C._autograd._get_sequence_nr()
         function, given = frame.f_locals.get("cls"), frame.f_locals.get("args", ())
         regions = [self.region(t) for t in tree_leaves(given) if isinstance(t, torch.Tensor)]
         arguments = dict(zip(_parameters(function), tree_map(self._kept, tuple(given)), strict=False))
@@ -340,16 +338,17 @@ class _Recorder(TorchDispatchMode):
             # Written to by something that is no operation of torch's.
             known = (writes, plain.cpu().clone(memory_format=torch.contiguous_format))
             self.copies[place] = known
-            region = Region(*self._geometry(tensor, storage), numbers=known[1])
+            region = self._lying(tensor, storage, known[1], None)
             self.unseen.append((region, self._whence()[0]))
-        region = Region(*self._geometry(tensor, storage), numbers=known[1], edge=self._edge(tensor))
+        region = self._lying(tensor, storage, known[1], self._edge(tensor))
         if region.edge is not None:
             self.edges.setdefault(region.edge, region)
         return region
 
-    def _geometry(self, tensor: torch.Tensor, storage: Any) -> tuple[Any, ...]:
+    def _lying(self, tensor: torch.Tensor, storage: Any, numbers: torch.Tensor, edge: Edge | None) -> Region:
         extent = storage.nbytes() // max(1, tensor.dtype.itemsize)
-        return storage._cdata, extent, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+        where = (storage._cdata, extent, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+        return Region(*where, tensor.dtype, numbers, edge)
 
     def _edge(self, tensor: torch.Tensor) -> Edge | None:
         if not tensor.requires_grad:
@@ -450,7 +449,8 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
             for column, leaf in zip(gradients, leaves, strict=True):
                 column.append(_numbers(leaf.grad))
         except Exception as error:
-            trouble = f"the backward raised {_first_line(error)}"
+            again = f", run for the {('', 'second', 'third')[len(seeds)]} time on a retained graph," if seeds else ""
+            trouble = f"the backward{again} raised {_first_line(error)}"
             break
         finally:
             for leaf, old in zip(leaves, before, strict=True):
@@ -460,7 +460,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
         pass_seeds: dict[Edge, np.ndarray] = {}
         for region, cotangent in zip(kept, cotangents, strict=True):
             if region.edge is not None:
-                numbers = cotangent.to(torch.float64).numpy().copy()
+                numbers = cotangent.to(torch.float64).cpu().numpy().copy()
                 pass_seeds[region.edge] = pass_seeds.get(region.edge, 0) + numbers
         seeds.append(pass_seeds)
         for step in steps:
@@ -468,11 +468,22 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
             step.passed.append(passed.get(step.number, ()))
     made = []
     for number, leaf, column in zip(accumulators, leaves, gradients, strict=True):
-        region = recorder.edges.get((number, 0)) or recorder.region(leaf)
-        if region is not None:
-            made.append(LeafStep(names.get(id(leaf), f"leaf{number}"), (number, 0), region, tuple(column)))
+        held = recorder.edges.get((number, 0)) or recorder.region(leaf)
+        if held is not None:
+            made.append(LeafStep(names.get(id(leaf), f"leaf{number}"), (number, 0), held, tuple(column)))
     seen = {n: names.get(id(node), f"leaf{n}") for n, node in enumerate(recorder.nodes) if isinstance(node, torch.Tensor)}
-    return Tape(recorder.events, steps, made, kept, seeds, recorder.exports, recorder.unseen, trouble, held=recorder.storages, names=seen)
+    return Tape(
+        recorder.events,
+        steps,
+        made,
+        kept,
+        seeds,
+        recorder.exports,
+        recorder.unseen,
+        trouble,
+        held=recorder.storages,
+        names=seen,
+    )
 
 
 def region_of(tensor: torch.Tensor) -> Region | None:

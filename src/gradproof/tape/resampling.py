@@ -53,7 +53,8 @@ def _linear(self: Lowering, axis: _Axis) -> tuple[str, np.ndarray]:
     """1 - t and t at the places below and above, t the part behind the point; before the first entry it is 0."""
     starts = np.array([floor(max(axis.place(i), Fraction(0))) for i in range(axis.after)])
     t = Max(axis.formula, 0) - slot(0)
-    return self.emit(Piecewise((1 - t, free(1) < 1), (t, True)), _starts(self, starts), (axis.after, 2), source="weight"), starts
+    both = Piecewise((1 - t, free(1) < 1), (t, True))
+    return self.emit(both, _starts(self, starts), (axis.after, 2), source="weight"), starts
 
 
 def _starts(self: Lowering, starts: np.ndarray) -> tuple[Read, ...]:

@@ -1,0 +1,261 @@
+"""One autograd node: its operations as nodes in index notation, and what they say about its numbers.
+
+The node's value, and each cotangent that it passed on, are judged at torch's own numbers, so that no error of another node
+counts here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from . import mistakes
+from .arithmetic import UNIT, Balls, balls, numbers, rounding
+from .blame import likeness
+from .derivation import derive
+from .dtypes import DTYPES, DType
+from .enclosure import Enclosures, Pulled, Run
+from .errors import GradproofError, InputError, Place
+from .graph import Graph, Read, Shape, slot
+from .reference import evaluate
+from .tape.lowering import Lowering, UnsupportedError
+from .tape.memory import Content
+from .tape.recording import Edge, Region, Step, Tape
+from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, missing
+
+FUSED = DTYPES["float32"]  # what kernels for 16 bits compute in, from end to end, before they round once
+
+
+def dtype_of(regions: Sequence[Region]) -> DType | None:
+    """The coarsest of the tensors' formats."""
+    found = [format_of(region.dtype) for region in regions if region.floating]
+    known = [dtype for dtype in found if dtype is not None]
+    return max(known, key=lambda dtype: dtype.unit_roundoff, default=None)
+
+
+def format_of(dtype: torch.dtype) -> DType | None:
+    return DTYPES.get(str(dtype).removeprefix("torch."))
+
+
+class NodeCheck:
+    """One autograd node: its operations as nodes in index notation, and what they say about its numbers."""
+
+    def __init__(self, step: Step, names: Mapping[Edge, str], tape: Tape) -> None:
+        self.step = step
+        self.tape = tape
+        regions = [*(r for r in step.inputs.values() if r is not None), *step.outputs.values()]
+        regions += [region for event in step.events for region in (*event.regions, *event.outs) if region is not None]
+        dtype = dtype_of(regions)
+        if dtype is None:
+            raise UnsupportedError(f"{step.name} works in {', '.join(sorted({str(r.dtype) for r in regions}))}")
+        self.dtype = dtype
+        self.lowering = Lowering(step.name)
+        self.inputs: dict[Edge, str] = {}
+        for edge, region in step.inputs.items():
+            if region is None:
+                raise UnsupportedError(f"{step.name}: an input that the recording did not see")
+            name = names.get(edge, f"node{edge[0]}")
+            while name in self.lowering.leaves:
+                name += "'"
+            self.inputs[edge] = name
+            self.lowering.enter(name, region, given=False)
+        for event in step.events:
+            if event.call is None:
+                for region in event.regions:
+                    if region.edge is None and region.floating:
+                        # The same memory as an input's perhaps, but not the same value to autograd: a detached one.
+                        nothing = Content(np.full(region.shape, -1, np.int32), np.zeros(region.shape, np.int64))
+                        self.lowering.memory.know(region, nothing)
+        if step.formula:
+            self._said()
+        else:
+            self.lowering.run(step.events)
+        self.outputs = {nr: self._output(nr, region) for nr, region in sorted(step.outputs.items())}
+        self.enclosures = Enclosures(dtype)
+        self.given = {name: np.asarray(balls(values), object) for name, values in self.lowering.numbers.items()}
+
+    def _said(self) -> None:
+        """The value by the user's formula."""
+        step = self.step
+        if sorted(step.outputs) != [0]:
+            raise UnsupportedError(f"{step.name}: a formula tells one output, and it has {len(step.outputs)}")
+        try:
+            value = self.lowering.text(step.formula, step.arguments, step.outputs[0].shape)
+        except InputError as error:
+            raise InputError(f"formula of {step.name}: {error.message}", Place("formula")) from None
+        self.lowering.write(step.outputs[0], value)
+
+    def _output(self, nr: int, region: Region) -> str:
+        """The output as a node of its own."""
+        content = self.lowering.memory.read(region)
+        if region.shape and not np.prod(region.shape):
+            return self.lowering.constant(region.values)
+        if (content.who < 0).any():
+            made = {out.storage for event in self.step.events for out in event.outs if out is not None}
+            fresh = any(event.name.startswith("lift") for event in self.step.events)
+            changed = any(out.storage == region.storage for out, _ in self.tape.unseen)
+            if region.storage not in made or fresh or changed:
+                why = "the recording cannot see how its value is computed (outside of torch's operations)"
+                raise UnsupportedError(f"{self.step.name}: {why}; say it with formula=")
+        operand = self.lowering.operand(region)
+        name = self.step.name if nr == min(self.step.outputs) else f"{self.step.name}[{nr}]"
+        reads = (Read(operand.node, operand.index),)
+        return self.lowering.emit(slot(0), reads, region.shape, name=name, source=name)
+
+    def findings(self) -> list[Finding]:
+        values = [self._forward(nr, name) for nr, name in self.outputs.items()]
+        found = [finding for finding in values if finding is not None]
+        found += self._pass(0)
+        found += self._again()
+        return found
+
+    def _forward(self, nr: int, name: str) -> Finding | None:
+        region = self.step.outputs[nr]
+        dtype = format_of(region.dtype)
+        if dtype is None or not region.values.size:
+            return None
+        nodes = self.lowering.nodes
+        rounded = evaluate(nodes, self.given, self.enclosures.rounding)[name]
+        exact = self.enclosures.settled(lambda: evaluate(nodes, self.given, self.enclosures.exact)[name], rounded)
+        judged = judge(Comparison(region.values, exact, rounded), dtype)
+        if judged.verdict is Verdict.UNDECIDED and dtype.precision < FUSED.precision:
+            # Operation by operation in 16 bits anything may come out; what a kernel gives is explained all the same.
+            for held in self._kernels(dtype):
+                narrow = _once(evaluate(nodes, self.given, held.rounding)[name], dtype)
+                judged = _better(judged, judge(Comparison(region.values, exact, narrow), dtype))
+        return as_finding("forward", self.step.name, None, self._source(), judged)
+
+    @staticmethod
+    def _kernels(dtype: DType) -> tuple[Enclosures, Enclosures]:
+        """How kernels for 16 bits compute: their sums in float32, or all of it in float32, and then round once."""
+        return Enclosures(dtype, FUSED), Enclosures(FUSED)
+
+    def _source(self) -> str:
+        names = set(self.outputs.values())
+        sources = [node.source for node in self.lowering.nodes if node.source and node.name not in names]
+        return sources[-1] if sources else "a view"
+
+    def _pass(self, number: int) -> list[Finding]:
+        """The cotangents of one pass: what it received, and what it passed on."""
+        step = self.step
+        received = step.received[number]
+        passed = step.passed[number]
+        totals: dict[Edge, np.ndarray | str | None] = {}
+        for edge, part in zip(step.edges, passed or (None,) * len(step.edges), strict=False):
+            if edge is None:
+                continue
+            before = totals.get(edge)
+            if part is None:
+                totals.setdefault(edge, None)
+            elif before is None:
+                totals[edge] = part
+            elif isinstance(before, np.ndarray) and before.shape == part.shape:
+                totals[edge] = before + part
+        rows: dict[str, Balls] = {}
+        for nr, name in self.outputs.items():
+            cotangent = received[nr] if nr < len(received) else None
+            shape = step.outputs[nr].shape
+            if cotangent is None:
+                cotangent = np.zeros(shape)
+            if not np.isfinite(cotangent).all():
+                note = "the cotangent that it received is not finite already"
+                return [bare_finding("local", step.name, Verdict.UNDECIDED, note, inherited=True)]
+            if cotangent.shape != shape:
+                note = f"received a cotangent of shape {cotangent.shape} for a value of shape {shape}"
+                return [bare_finding("local", step.name, Verdict.UNDECIDED, note, inherited=True)]
+            rows[name] = np.asarray(balls(cotangent), object)[None]
+        if not rows or not self.inputs:
+            return []
+        targets: dict[str, Shape] = {
+            self.inputs[edge]: region.shape for edge, region in step.inputs.items() if region is not None
+        }
+        run = Run(tuple(self.lowering.nodes), tuple(rows), targets, frozenset(self.lowering.active))
+        pulled = self.enclosures.pulled(run, self.given, rows)
+        narrow: list[dict[str, Pulled]] = []
+        found = []
+        for edge, name in self.inputs.items():
+            expected = pulled[name].row(0)
+            region = step.inputs[edge]
+            assert region is not None
+            dtype = format_of(region.dtype)
+            if dtype is None:
+                found.append(bare_finding("local", step.name, Verdict.UNSUPPORTED, f"dtype {region.dtype}"))
+                continue
+            value = totals.get(edge)
+            if not region.values.size:
+                continue
+            if value is None:
+                judged = self._absent(region.shape, expected.exact)
+            elif np.shape(value) != region.shape:
+                judged = missing(region.shape, expected.exact, f"shape {np.shape(value)}, expected {region.shape}")
+            else:
+                judged = judge(Comparison(np.asarray(value), expected.exact, expected.rounding, expected.kinks), dtype)
+                if judged.verdict is Verdict.UNDECIDED and dtype.precision < FUSED.precision:
+                    narrow = narrow or [held.pulled(run, self.given, rows) for held in self._kernels(dtype)]
+                    for inner in (each[name].row(0) for each in narrow):
+                        again = Comparison(np.asarray(value), inner.exact, _once(inner.rounding, dtype), inner.kinks)
+                        judged = _better(judged, judge(again, dtype))
+            looks = ""
+            if judged.verdict is Verdict.WRONG and isinstance(value, np.ndarray):
+                looks = likeness(value, expected.exact, mistakes.clues(self, edge, name, rows, dtype))
+            text = self._local_text(name) if not judged.verdict.passes else ""
+            note = "; ".join(part for part in (judged.note, looks) if part)
+            found.append(as_finding("local", step.name, name, text, replace(judged, note=note)))
+        return found
+
+    def _absent(self, shape: Shape, expected: Balls) -> Judgement:
+        judged = missing(shape, numbers(expected), "passed None, though the derivative is not zero")
+        if judged.exact == 0:
+            return replace(judged, verdict=Verdict.EXACT, note="", refuted=0)
+        return judged
+
+    def _local_text(self, name: str) -> str:
+        """The derivative in index notation."""
+        try:
+            leaves = tuple(self.lowering.leaves.values())
+            output = self.outputs[min(self.outputs)]
+            nodes = self.lowering.nodes
+            last = next(n for n, node in enumerate(nodes) if node.name == output)
+            derivation = derive(Graph(leaves, tuple(nodes[: last + 1])))
+            return derivation.local_text(derivation.graph.output.name, name)
+        except (GradproofError, RecursionError):
+            return ""
+
+    def _again(self) -> list[Finding]:
+        """The second pass must repeat the first; the third, of -2 times the cotangent, be -2 times as much, or pass itself."""
+        step = self.step
+        if len(step.received) < 3:
+            return []
+        found = []
+        if _same(step.received[0], step.received[1], 1) and not _same(step.passed[0], step.passed[1], 1):
+            note = "the backward is not deterministic: run again on the same cotangent it passed other numbers"
+            found.append(bare_finding("local", step.name, Verdict.FAILED, note))
+        if not (_same(step.received[0], step.received[2], -2) and _same(step.passed[0], step.passed[2], -2)):
+            for finding in self._pass(2):
+                if not finding.verdict.passes:
+                    note = "; ".join(
+                        part for part in (finding.note, "for a cotangent of -2 times as much, two entries apart") if part
+                    )
+                    found.append(replace(finding, note=note))
+        return found
+
+
+def _once(array: Balls, dtype: DType) -> Balls:
+    """Rounded once more, to the format of the result."""
+    return np.asarray(rounding(dtype).multiply(array, UNIT), object)
+
+
+def _better(wide: Judgement, narrow: Judgement) -> Judgement:
+    return narrow if narrow.verdict.passes else wide
+
+
+def _same(a: Sequence[np.ndarray | None], b: Sequence[np.ndarray | None], factor: float) -> bool:
+    if len(a) != len(b):
+        return False
+    return all(
+        (x is None) == (y is None) and (x is None or y is None or np.array_equal(factor * x, y, equal_nan=True))
+        for x, y in zip(a, b, strict=True)
+    )
