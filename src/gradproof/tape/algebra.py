@@ -144,7 +144,7 @@ def _minors(matrix: Tensor) -> Tensor:
     if order > 8:
         raise NotDefinedError("a singular matrix of more than 8 rows")
     found = matrix.new_ones(*matrix.shape[:-2], 1)
-    places = {(): 0}
+    places: dict[tuple[int, ...], int] = {(): 0}
     for n in range(order):
         chosen = list(combinations(range(order), n + 1))
         total: Any = 0

@@ -146,7 +146,7 @@ class Lowering:
                 reads.append(Read(self.memory.names[source], index_map(where, self.memory.shapes[source])))
             # Between the numbers, so that no branch stands at its boundary.
             pieces.append((value, chooser < n + sympy.S.Half if n < len(sources) - 1 else True))
-        formula = pieces[0][0]
+        formula = pieces[0][0] if pieces else Integer(0)
         if len(sources) > 1:
             chosen = self.constant(which)
             reads.append(Read(chosen, tuple(map(free, range(len(shape))))))
@@ -529,15 +529,6 @@ class Lowering:
 def _readable(source: str, operands: Mapping[str, Operand], leaves: Mapping[str, Leaf]) -> str:
     """The source with the names of the tensors in place of the operation's own names for its arguments."""
 
-    def name(match: re.Match[str]) -> str:
-        operand = operands.get(match[0])
-        return operand.node if operand is not None and operand.node in leaves else match[0]
-
-    return re.sub(r"[A-Za-z_]\w*", name, source)
-
-
-def _readable(source: str, operands: Mapping[str, Operand], leaves: Mapping[str, Leaf]) -> str:
-    """The source with the names of the tensors in place of the operation's own names for its arguments."""
     def name(match: re.Match[str]) -> str:
         operand = operands.get(match[0])
         return operand.node if operand is not None and operand.node in leaves else match[0]

@@ -76,7 +76,18 @@ def _variance(a: Arguments) -> str:
         correction = 1 if a.get("unbiased", True) else 0
     axes = _axes(a)
     keep = ", keepdims=True" if a.get("keepdim") else ""
-    return f"var(self, axis={axes}, ddof={int(correction)}{keep})" if axes else "self*0"
+    if not axes:
+        return "self*0"
+    return _corrected("self", axes, a["self"].shape, correction, keep)
+
+
+def _corrected(name: str, axes: tuple[int, ...], shape: tuple[int, ...], correction: float, keep: str = "") -> str:
+    """The variance, of any correction: torch takes numbers between the integers, too."""
+    if correction == int(correction):
+        return f"var({name}, axis={axes}, ddof={int(correction)}{keep})"
+    count = math.prod(shape[axis] for axis in axes)
+    scale = count / (count - Fraction(correction))
+    return f"var({name}, axis={axes}, ddof=0{keep}) * ({scale.numerator}/{scale.denominator})"
 
 
 def _deviation(a: Arguments) -> str:
@@ -267,7 +278,7 @@ FORMULAS |= {
     "prims::amax": lambda a: f"max(inp, axis={_axes(a, 'dims', 'inp')})",
     "prims::amin": lambda a: f"min(inp, axis={_axes(a, 'dims', 'inp')})",
     "prims::prod": lambda a: f"prod(inp, axis={_axes(a, 'dims', 'inp')})",
-    "prims::var": lambda a: f"var(inp, axis={_axes(a, 'dims', 'inp')}, ddof={int(a['correction'])})",
+    "prims::var": lambda a: _corrected("inp", _axes(a, "dims", "inp"), a["inp"].shape, a["correction"]),
     **{f"prims::{name}": f"where(self {relation} other, 1, 0)" for name, relation in (
         ("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="), ("eq", "=="), ("ne", "!="))},
 }  # fmt: skip
