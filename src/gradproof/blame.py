@@ -110,13 +110,13 @@ def likeness(value: np.ndarray | None, expected: Balls, clues: Clues | None = No
         turned = np.swapaxes(right, *swap)
         if _alike(value, turned, near) and not _alike(value, right, near):
             return "it is transposed"
-    if factor := _factor(value, right, clues):
-        return factor
+    found = [_factor(value, right, clues)]
     for words, candidate in clues.candidates:
         fits = candidate.shape == value.shape and candidate.any() and _alike(value, candidate, near)
         if fits and not _alike(candidate, right, near):
-            return words
-    return _lower_precision(value, right, clues.dtype)
+            found.append(words)
+            break
+    return "; or ".join(part for part in found if part) or _lower_precision(value, right, clues.dtype)
 
 
 def _alike(a: np.ndarray, b: np.ndarray, near: float) -> bool:
@@ -129,13 +129,14 @@ def _factor(value: np.ndarray, right: np.ndarray, clues: Clues) -> str:
     ratios = value[at] / right[at]
     ratio = float(np.median(ratios))
     rounding = 1e-6 if clues.dtype is None else max(1e-6, 64 * clues.dtype.unit_roundoff)
-    if ratio == 0 or not np.allclose(ratios, ratio, rtol=rounding, atol=0):
+    even = min(rounding, 0.05 * abs(ratio - 1))  # as much the same in every entry as it differs from 1
+    if ratio == 0 or not np.allclose(ratios, ratio, rtol=even, atol=0):
         return ""
     if abs(ratio + 1) < rounding:
         return "the sign is wrong"
     if abs(ratio - 1) < 1e-12:
         return ""
-    told = f"a factor of {ratio:.10g}"
+    told = f"a factor of {ratio:.{10 if clues.dtype is None or clues.dtype.precision > 24 else 6}g}"
     if abs(ratio - 1) < 1e-2:
         return f"{told}: a constant with too few digits, or one that is not quite right"
     meaning = next((words for words, number in _constants(clues.extents) if abs(ratio / number - 1) < rounding), "")
@@ -144,7 +145,8 @@ def _factor(value: np.ndarray, right: np.ndarray, clues: Clues) -> str:
 
 def _constants(extents: Sequence[int]) -> Iterator[tuple[str, float]]:
     """Numbers that people forget, or put in twice."""
-    plain = [("1/2", 0.5), ("π", math.pi), ("2π", 2 * math.pi), ("1/π", 1 / math.pi), ("√2", math.sqrt(2)),
+    yield "1/2", 0.5
+    plain = [("π", math.pi), ("2π", 2 * math.pi), ("1/π", 1 / math.pi), ("√2", math.sqrt(2)),
              ("1/√2", math.sqrt(0.5)), ("√π", math.sqrt(math.pi)), ("log 2", math.log(2)), ("1/log 2", 1 / math.log(2)),
              ("log 10", math.log(10)), ("1/log 10", 1 / math.log(10)), ("e", math.e), ("1/3", 1 / 3),
              ("2/3", 2 / 3)]  # fmt: skip

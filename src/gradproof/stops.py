@@ -101,7 +101,7 @@ class Stops:
                     if region.floating and self.flow.is_active(region) and not self._belongs(region, event, inside):
                         content = self.before[id(region)]
                         place = last_stop.get(region.storage) or self._maker(content) or event.place
-                        self.stops.append(Stop(region, content, place, step, region.edge if event.call is None else None))
+                        self.stops.append(Stop(region, content, place, step, region.edge if self._overwritten(region) else None))
             self._advance(event, position, inside)
             if left and event.call is None:
                 self._from_outside(event, step, position, left)
@@ -134,7 +134,7 @@ class Stops:
         """Whether autograd follows the value: it has its history, or it is computed inside the same custom Function."""
         if event.call is not None:
             return set(self.flow.memory.read(region).sources) <= inside[event.call] | {-1}
-        return region.edge is not None and not self._overwritten(region)
+        return region.edge is not None and region.edge[0] not in self.tape.inner and not self._overwritten(region)
 
     def _overwritten(self, region: Region) -> bool:
         """Whether the numbers were written in place by an operation that autograd did not see."""
@@ -149,7 +149,8 @@ class Stops:
 
     def _enter(self, region: Region) -> None:
         """A leaf, when it is first seen."""
-        if region.edge is None or region.edge[0] not in self.tape.names or region.edge in self.edge_of:
+        leaf = region.edge is not None and region.edge[0] in self.tape.names and region.edge[0] not in self.tape.inner
+        if region.edge is None or not leaf or region.edge in self.edge_of:
             return
         name = f"leaf {region.edge[0]}"
         self.edge_of[region.edge] = name

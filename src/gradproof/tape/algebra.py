@@ -635,6 +635,37 @@ def _segments(data: Tensor, reduce: str, offsets: Tensor, axis: int, start: floa
 # Choices
 
 
+def _lstm_layer(
+    input: Tensor, weight0: Tensor, weight1: Tensor, weight2: Tensor, weight3: Tensor, hx_: Tensor, cx_: Tensor,  # noqa: A002
+    reverse: bool, mode: int, has_biases: bool, outs: Sequence[Tensor],
+) -> Any:  # fmt: skip
+    """One layer and one direction of an LSTM (mode 2), its gates in torch's order: input, forget, cell, output."""
+    if mode != 2:
+        return NotImplemented
+    hidden, cell = hx_.reshape(hx_.shape[-2:]), cx_.reshape(cx_.shape[-2:])
+    states: dict[int, Tensor] = {}
+    steps = range(input.shape[0])
+    for t in reversed(steps) if reverse else steps:
+        gates = input[t] @ weight0.t() + hidden @ weight1.t()
+        gates = gates + weight2 + weight3 if has_biases else gates
+        enter, forget, new, leave = gates.chunk(4, -1)
+        cell = torch.sigmoid(forget) * cell + torch.sigmoid(enter) * torch.tanh(new)
+        hidden = torch.sigmoid(leave) * torch.tanh(cell)
+        states[t] = hidden
+    whole = torch.stack([states[t] for t in steps])
+    return whole, hidden.reshape(outs[1].shape), cell.reshape(outs[2].shape), torch.empty_like(outs[3])
+
+
+def _embedding(weight: Tensor, indices: Tensor, padding_idx: int) -> Any:
+    """The row of `padding_idx` is not learned: its entries are constants, by torch's own definition."""
+    if padding_idx < 0:
+        return NotImplemented
+    with plainly():
+        constant = weight[padding_idx].clone()
+    rows = torch.cat([weight[:padding_idx], constant.unsqueeze(0), weight[padding_idx + 1 :]])
+    return rows.index_select(0, indices.reshape(-1)).reshape(*indices.shape, *weight.shape[1:])
+
+
 def _middle(self: Tensor, outs: Sequence[Tensor]) -> Any:
     """The entry that torch gave: the first of its value. Along an axis torch names the places."""
     if len(outs) > 1:
@@ -902,6 +933,7 @@ DEFINITIONS: dict[str, Callable[..., Any]] = {
     "_cdist_forward": _cdist, "_pdist_forward": _pdist, "_trilinear": _trilinear,
     "_adaptive_avg_pool3d": _adaptive_average, "_adaptive_avg_pool2d": _adaptive_average,
     "_embedding_bag": _embedding_bag, "_embedding_bag_forward_only": _embedding_bag, "segment_reduce": _segment_reduce,
+    "mkldnn_rnn_layer": _lstm_layer, "embedding": _embedding,
     "median": _middle, "nanmedian": _middle, "frexp": _frexp, "nextafter": _nextafter, "rrelu_with_noise": _rrelu,
     "_safe_softmax": _safe_softmax, "logsumexp": _logsumexp, "logaddexp": _logaddexp,
     "logcumsumexp": _logcumsumexp, "_logcumsumexp": _logcumsumexp,

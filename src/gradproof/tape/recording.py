@@ -202,13 +202,16 @@ class Tape:
     supported: bool = True
     held: Mapping[int, Any] = field(default_factory=dict)  # the storages: their addresses must not be used again
     names: Mapping[int, str] = field(default_factory=dict)  # of every leaf that was seen, by number
+    inner: frozenset[int] = frozenset()  # those that the function itself made of other tensors' memory: `x.detach()`
 
 
 class _Recorder(TorchDispatchMode):
     """Sees every operation, and keeps it."""
 
-    def __init__(self, modules: Mapping[int, str]) -> None:
+    def __init__(self, modules: Mapping[int, str], leaves: frozenset[int] = frozenset()) -> None:
         super().__init__()
+        self.leaves = leaves  # the tensors, by identity, that were there before the run
+        self.inner: set[int] = set()  # numbers of leaves that the function itself made of other tensors' memory
         self.events: list[Event] = []
         self.modules = modules
         self.storages: dict[int, Any] = {}  # held, so that no address is used again
@@ -326,6 +329,9 @@ class _Recorder(TorchDispatchMode):
             return None
         storage = tensor.untyped_storage()
         key = storage._cdata
+        if tensor.requires_grad and tensor.grad_fn is None and id(tensor) not in self.leaves and key in self.storages:
+            if id(tensor) not in self.numbers:
+                self.inner.add(self.number(tensor))
         self.storages[key] = storage
         place = (key, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
         writes = self.writes.get(key, 0)
@@ -416,7 +422,8 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
 
     The leaves' `.grad` are as before afterwards. What the function or its backward raises is the tape's `trouble`.
     """
-    recorder = _Recorder(_modules(func))
+    names = _leaf_names(func, inputs)
+    recorder = _Recorder(_modules(func), frozenset(names))
     try:
         with torch.enable_grad(), _Exports(recorder), recorder:
             result = func(*inputs)
@@ -431,7 +438,6 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
     if any(region is None for region in regions):
         return _stopped(recorder, "an output has no plain memory (sparse, nested or meta)", supported=False)
     kept = [region for region in regions if region is not None]
-    names = _leaf_names(func, inputs)
     steps, accumulators = _steps(recorder, outputs)
     seeds: list[dict[Edge, np.ndarray]] = []
     trouble = ""
@@ -483,6 +489,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
         trouble,
         held=recorder.storages,
         names=seen,
+        inner=frozenset(recorder.inner),
     )
 
 
