@@ -22,7 +22,6 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from function_faults import FAULTS, FunctionFault
-
 from gradproof import Verdict, check_function
 
 FLOAT32_SEES = 1e-5

@@ -102,8 +102,11 @@ INFINITE = [
     Case("log_softmax beside -inf", lambda x: torch.log_softmax(x, 0)[:1], ([0.5, -INF, 1.5],)),
     Case("logsumexp beside -inf", lambda x: torch.logsumexp(x, 0), ([0.5, -INF, 1.5],)),
     Case("attention mask", lambda x: torch.softmax(x.masked_fill(torch.ones(3, 3).triu(1).bool(), -INF), -1), ((3, 3),)),
-    Case("attention with a row masked wholly", lambda q, k, v: F.scaled_dot_product_attention(
-        q, k, v, attn_mask=torch.tensor([[True, False], [False, False]])), ((1, 1, 2, 2),) * 3),
+    Case(
+        "attention with a row masked wholly",
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=torch.tensor([[True, False], [False, False]])),
+        ((1, 1, 2, 2),) * 3,
+    ),
 ]
 
 IMAGES = [

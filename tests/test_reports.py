@@ -67,7 +67,10 @@ def test_that_a_stale_report_is_seen() -> None:
 
 
 def test_every_committed_page_has_its_file_and_its_line_in_the_index() -> None:
-    pages = {path.stem for path in (ROOT / "reports").glob("*.md")} - {"index"}
+    pages = {path.stem for path in (ROOT / "reports").glob("*.md")} - {
+        "index",
+        "torch",
+    }  # the findings about torch are written by hand
     assert pages == {path.stem for path in FILES}
     index = (ROOT / "reports/index.md").read_text()
     assert all(f"({name}.md)" in index for name in pages)

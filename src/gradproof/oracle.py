@@ -47,7 +47,6 @@ MAX_ROWS = 64  # of a line's full Jacobian; a larger one is probed with one rand
 MAX_JACOBIAN = 20_000  # entries
 
 
-
 @dataclass(frozen=True, eq=False)
 class Report:
     """What was checked, and what came of it: a problem with its derivation, or a torch function (without either).
@@ -128,9 +127,7 @@ def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None
     derivation = derive(problem.graph)
     findings = _Check(problem, task, trace, format_, derivation).findings()
     seconds = time.perf_counter() - start
-    return Report(
-        problem.title, problem.target, tested.name, format_.name, tuple(findings), seconds, problem, derivation
-    )
+    return Report(problem.title, problem.target, tested.name, format_.name, tuple(findings), seconds, problem, derivation)
 
 
 def _task(problem: Problem) -> Task:

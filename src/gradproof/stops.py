@@ -101,7 +101,8 @@ class Stops:
                     if region.floating and self.flow.is_active(region) and not self._belongs(region, event, inside):
                         content = self.before[id(region)]
                         place = last_stop.get(region.storage) or self._maker(content) or event.place
-                        self.stops.append(Stop(region, content, place, step, region.edge if self._overwritten(region) else None))
+                        credited = region.edge if self._overwritten(region) else None
+                        self.stops.append(Stop(region, content, place, step, credited))
             self._advance(event, position, inside)
             if left and event.call is None:
                 self._from_outside(event, step, position, left)

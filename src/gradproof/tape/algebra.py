@@ -636,7 +636,7 @@ def _segments(data: Tensor, reduce: str, offsets: Tensor, axis: int, start: floa
 
 
 def _lstm_layer(
-    input: Tensor, weight0: Tensor, weight1: Tensor, weight2: Tensor, weight3: Tensor, hx_: Tensor, cx_: Tensor,  # noqa: A002
+    input: Tensor, weight0: Tensor, weight1: Tensor, weight2: Tensor, weight3: Tensor, hx_: Tensor, cx_: Tensor,
     reverse: bool, mode: int, has_biases: bool, outs: Sequence[Tensor],
 ) -> Any:  # fmt: skip
     """One layer and one direction of an LSTM (mode 2), its gates in torch's order: input, forget, cell, output."""
@@ -746,9 +746,7 @@ def _logcumsumexp(self: Tensor, dim: int) -> Tensor:
 # Norms
 
 
-def _layer_norm(
-    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
-) -> Any:
+def _layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
     """With `x*s - m*s`, s = 1/sqrt(var + eps), as torch's kernels compute it: it cancels where `(x - m)*s` does not."""
     dims = tuple(range(input.ndim - len(normalized_shape), input.ndim))
     mean = input.mean(dims, keepdim=True)
@@ -821,9 +819,7 @@ def _reflected(x: Tensor, low2: int, high2: int) -> Tensor:
     return torch.where(even, rest + low, span - rest + low)
 
 
-def _grid_sampler(
-    input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool
-) -> Tensor:
+def _grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
     """Bilinear (0), nearest (1) or bicubic (2) samples of an image of two or three axes at the grid's places."""
     extents = input.shape[:1:-1]  # x, y, z
     axes = len(extents)

@@ -329,9 +329,9 @@ class _Recorder(TorchDispatchMode):
             return None
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if tensor.requires_grad and tensor.grad_fn is None and id(tensor) not in self.leaves and key in self.storages:
-            if id(tensor) not in self.numbers:
-                self.inner.add(self.number(tensor))
+        fresh = tensor.requires_grad and tensor.grad_fn is None and id(tensor) not in self.numbers
+        if fresh and id(tensor) not in self.leaves and key in self.storages:
+            self.inner.add(self.number(tensor))
         self.storages[key] = storage
         place = (key, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
         writes = self.writes.get(key, 0)
