@@ -24,6 +24,8 @@ reports: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/corpora.py
 	$(BIN)/python benchmarks/cost.py
+	$(BIN)/python benchmarks/planted.py
+	$(BIN)/python benchmarks/operators.py
 
 # The constraints pin what we test with; without them pip would fetch torch's build for GPUs.
 $(VENV)/installed: pyproject.toml constraints.txt

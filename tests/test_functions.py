@@ -262,6 +262,19 @@ def test_a_backward_that_does_not_repeat_itself_is_told() -> None:
     assert any("not deterministic" in f.note for f in report.findings) and not report.ok
 
 
+def test_a_node_without_a_hook_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gradproof.tape import recording
+
+    hook = recording._hook
+
+    class Nothing:
+        def remove(self) -> None: ...
+
+    monkeypatch.setattr(recording, "_hook", lambda node, *rest: Nothing() if "Tanh" in node.name() else hook(node, *rest))
+    report = check_function(lambda x: torch.tanh(x).sum(), leaf(3))
+    assert report.verdict is Verdict.UNSUPPORTED and "hook" in blamed_notes(report) and blamed(report) == ["TanhBackward0"]
+
+
 def test_a_backward_that_reads_its_cotangent_as_if_it_lay_in_one_piece_is_refuted() -> None:
     flat = custom(lambda x: x * 2, lambda g, x: torch.as_strided(g, g.shape, x.stride()) * 2)
     assert not check_function(flat, leaf(3, 2)).ok

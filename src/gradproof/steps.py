@@ -363,8 +363,12 @@ class _Check:
     def _step(self, step: Step) -> list[Finding]:
         place = str(step.place) if step.place.file else ""
         title = f"{step.module}: {step.name}" if step.module else step.name
-        if not step.received or (not step.received[0] and not step.outputs):
+        if not step.received:
             return []
+        if not step.received[0]:
+            reached = any(edge[0] == step.number for edge in self.delivered[0])
+            note = "a cotangent was passed to it, and its hook was not called"
+            return [replace(bare_finding("local", title, Verdict.UNSUPPORTED, note), place=place)] if reached else []
         try:
             work = NodeCheck(step, self.names, self.tape)
         except UnsupportedError as error:

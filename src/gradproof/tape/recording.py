@@ -455,7 +455,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
             for column, leaf in zip(gradients, leaves, strict=True):
                 column.append(_numbers(leaf.grad))
         except Exception as error:
-            again = f", run for the {('', 'second', 'third')[len(seeds)]} time on a retained graph," if seeds else ""
+            again = ("", ", run once more on a retained graph,", ", given its cotangent two entries apart in memory,")[len(seeds)]
             trouble = f"the backward{again} raised {_first_line(error)}"
             break
         finally:
