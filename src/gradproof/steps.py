@@ -164,6 +164,7 @@ class _Check:
             for nr in step.outputs:
                 self.names[step.number, nr] = step.name if len(step.outputs) == 1 else f"{step.name}[{nr}]"
         self.delivered: list[dict[Edge, list[np.ndarray]]] = []
+        self.unhooked: set[Edge] = set()  # values that such a node passed something to, unseen
         self.blamed: dict[int, str] = {}  # whoever got a wrong cotangent, by number: from which node
 
     def findings(self) -> list[Finding]:
@@ -335,6 +336,8 @@ class _Check:
         dtype = format_of(region.dtype)
         if dtype is None:
             return bare_finding("gradient", name, Verdict.UNSUPPORTED, f"dtype {region.dtype}")
+        if edge in self.unhooked:
+            return bare_finding("gradient", name, Verdict.UNDECIDED, "a part of it was not seen", inherited=True)
         if value is None:
             verdict = Verdict.WRONG if any(part.any() for part in parts) else Verdict.EXACT
             note = "no gradient (None)" + ("" if verdict is Verdict.WRONG else "; nothing was passed to it")
@@ -367,6 +370,7 @@ class _Check:
             return []
         if not step.received[0]:
             reached = any(edge[0] == step.number for edge in self.delivered[0])
+            self.unhooked.update(edge for edge in step.edges if edge is not None)
             note = "a cotangent was passed to it, and its hook was not called"
             return [replace(bare_finding("local", title, Verdict.UNSUPPORTED, note), place=place)] if reached else []
         try:

@@ -455,7 +455,8 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
             for column, leaf in zip(gradients, leaves, strict=True):
                 column.append(_numbers(leaf.grad))
         except Exception as error:
-            again = ("", ", run once more on a retained graph,", ", given its cotangent two entries apart in memory,")[len(seeds)]
+            runs = ("", ", run once more on a retained graph,", ", given its cotangent two entries apart in memory,")
+            again = runs[len(seeds)]
             trouble = f"the backward{again} raised {_first_line(error)}"
             break
         finally:
