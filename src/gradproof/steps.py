@@ -323,7 +323,7 @@ class _Check:
             found.append(finding)
         for step in self.tape.steps:
             received = step.received[0] if step.received else ()
-            for nr, region in step.outputs.items():
+            for nr, region in step.outputs.items() if received else ():
                 value = received[nr] if nr < len(received) else None
                 finding = self._sum(self.names[step.number, nr], (step.number, nr), region, value)
                 if not finding.verdict.passes:

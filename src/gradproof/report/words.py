@@ -64,6 +64,8 @@ def headline(report: Report) -> str:
 
 def name_of(finding: Finding) -> str:
     """What a finding is about: `l`, `∂loss/∂l` or `∂loss/∂w (chained)`."""
+    if finding.kind == "local" and finding.wrt is None:
+        return finding.node
     if finding.kind == "local":
         return f"∂{finding.node}/∂{finding.wrt}"
     return finding.node if finding.kind == "forward" else f"chained gradient of {finding.node}"
