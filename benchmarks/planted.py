@@ -1,7 +1,8 @@
 """Planted faults beside torch.autograd.gradcheck: which of the wrong functions each finds, and which right ones it passes.
 
-Every row of `tests/function_faults.py` is a wrong `autograd.Function` and its right twin. gradproof checks both in float64 and
-in float32 (where the error is above 1e-5); `gradcheck` runs at its defaults on the same float64 inputs. Run with
+Every row of `tests/function_faults.py` and `tests/reported_faults.py` is a wrong `autograd.Function` and its right twin.
+gradproof checks both in float64 and in float32 (where the error is above 1e-5); `gradcheck` runs at its defaults on the same
+float64 inputs. Run with
 
     python benchmarks/planted.py [--output PATH]
 
@@ -21,9 +22,11 @@ import torch
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from function_faults import FAULTS, FunctionFault
+import function_faults
+import reported_faults
 from gradproof import Verdict, check_function
 
+FAULTS: tuple[Any, ...] = (*function_faults.FAULTS, *reported_faults.FAULTS)
 FLOAT32_SEES = 1e-5
 
 
@@ -35,7 +38,7 @@ def by_gradcheck(func: Callable[..., Any], inputs: tuple[Any, ...]) -> str:
         return "rejects" if "Jacobian mismatch" in told or "not reentrant" in told else f"raises {type(error).__name__}"
 
 
-def row(fault: FunctionFault) -> list[str]:
+def row(fault: Any) -> list[str]:
     told = [fault.name, fault.kind, f"{fault.error:.0e}"]
     for dtype in (torch.float64, torch.float32):
         if dtype is torch.float32 and fault.error <= FLOAT32_SEES:
@@ -43,7 +46,7 @@ def row(fault: FunctionFault) -> list[str]:
             continue
         wrong = check_function(fault.wrong, *fault.inputs(dtype))
         right = check_function(fault.right, *fault.inputs(dtype))
-        found = any(fault.blamed in f.node for f in wrong.findings if f.verdict is Verdict.WRONG)
+        found = any(fault.blamed in f.node or fault.blamed in f.note for f in wrong.findings if f.verdict is Verdict.WRONG)
         told.append("refuted" if wrong.verdict is Verdict.WRONG and found else f"MISSED ({wrong.verdict})")
         told.append("passes" if right.ok else f"ALARM ({right.verdict})")
     told += [by_gradcheck(fault.wrong, fault.inputs(torch.float64)), by_gradcheck(fault.right, fault.inputs(torch.float64))]

@@ -13,6 +13,7 @@ import torch
 import gradproof
 from gradproof import GradcheckError, InputError, Report, Verdict, check_function, gradcheck, register_formula
 from gradproof.cli import main
+from reported_cases import DEEP
 
 F64 = torch.float64
 
@@ -89,6 +90,16 @@ def test_a_fault_in_a_deep_net_is_found_at_its_layer() -> None:
         report = check_function(net, leaf(2, 6, dtype=torch.float32))
         assert report.ok == (layer is None)
         assert blamed(report) == ([] if layer is None else [f"{layer}: CustomBackward"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("layer", [None, 0, 13, 23])
+@pytest.mark.parametrize("name", DEEP)
+def test_a_fault_in_a_deep_stack_is_found(name: str, layer: int | None, dtype: torch.dtype) -> None:
+    func, inputs = DEEP[name](dtype) if layer is None else DEEP[name](dtype, fault=(layer, 1 + 1e-4))
+    report = check_function(func, *inputs)
+    assert report.ok == (layer is None)
+    assert layer is None or all("Faulty" in node for node in blamed(report))
 
 
 @pytest.mark.parametrize(
@@ -265,12 +276,12 @@ def test_a_backward_that_does_not_repeat_itself_is_told() -> None:
 def test_a_node_without_a_hook_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from gradproof.tape import recording
 
-    hook = recording._hook
+    hooks = recording._Hooks
 
     class Nothing:
         def remove(self) -> None: ...
 
-    monkeypatch.setattr(recording, "_hook", lambda node, *rest: Nothing() if "Tanh" in node.name() else hook(node, *rest))
+    monkeypatch.setattr(recording, "_Hooks", lambda node, *rest: Nothing() if "Tanh" in node.name() else hooks(node, *rest))
     report = check_function(lambda x: torch.tanh(x).sum(), leaf(3))
     assert report.verdict is Verdict.UNSUPPORTED and "hook" in blamed_notes(report) and blamed(report) == ["TanhBackward0"]
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from . import mistakes
-from .arithmetic import UNIT, Balls, balls, numbers, rounding
+from .arithmetic import NOUGHT, UNIT, Balls, as_float, balls, centres, numbers, precision, rounding
 from .blame import likeness
 from .derivation import derive
 from .dtypes import DTYPES, DType
-from .enclosure import Enclosures, Pulled, Run
+from .enclosure import LIMIT_BITS, Enclosures, Pulled, Run
 from .errors import GradproofError, InputError, Place
 from .graph import Graph, Read, Shape, slot
-from .reference import evaluate
+from .reference import FAR, Values, evaluate
 from .tape.lowering import Lowering, UnsupportedError
 from .tape.memory import Content
 from .tape.recording import Edge, Region, Step, Tape
@@ -120,13 +121,31 @@ class NodeCheck:
         nodes = self.lowering.nodes
         rounded = evaluate(nodes, self.given, self.enclosures.rounding)[name]
         exact = self.enclosures.settled(lambda: evaluate(nodes, self.given, self.enclosures.exact)[name], rounded)
-        judged = judge(Comparison(region.values, exact, rounded), dtype)
+        value, exact, rounded = self._without_unknown(name, region.values, exact, rounded)
+        judged = judge(Comparison(value, exact, rounded), dtype)
         if judged.verdict is Verdict.UNDECIDED and dtype.precision < FUSED.precision:
             # Operation by operation in 16 bits anything may come out; what a kernel gives is explained all the same.
             for held in self._kernels(dtype):
                 narrow = _once(evaluate(nodes, self.given, held.rounding)[name], dtype)
                 judged = _better(judged, judge(Comparison(region.values, exact, narrow), dtype))
         return as_finding("forward", self.step.name, None, self._source(), judged)
+
+    def _without_unknown(self, name: str, value: np.ndarray, exact: Balls, rounded: Balls) -> tuple[np.ndarray, Balls, Balls]:
+        """NaN that was there before (memory not yet written to) and only moved is no value to judge."""
+        if not np.isnan(value).any() or not any(np.isnan(values).any() for values in self.lowering.numbers.values()):
+            return value, exact, rounded
+
+        def filled(number: float) -> Balls:
+            given: Values = {
+                name: np.asarray(balls(np.nan_to_num(values, nan=number)), object)
+                for name, values in self.lowering.numbers.items()
+            }
+            return centres(evaluate(self.lowering.nodes, given, self.enclosures.exact)[name])
+
+        unknown = np.isnan(value) & (filled(0.0) != filled(1.0))
+        value, exact, rounded = value.copy(), exact.copy(), rounded.copy()
+        value[unknown], exact[unknown], rounded[unknown] = 0.0, NOUGHT, NOUGHT
+        return value, exact, rounded
 
     @staticmethod
     def _kernels(dtype: DType) -> tuple[Enclosures, Enclosures]:
@@ -198,6 +217,8 @@ class NodeCheck:
                     for inner in (each[name].row(0) for each in narrow):
                         again = Comparison(np.asarray(value), inner.exact, _once(inner.rounding, dtype), inner.kinks)
                         judged = _better(judged, judge(again, dtype))
+            if judged.verdict is Verdict.KINK and expected.kinks.sum() > 1:
+                judged = self._together(judged, name, np.asarray(value), expected.kinks, rows, dtype)
             looks = ""
             if judged.verdict is Verdict.WRONG and isinstance(value, np.ndarray):
                 looks = likeness(value, expected.exact, mistakes.clues(self, edge, name, rows, dtype))
@@ -205,6 +226,30 @@ class NodeCheck:
             note = "; ".join(part for part in (judged.note, looks) if part)
             found.append(as_finding("local", step.name, name, text, replace(judged, note=note)))
         return found
+
+    def _together(
+        self, judged: Judgement, name: str, value: np.ndarray, kinks: np.ndarray, rows: Mapping[str, Balls], dtype: DType
+    ) -> Judgement:
+        """Entries with a kink each, moved together: tied entries of a maximum have one cotangent between them."""
+        run = Run(tuple(self.lowering.nodes), tuple(rows), {name: kinks.shape}, frozenset(self.lowering.active))
+
+        def weighed(step: Any) -> Any:
+            moved = self.given[name].copy()
+            moved[kinks] = moved[kinks] + step
+            values = evaluate(run.nodes, {**self.given, name: moved}, self.enclosures.exact)
+            return sum(numbers(values[output] * row[0]).sum() for output, row in rows.items())
+
+        # By its values, because tied entries stay tied along the way.
+        with precision(LIMIT_BITS):
+            here, right, left = weighed(NOUGHT), weighed(FAR), weighed(-FAR)
+            slope, other = (right - here) / FAR, (here - left) / FAR
+            if not abs(slope - other) < (abs(slope) + abs(other)) * 2.0**-100:
+                return judged
+        total, magnitude = balls(value[kinks]).sum(), float(np.abs(value[kinks]).sum())
+        if abs(total - slope) <= 64 * dtype.unit_roundoff * magnitude + dtype.smallest * kinks.sum():
+            return judged
+        shown = f"{as_float(total.mid()):.6g}, and the function is smooth along them, with {as_float(slope.mid()):.6g}"
+        return replace(judged, verdict=Verdict.WRONG, note=f"{kinks.sum()} entries with a kink together get {shown}")
 
     def _absent(self, shape: Shape, expected: Balls) -> Judgement:
         judged = missing(shape, numbers(expected), "passed None, though the derivative is not zero")

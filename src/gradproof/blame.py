@@ -136,7 +136,12 @@ def _factor(value: np.ndarray, right: np.ndarray, clues: Clues) -> str:
         return "the sign is wrong"
     if abs(ratio - 1) < 1e-12:
         return ""
-    told = f"a factor of {ratio:.{10 if clues.dtype is None or clues.dtype.precision > 24 else 6}g}"
+    digits = 10 if clues.dtype is None or clues.dtype.precision > 24 else 6
+    told = (
+        f"a factor of {ratio:.{digits}g}"
+        if abs(ratio - 1) > 1e-5
+        else f"a factor of 1 {'+' if ratio > 1 else '-'} {abs(ratio - 1):.2g}"
+    )
     if abs(ratio - 1) < 1e-2:
         return f"{told}: a constant with too few digits, or one that is not quite right"
     meaning = next((words for words, number in _constants(clues.extents) if abs(ratio / number - 1) < rounding), "")

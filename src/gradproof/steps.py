@@ -149,6 +149,9 @@ def _name_of(func: Any) -> str:
     return name
 
 
+_NOT_THE_SUM = (
+    "what arrived is not what its uses passed on: a hook, an addition that went wrong, or memory that one of them wrote to"
+)
 MAX_WHOLE = 20_000  # entries of all domains together: beyond, the whole function is not looked at from both sides
 _OPEN = (Verdict.KINK, Verdict.UNDECIDED)
 
@@ -269,6 +272,9 @@ class _Check:
         try:
             stops = Stops(self.tape, dtype)
             losses = stops.losses()
+            if losses:
+                harmless = stops.vanishing()
+                losses = [loss for loss in losses if loss.leaf not in harmless]
         except UnsupportedError as error:
             return [bare_finding("gradient", "a value without its history", Verdict.UNSUPPORTED, str(error))]
         gradients = {leaf.edge[0]: leaf.gradients[0] for leaf in self.tape.leaves}
@@ -358,8 +364,15 @@ class _Check:
             Comparison(value, np.asarray(exact, object), np.asarray(exact + magnitude * arb(0, slack), object)), dtype
         )
         if judged.verdict is Verdict.WRONG and not judged.note:
-            judged = replace(judged, note="what arrived is not what its uses passed on: a hook, or an addition that went wrong")
+            judged = replace(judged, note=self._not_the_sum(edge))
         return as_finding("gradient", name, None, formula, judged)
+
+    def _not_the_sum(self, edge: Edge) -> str:
+        """Who may have changed what arrives: the nodes that gave the parts, and those that write to what they receive."""
+        givers = [step.name for step in self.tape.steps if edge in step.edges]
+        writers = [step.name for step in self.tape.steps if step.changes]
+        told = f"{_NOT_THE_SUM} ({', '.join(givers)})"
+        return f"{told}; {', '.join(writers)} writes to the cotangent that it receives" if writers else told
 
     # One autograd node
 

@@ -13,16 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from flint import arb
 
-from .arithmetic import NOUGHT, ZERO, Balls, balls, full, numbers
+from .arithmetic import NOUGHT, ZERO, Balls, as_float, balls, full, numbers
 from .dtypes import DType
 from .enclosure import Enclosures, Run
 from .errors import Place
-from .graph import Read, slot
-from .tape.lowering import Lowering
+from .graph import Read, size, slot
+from .tape.lowering import Lowering, UnsupportedError
 from .tape.memory import Content
 from .tape.recording import Edge, Event, Region, Step, Tape
 
+TINY = arb(2) ** -60  # relative: far above what 128 bits leave, far below any format's rounding
+MAX_DOMAIN = 1_000_000  # entries of the whole run
 STOPS = ("detach", "detach_", "_local_scalar_dense", "alias")
 
 
@@ -70,6 +73,7 @@ class Stops:
         self.before: dict[int, Content] = {}  # what each argument held when it was read
         self.stops: list[Stop] = []
         self.foreign: dict[str, Place] = {}  # values that came from outside after numbers had left
+        self.put_back = False  # whether numbers of `item()` came back as a tensor
         self.unseen: list[tuple[str, Place]] = []  # where such a value is used
         self._find()
 
@@ -104,8 +108,26 @@ class Stops:
                         credited = region.edge if self._overwritten(region) else None
                         self.stops.append(Stop(region, content, place, step, credited))
             self._advance(event, position, inside)
-            if left and event.call is None:
+            if self._came_back(event):
+                self._put_back(event)
+            elif left and event.call is None:
                 self._from_outside(event, step, position, left)
+
+    def _came_back(self, event: Event) -> bool:
+        """Whether a new tensor is made of nothing but numbers that `item()` handed out."""
+        if not (event.name.startswith("lift") and event.regions and event.regions[0].floating and self.tape.scalars):
+            return False
+        values = event.regions[0].values.reshape(-1).tolist()
+        return bool(values) and all(value in self.tape.scalars for value in values)
+
+    def _put_back(self, event: Event) -> None:
+        """The new tensor's entries are those that the numbers came from."""
+        region = event.regions[0]
+        contents = [self.flow.memory.read(self.tape.scalars[value]) for value in region.values.reshape(-1).tolist()]
+        who = np.array([content.who.reshape(-1)[0] for content in contents], np.int32).reshape(region.shape)
+        where = np.array([content.where.reshape(-1)[0] for content in contents], np.int64).reshape(region.shape)
+        self.flow.memory.put(region, Content(who, where))
+        self.put_back = True
 
     def _from_outside(self, event: Event, step: Step | None, position: int, left: str) -> None:
         """Numbers that come back from NumPy and the like may depend on those that went there."""
@@ -205,6 +227,54 @@ class Stops:
         for name, cotangent in lost.items():
             if not _vanishes(cotangent):
                 found.append(Loss(self.home[name], self.regions[name], cotangent.exact, tuple(dict.fromkeys(cotangent.places))))
+        return found
+
+    def vanishing(self) -> frozenset[int]:
+        """The leaves that lose nothing by the exact calculus of the whole run, from the leaves, with the stops and without.
+
+        What cancels there need not cancel in the engine's own numbers: the shift by a mean, before a softmax.
+        """
+        if self.put_back:
+            return frozenset()  # the calculus of the run does not know of it
+        try:
+            whole, cut = self._gradients(cut=False), self._gradients(cut=True)
+        except UnsupportedError:
+            return frozenset()
+        found = set()
+        for leaf, gradient in whole.items():
+            scale = max((abs(x) for x in numbers(np.concatenate([gradient, cut[leaf]]))), default=NOUGHT, key=as_float)
+            if all(abs(x) <= scale * TINY for x in numbers(gradient - cut[leaf])):
+                found.add(leaf)
+        return frozenset(found)
+
+    def _gradients(self, *, cut: bool) -> dict[int, Balls]:
+        """The exact gradients of all leaves, as if the stops were none, or with what they keep back."""
+        stopped = {id(stop.region) for stop in self.stops}
+        leaves = {name: region for name, region in self.regions.items() if name.startswith("leaf ")}
+        lowering = Lowering("whole")
+        for name, region in leaves.items():
+            lowering.enter(name, region, given=False)
+        for event in self.tape.events:
+            for region in event.regions:
+                if cut and id(region) in stopped:
+                    nothing = Content(np.full(region.shape, -1, np.int32), np.zeros(region.shape, np.int64))
+                    lowering.memory.know(region, nothing)
+            lowering.event(event)
+        rows: dict[str, Balls] = {}
+        for region in self.tape.outputs:
+            if region.edge in self.tape.seeds[0]:
+                operand = lowering.operand(region)
+                name = lowering.emit(slot(0), (Read(operand.node, operand.index),), region.shape)
+                rows[name] = np.asarray(balls(self.tape.seeds[0][region.edge]), object)[None]
+        if sum(size(node.domain) for node in lowering.nodes) > MAX_DOMAIN:
+            raise UnsupportedError("the whole run is too large")
+        run = Run(tuple(lowering.nodes), tuple(rows), {n: r.shape for n, r in leaves.items()}, frozenset(lowering.active))
+        given = {name: np.asarray(balls(values), object) for name, values in lowering.numbers.items()}
+        pulled = run.pull(given, self.enclosures.exact, rows)[0]
+        found, start = {}, 0
+        for name, region in leaves.items():
+            found[self.home[name]] = pulled[start : start + size(region.shape)]
+            start += size(region.shape)
         return found
 
     def _start(self, stop: Stop, lost: dict[str, _Cotangent]) -> None:

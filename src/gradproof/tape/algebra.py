@@ -756,6 +756,25 @@ def _layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor |
     return (out if bias is None else out + bias), mean, scale
 
 
+def _batch_norm(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None, running_var: Tensor | None,
+    training: bool, eps: float, outs: Sequence[Tensor],
+) -> Any:  # fmt: skip
+    """With `x*a + (b - m*a)`, a = w/sqrt(var + eps), as torch's kernels compute it: it cancels where `(x - m)*a` does not."""
+    dims = tuple(n for n in range(input.ndim) if n != 1)
+    shape = [-1 if n == 1 else 1 for n in range(input.ndim)]
+    if training or running_mean is None or running_var is None:
+        mean, variance = input.mean(dims), input.var(dims, correction=0)
+    else:
+        mean, variance = running_mean, running_var
+    scale = (variance + eps).rsqrt()
+    alpha = scale if weight is None else scale * weight
+    shift = -(mean * alpha) if bias is None else bias - mean * alpha
+    out = input * alpha.reshape(shape) + shift.reshape(shape)
+    saved = [mean if outs[1].numel() else torch.empty_like(outs[1]), scale if outs[2].numel() else torch.empty_like(outs[2])]
+    return out.to(outs[0].dtype), saved[0].to(outs[1].dtype), saved[1].to(outs[2].dtype)
+
+
 def _cross_entropy_with_logits(
     self: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, reduction: int
 ) -> Tensor:
@@ -929,7 +948,7 @@ DEFINITIONS: dict[str, Callable[..., Any]] = {
     "_cdist_forward": _cdist, "_pdist_forward": _pdist, "_trilinear": _trilinear,
     "_adaptive_avg_pool3d": _adaptive_average, "_adaptive_avg_pool2d": _adaptive_average,
     "_embedding_bag": _embedding_bag, "_embedding_bag_forward_only": _embedding_bag, "segment_reduce": _segment_reduce,
-    "mkldnn_rnn_layer": _lstm_layer, "embedding": _embedding,
+    "native_batch_norm": _batch_norm, "_native_batch_norm_legit": _batch_norm, "mkldnn_rnn_layer": _lstm_layer, "embedding": _embedding,
     "median": _middle, "nanmedian": _middle, "frexp": _frexp, "nextafter": _nextafter, "rrelu_with_noise": _rrelu,
     "_safe_softmax": _safe_softmax, "logsumexp": _logsumexp, "logaddexp": _logaddexp,
     "logcumsumexp": _logcumsumexp, "_logcumsumexp": _logcumsumexp,

@@ -151,6 +151,7 @@ class Step:
     module: str
     formula: str = ""  # said by the user, in place of the operations
     arguments: Mapping[str, Any] = field(default_factory=dict)  # the names that the formula is over
+    changes: bool = False  # whether its backward writes to the cotangent that it received
     received: list[tuple[np.ndarray | None, ...]] = field(default_factory=list)
     passed: list[tuple[np.ndarray | None, ...]] = field(default_factory=list)
 
@@ -202,6 +203,7 @@ class Tape:
     supported: bool = True
     held: Mapping[int, Any] = field(default_factory=dict)  # the storages: their addresses must not be used again
     names: Mapping[int, str] = field(default_factory=dict)  # of every leaf that was seen, by number
+    scalars: Mapping[float, Region] = field(default_factory=dict)  # the numbers that `item()` handed out
     inner: frozenset[int] = frozenset()  # those that the function itself made of other tensors' memory: `x.detach()`
 
 
@@ -446,7 +448,8 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
     for cotangents in _cotangents(outputs, seed):
         received: dict[int, Any] = {}
         passed: dict[int, Any] = {}
-        handles = [_hook(recorder.nodes[step.number], step.number, received, passed) for step in steps]
+        changed: set[int] = set()
+        handles = [_Hooks(recorder.nodes[step.number], step.number, received, passed, changed) for step in steps]
         before = [leaf.grad for leaf in leaves]
         try:
             for leaf in leaves:
@@ -471,6 +474,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
                 pass_seeds[region.edge] = pass_seeds.get(region.edge, 0) + numbers
         seeds.append(pass_seeds)
         for step in steps:
+            step.changes = step.changes or step.number in changed
             step.received.append(received.get(step.number, ()))
             step.passed.append(passed.get(step.number, ()))
     made = []
@@ -491,6 +495,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
         held=recorder.storages,
         names=seen,
         inner=frozenset(recorder.inner),
+        scalars=recorder.scalars,
     )
 
 
@@ -503,12 +508,25 @@ def _stopped(recorder: _Recorder, why: str, *, supported: bool = True) -> Tape:
     return Tape(recorder.events, [], [], [], [], recorder.exports, recorder.unseen, why, supported)
 
 
-def _hook(node: Any, number: int, received: dict[int, Any], passed: dict[int, Any]) -> Any:
-    def keep(grad_inputs: Any, grad_outputs: Any) -> None:
-        received[number] = tuple(map(_numbers, grad_outputs))
-        passed[number] = tuple(map(_numbers, grad_inputs))
+class _Hooks:
+    """What a node receives, before it can change it, and what it passes on."""
 
-    return node.register_hook(keep)
+    def __init__(self, node: Any, number: int, received: dict[int, Any], passed: dict[int, Any], changed: set[int]) -> None:
+        def before(grad_outputs: Any) -> None:
+            received[number] = tuple(map(_numbers, grad_outputs))
+
+        def after(grad_inputs: Any, grad_outputs: Any) -> None:
+            passed[number] = tuple(map(_numbers, grad_inputs))
+            now = tuple(map(_numbers, grad_outputs))
+            pairs = zip(received.get(number, ()), now, strict=False)
+            if any(a is not None and b is not None and not np.array_equal(a, b, equal_nan=True) for a, b in pairs):
+                changed.add(number)
+
+        self.handles = [node.register_prehook(before), node.register_hook(after)]
+
+    def remove(self) -> None:
+        for handle in self.handles:
+            handle.remove()
 
 
 def _numbers(tensor: torch.Tensor | None) -> np.ndarray | None:
