@@ -407,6 +407,10 @@ class Arithmetic:
         self.values = self._table(slopes=False)
         self.slopes = self._table(slopes=True)
 
+    def settle(self, array: Balls) -> Balls:
+        """What a node's value, or a cotangent, is from here on: as it was computed."""
+        return array
+
     # Rounding
 
     def _rounded(self, roundings: float = 1) -> Callable[[Any], Any]:
@@ -615,6 +619,26 @@ class Arithmetic:
             return value + magnitude(z, value) * unit
 
         return lambda x: widen(lift(widened)(x))
+
+
+class Sampling(Arithmetic):
+    """One implementation out of those that a dtype allows: of each node's rounding set one point, drawn at random.
+
+    Monte Carlo arithmetic (Parker, Monte Carlo Arithmetic, UCLA 1997) at the grain of nodes: where balls grow with depth
+    without use, the spread of many such runs is what rounding really does.
+    """
+
+    def __init__(self, dtype: DType, random: np.random.Generator) -> None:
+        super().__init__(dtype)
+        self.random = random
+
+    def settle(self, array: Balls) -> Balls:
+        array = np.asarray(array, dtype=object)
+        drawn = self.random.uniform(-1, 1, array.shape)
+        return np.asarray(_drawn(array, drawn), dtype=object)
+
+
+_drawn = lift(lambda x, r: x if x is ZERO or not x.is_finite() else arb((x.mid() + x.rad() * r).mid()), 2)
 
 
 def _blurred(total: Balls, magnitudes: Balls, slack: float) -> Balls:

@@ -112,7 +112,7 @@ def evaluate(nodes: Iterable[Node], values: Mapping[str, Balls], arithmetic: Ari
         if node.reduce == "sum" and _is_contraction(node):
             a, b = (_read(node, read, known) for read in node.reads)
             total = arithmetic.contract(a, b, _summed_axes(node), node.domain)
-            known[node.name] = np.broadcast_to(total, node.shape)
+            known[node.name] = arithmetic.settle(np.broadcast_to(total, node.shape))
             continue
         terms = np.broadcast_to(_over(node, node.formula, known, arithmetic, slopes=False), node.domain)
         match node.reduce:
@@ -122,7 +122,7 @@ def evaluate(nodes: Iterable[Node], values: Mapping[str, Balls], arithmetic: Ari
                 terms = arithmetic.product(terms, _summed_axes(node))
             case "max" | "min":
                 terms = arithmetic.extreme(terms, _summed_axes(node), node.reduce == "max")
-        known[node.name] = np.asarray(terms, dtype=object)
+        known[node.name] = arithmetic.settle(np.asarray(terms, dtype=object))
     return known
 
 
@@ -145,7 +145,7 @@ def pullback(
     for node in reversed(nodes):
         if node.shift or node.name not in arriving:
             continue
-        cotangent = arrived[node.name] = arithmetic.add_all(arriving.pop(node.name))
+        cotangent = arrived[node.name] = arithmetic.settle(arithmetic.add_all(arriving.pop(node.name)))
         batch = cotangent.shape[0]
         spread = cotangent.reshape(cotangent.shape + (1,) * len(node.over))
         weight: Balls | None = None
@@ -168,7 +168,7 @@ def pullback(
             )
     if tally is not None:
         tally |= {name: (len(terms), sum(map(np.abs, terms))) for name, terms in arriving.items()}
-    return arrived | {name: arithmetic.add_all(terms) for name, terms in arriving.items()}
+    return arrived | {name: arithmetic.settle(arithmetic.add_all(terms)) for name, terms in arriving.items()}
 
 
 def _scattered(
