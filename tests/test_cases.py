@@ -42,6 +42,7 @@ CASES = {
     "a norm of a scalar": ("loss = norm(x)", {"x": -2.0}, "float64", "exact", ""),
     "three conditions": ("loss = where(x > 0 and x < 1 and x < 2, x, -x)", {"x": 0.5}, "float64", "exact", ""),
     "a constant condition": ("loss = where(not (1 < 2), x, -x)", {"x": 0.5}, "float64", "exact", ""),
+    "a power of 0 by its exponent": ("loss = x**y", {"x": 0.0, "y": 2.0}, "float64", "passes", ""),
     "an integer beyond 64 bits": ("loss = x*2**70", {"x": 0.5}, "float64", "exact", ""),
     "a clip to a tensor": ("loss = sum(clip(x, -1, y))", {"x": 0.5, "y": [0.3, 2.0]}, "float64", "exact", ""),
     "huge logits in bfloat16": ("loss = logsumexp(x)", {"x": [992.0, 996.0, 1000.0]}, "bfloat16", "passes", ""),

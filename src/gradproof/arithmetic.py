@@ -290,6 +290,12 @@ def _power(x: Any, n: int) -> arb:
     return result
 
 
+def _power_log(x: Any, y: Any) -> arb:
+    """x**y * log(x), the slope of x**y by y; at x = 0 its limit, which is 0 where y is positive."""
+    x, y = ball(x), ball(y)
+    return NOUGHT if x.is_zero() and y > 0 else x**y * x.log()
+
+
 def _atan2(y: arb, x: arb) -> arb:
     """Across the branch cut an implementation's zero has a sign, which a ball's has not."""
     return arb.atan2(y, x) if x > 0 or not y.contains(NOUGHT) else arb(0, 1) * arb.pi()
@@ -563,6 +569,7 @@ class Arithmetic:
             "neg": np.negative,
             "div": lambda a, b: once(lift(lambda x, y: x / ball(y), 2)(a, b)),
             "power": power,
+            "powlog": lambda a, b: once(four(four(lift(_power_log, 2)(a, b)))),
             "pow": lambda a, b: four(lift(lambda x, y: ball(x) ** ball(y), 2)(a, b)),
             "atan2": lambda y, x: four(lift(_atan2 if self.dtype else arb.atan2, 2)(numbers(y), numbers(x))),
             "number": number,
@@ -746,6 +753,12 @@ class _Printer(StrPrinter):
         return self._call("add", expr.args)
 
     def _print_Mul(self, expr: sympy.Mul) -> str:
+        for log in (factor for factor in expr.args if isinstance(factor, sympy.log)):
+            for power in (factor for factor in expr.args if factor.is_Pow and factor.base == log.args[0]):
+                if not power.exp.is_number:
+                    rest = [factor for factor in expr.args if factor not in (log, power)]
+                    both = self._call("powlog", power.args)
+                    return f"mul({', '.join([both, *map(self._print, rest)])})" if rest else both
         if expr.args[0] is sympy.S.NegativeOne:
             return f"neg({self._print(sympy.Mul(*expr.args[1:], evaluate=False) if len(expr.args) > 2 else expr.args[1])})"
         over: list[sympy.Expr] = []
