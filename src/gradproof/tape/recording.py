@@ -210,6 +210,11 @@ class Tape:
 class _Recorder(TorchDispatchMode):
     """Sees every operation, and keeps it."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Torch would wrap the mode for its compiler, which takes a second to import and is not asked for here.
+        return False
+
     def __init__(self, modules: Mapping[int, str], leaves: frozenset[int] = frozenset()) -> None:
         super().__init__()
         self.leaves = leaves  # the tensors, by identity, that were there before the run
