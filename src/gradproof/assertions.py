@@ -63,7 +63,9 @@ def assert_gradients(
     derivation = derive(whole.graph)
     report = Report(whole.title, whole.target, "given numbers", format_.name, tuple(findings), seconds, whole, derivation)
     if not report.verdict.passes:
-        raise AssertionError(_table(report))
+        error = AssertionError(_table(report))
+        error.report = report  # type: ignore[attr-defined] # for whoever catches it: the pytest plugin's page
+        raise error
     return report
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from . import __version__
 from .errors import GradproofError, InputError, Place
+from .report import FORMATS
 
 if TYPE_CHECKING:
     from .files import Problem
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     check = command("check", _check, "check an engine's gradients against the calculus", functions)
     _expression_options(check)
     _engine_options(check)
-    check.add_argument("--format", default="text", choices=("text", "markdown", "json"), help="of the report (text)")
+    check.add_argument("--format", default="text", choices=tuple(FORMATS), help="of the report (text)")
     check.add_argument("--output", type=Path, metavar="PATH", help="write the report to a file instead")
     check.add_argument("--jobs", type=_count, default=1, metavar="N", help="check N files at a time")
 
@@ -128,6 +129,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from .report import render
 
     reports, errors = _checked(arguments)
+    _summarise(reports, errors)
     text = render(reports, arguments.format, errors)
     if arguments.format == "text" and not reports:
         return BAD_INPUT  # why was told already
@@ -316,6 +318,21 @@ def write(path: Path, text: str) -> None:
     finally:
         with suppress(OSError):
             Path(temporary).unlink()
+
+
+def _summarise(reports: Sequence[Report], errors: Sequence[tuple[str, str]]) -> None:
+    """Add to the summary of a step of GitHub's CI, where there is one; that it cannot be written to changes nothing else."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        return
+    from .report import summary
+
+    try:
+        with Path(path).open("a", encoding="utf-8", newline="\n") as file:
+            file.write(summary.render(reports, errors) + "\n")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        print(f"gradproof: GITHUB_STEP_SUMMARY {path}: cannot be written: {why}", file=sys.stderr)
 
 
 def _print(text: str, *, coloured: bool = False) -> None:

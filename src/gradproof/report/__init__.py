@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ..oracle import Report
 
 # format: the module with a function `render(reports, errors)`
-FORMATS = {"text": "text", "markdown": "markdown", "json": "machine"}
+FORMATS = {"text": "text", "markdown": "markdown", "json": "machine", "junit": "junit"}
 
 Failure = tuple[str, str]  # a target that could not be read, and why
 

@@ -49,10 +49,10 @@ def index(entries: Sequence[tuple[Report, str]], errors: Sequence[Failure] = ())
         for report, link in entries
     ]
     parts = ["# gradproof reports\n", f"{ok} of {len(entries)} as they should be.\n"]
-    parts.append(_table(rows, ["", "verdict", "expression file", "what it teaches"]))
+    parts.append(table(rows, ["", "verdict", "expression file", "what it teaches"]))
     if errors:
         parts.append("\n## Could not be read\n")
-        parts.append(_table([[escape(target), escape(message)] for target, message in errors], ["file", "why"]))
+        parts.append(table([[escape(target), escape(message)] for target, message in errors], ["file", "why"]))
     return "\n".join(parts) + "\n"
 
 
@@ -75,7 +75,7 @@ def page(report: Report) -> str:
             ]
             for f in wrong
         ]
-        parts.append(_table(rows, ["what does not pass", "verdict", "exact", "engine", "note"]) + "\n")
+        parts.append(table(rows, ["what does not pass", "verdict", "exact", "engine", "note"]) + "\n")
     if derivation is None:
         parts.append("## Autograd nodes\n")
         nodes = [
@@ -89,13 +89,13 @@ def page(report: Report) -> str:
             ]
             for row in node_rows(report)
         ]
-        parts.append(_table(nodes, ["node", "line", "forward", "backward", "ulp", "allowed ulp"]) + "\n")
+        parts.append(table(nodes, ["node", "line", "forward", "backward", "ulp", "allowed ulp"]) + "\n")
     elif len(derivation.graph.nodes) <= MAX_PICTURE:
         parts.append("## The graph\n")
         parts.append(_picture(report, derivation))
         parts.append("## Nodes\n")
         rows = [[f"$`{_equation(node)}`$"] for node in derivation.graph.nodes]
-        parts.append(_table(rows, ["node, in index notation"]) + "\n")
+        parts.append(table(rows, ["node, in index notation"]) + "\n")
         parts.append("## The chain rule\n")
         parts += _chain(derivation)
     for kind, title in KINDS if derivation is not None else KINDS[2:]:
@@ -123,19 +123,19 @@ def _chain(derivation: Derivation) -> list[str]:
     for gradient in derivation.locals:
         left = rf"\frac{{\partial {notation.latex(gradient.left[0])}}}{{\partial {notation.latex(gradient.left[1])}}}"
         rows.append([f"$`{_math(left)}`$", f"$`{_math(notation.latex(gradient.formula))}`$"])
-    parts = [_table(rows, ["local gradient", "formula"]) + "\n"]
+    parts = [table(rows, ["local gradient", "formula"]) + "\n"]
     rows = []
     for adjoint in derivation.adjoints:
         equation = f"{notation.latex(adjoint.left)} = {notation.latex(adjoint.formula)}"
         rows.append([f"$`{_math(equation)}`$", f"{adjoint.uses} uses, added" if adjoint.uses > 1 else ""])
-    parts.append(_table(rows, ["adjoint, from the output back", ""]) + "\n")
+    parts.append(table(rows, ["adjoint, from the output back", ""]) + "\n")
     if derivation.closed:
         output = notation.latex_name(derivation.graph.output.name)
         rows = []
         for name, formula in derivation.closed.items():
             left = rf"\frac{{\partial {output}}}{{\partial {notation.latex_name(name)}}}"
             rows.append([f"$`{_math(f'{left} = {notation.latex(formula)}')}`$"])
-        parts.append(_table(rows, ["closed in the leaves"]) + "\n")
+        parts.append(table(rows, ["closed in the leaves"]) + "\n")
     return parts
 
 
@@ -152,7 +152,7 @@ def _findings(findings: Sequence[Finding]) -> str:
         ]
         for finding in findings
     ]
-    return _table(rows, ["", "formula", "exact", "engine", "ulp", "allowed ulp", "verdict"])
+    return table(rows, ["", "formula", "exact", "engine", "ulp", "allowed ulp", "verdict"])
 
 
 def _picture(report: Report, derivation: Derivation) -> str:
@@ -213,5 +213,5 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+!|$~])", r"\\\1", text)
 
 
-def _table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
+def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
     return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WIDTH = 38  # of a formula in a table
 ROWS = 24  # of a table; the rest is counted
+BRIEF = 4  # findings in full under a failing test
 
 
 def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
@@ -47,7 +48,7 @@ def _full(report: Report) -> str:
     for kind, title in KINDS:
         findings = [finding for finding in report.findings if finding.kind == kind]
         if findings:
-            parts.append(f"{title}\n{_findings(findings)}")
+            parts.append(f"{title}\n{findings_table(findings)}")
     if chain := _chain(report):
         parts.append("\n".join(chain))
     notes = [f"  {name_of(f)}{place_of(f.index)}: {f.verdict.value}: {f.note}" + _numbers(f) for f in report.findings if f.note]
@@ -72,17 +73,33 @@ def _function(report: Report) -> list[str]:
         parts.append(f"Autograd nodes, each at torch's own numbers\n{_table(table, head)}" + (more if len(rows) > ROWS else ""))
     bad = [finding for finding in report.findings if not finding.verdict.passes]
     own = [finding for finding in bad if not finding.inherited] or bad
-    parts += ["\n".join(_told(finding)) for finding in own[:ROWS]]
+    parts += ["\n".join(told(finding)) for finding in own[:ROWS]]
     if len(own) > ROWS:
         parts.append(f"and {len(own) - ROWS} more that do not pass")
     gradients = [finding for finding in report.findings if finding.kind == "gradient"]
     if gradients:
-        parts.append(f"Gradients: the sum of what the uses passed on\n{_findings(gradients)}")
+        parts.append(f"Gradients: the sum of what the uses passed on\n{findings_table(gradients)}")
     parts.append("\n".join(sensitivity(report)))
     return parts
 
 
-def _told(finding: Finding) -> list[str]:
+def brief(report: Report, findings: Sequence[Finding]) -> str:
+    """For a failing test: what is wrong and where, a table of these findings, and the first of them in full."""
+    own = [finding for finding in findings if not finding.inherited] or findings
+    first = f"{own[0].verdict.value}: {name_of(own[0])}{place_of(own[0].index)}" if own else headline(report)
+    if report.expected:
+        first = headline(report)
+    parts = [f"{first}\n{report.target}: {report.title}\nengine {report.engine}, {report.dtype}"]
+    for kind, title in KINDS:
+        if rows := [finding for finding in findings if finding.kind == kind]:
+            parts.append(f"{title}\n{findings_table(rows)}")
+    parts += ["\n".join(told(finding)) for finding in own[:BRIEF]]
+    if len(own) > BRIEF:
+        parts.append(f"and {len(own) - BRIEF} more that do not pass")
+    return "\n\n".join(parts)
+
+
+def told(finding: Finding) -> list[str]:
     """One finding in full."""
     what = {"forward": "value", "local": f"gradient by {finding.wrt}" if finding.wrt else "gradient", "gradient": "gradient"}
     place = f" ({finding.place})" if finding.place else ""
@@ -109,7 +126,8 @@ def _numbers(finding: Finding) -> str:
     return f" (exact {number(finding.exact, 17)}, engine {number(finding.value, 17)})"
 
 
-def _findings(findings: Sequence[Finding]) -> str:
+def findings_table(findings: Sequence[Finding]) -> str:
+    """Findings of one kind as a table; where there are too many, those that do not pass."""
     order = sorted(findings, key=lambda f: (f.verdict.passes, f.inherited)) if len(findings) > ROWS else findings
     rows = [
         [
@@ -125,7 +143,10 @@ def _findings(findings: Sequence[Finding]) -> str:
     ]
     first = "gradient of" if findings[0].kind == "gradient" else "node" if findings[0].kind == "forward" else "local"
     table = _table(rows, [first, "formula", "exact", "engine", "ulp", "allowed", "verdict"])
-    return table + (f"\n  and {len(order) - ROWS} more, all passing" if len(order) > ROWS else "")
+    if len(order) <= ROWS:
+        return table
+    passing = all(finding.verdict.passes for finding in order[ROWS:])
+    return f"{table}\n  and {len(order) - ROWS} more" + (", all passing" if passing else "")
 
 
 def _chain(report: Report) -> list[str]:
