@@ -147,11 +147,11 @@ class Result:
 def operators(dtype: str) -> dict[str, Any]:
     """The operators that are differentiable in the dtype on a CPU, by full name."""
     try:
-        import expecttest  # noqa: F401
+        import expecttest  # noqa: F401 - whether it is there
     except ModuleNotFoundError:
         # The database's neighbours derive a class of tests from it and do no more on import; we run none of those tests.
         sys.modules["expecttest"] = ModuleType("expecttest")
-        sys.modules["expecttest"].TestCase = unittest.TestCase  # type: ignore[attr-defined]
+        sys.modules["expecttest"].TestCase = unittest.TestCase  # type: ignore[attr-defined] # a module has no such name yet
     from torch.testing._internal.common_methods_invocations import op_db
 
     wanted = getattr(torch, dtype)

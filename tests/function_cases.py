@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,20 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-Inputs = Callable[[torch.dtype], tuple[Any, ...]]
-BOTH = (torch.float64, torch.float32)
-ALL = (*BOTH, torch.bfloat16)
+from reported_cases import ALL, Case, Inputs
+
 ONE = (torch.float32,)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A function, its inputs in a dtype, and the dtypes it is checked in."""
-
-    name: str
-    func: Callable[..., Any]
-    inputs: Inputs
-    dtypes: tuple[torch.dtype, ...] = BOTH
 
 
 def numbers(*values: Any) -> Inputs:

@@ -7,28 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Inputs = Callable[[torch.dtype], tuple[Any, ...]]
-
-
-@dataclass(frozen=True)
-class FunctionFault:
-    """`wrong` and `right` are called with `inputs(dtype)`; the node that is wrong has `blamed` in its name."""
-
-    name: str
-    kind: str
-    wrong: Callable[..., Any]
-    right: Callable[..., Any]
-    inputs: Inputs
-    error: float
-    blamed: str = "Custom"
-    note: str = ""
+from reported_faults import FunctionFault, Inputs
 
 
 def leaves(*shapes: tuple[int, ...], positive: bool = False) -> Inputs:
@@ -304,7 +289,7 @@ def row(
         made = function(forward, backward)
         return made if after is None else lambda *x: after(made(*x))
 
-    return FunctionFault(name, kind, whole(wrong), whole(right), inputs, error, note=note)
+    return FunctionFault(name, kind, whole(wrong), whole(right), inputs, error, "Custom", note)
 
 
 X, SQUARE, POSITIVE = leaves((3, 4)), leaves((3, 3)), leaves((3, 4), positive=True)

@@ -24,11 +24,18 @@ def told(report: Report) -> str:
     return "; ".join(f"{f.node} {f.note}" for f in report.findings if not f.verdict.passes)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def refutable() -> list[pytest.param]:
+    """Every fault in float64, and in float32 those that it can tell."""
+    told_apart = {"float64": FAULTS, "float32": [fault for fault in FAULTS if fault.error > FLOAT32_SEES]}
+    return [
+        pytest.param(fault, getattr(torch, dtype), id=f"{fault.name}, {dtype}")
+        for dtype in told_apart
+        for fault in told_apart[dtype]
+    ]
+
+
+@pytest.mark.parametrize(("fault", "dtype"), refutable())
 def test_a_planted_fault_is_refuted(fault: Any, dtype: torch.dtype) -> None:
-    if dtype is torch.float32 and fault.error <= FLOAT32_SEES:
-        pytest.skip("smaller than what float32 can tell")
     report = check_function(fault.wrong, *fault.inputs(dtype))
     assert report.verdict is Verdict.WRONG, report.to_text()
     own = [f for f in report.findings if f.verdict is Verdict.WRONG and not f.inherited]

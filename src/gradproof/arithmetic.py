@@ -530,8 +530,9 @@ class Arithmetic:
         return _reduce(np.frompyfunc(arb.max if largest else arb.min, 2, 1), values, axes)
 
     def add_all(self, terms: Sequence[Balls]) -> Balls:
-        """The sum of several arrays of one shape."""
-        return terms[0] if len(terms) == 1 else self.sum(np.stack(np.broadcast_arrays(*terms)), (0,))
+        """The sum of several arrays of one shape, an array also where that has no axes."""
+        total = terms[0] if len(terms) == 1 else self.sum(np.stack(np.broadcast_arrays(*terms)), (0,))
+        return np.asarray(total, dtype=object)
 
     def multiply(self, a: Balls, b: Balls) -> Balls:
         return self._one_rounding(np.multiply(a, b))

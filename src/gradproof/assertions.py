@@ -26,7 +26,9 @@ from .files import Problem, parse
 from .graph import Line, lines, size
 from .oracle import Report
 from .reference import evaluate
-from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, missing
+from .report import number
+from .report.words import name_of, place
+from .verdicts import Comparison, Finding, Verdict, as_finding, bare_finding, judge, missing
 
 RUNS = 24  # of the reference under random roundings
 SIGMAS = 6.0  # of their spread that explain a number: with 24 runs a right one falls outside less than once in a million
@@ -58,10 +60,11 @@ def assert_gradients(
     start = time.perf_counter()
     format_ = dtype_named(dtype)
     whole = _problem(problem, point, gradients, format_)
-    findings = _Assertion(whole, format_).findings(gradients, values or {}, local or {})
+    assertion = _Assertion(whole, format_)
+    findings = tuple(assertion.findings(gradients, values or {}, local or {}))
     seconds = time.perf_counter() - start
-    derivation = derive(whole.graph)
-    report = Report(whole.title, whole.target, "given numbers", format_.name, tuple(findings), seconds, whole, derivation)
+    title, target, derivation = whole.title, whole.target, assertion.derivation
+    report = Report(title, target, "given numbers", format_.name, findings, seconds, whole, derivation)
     if not report.verdict.passes:
         error = AssertionError(_table(report))
         error.report = report  # type: ignore[attr-defined] # for whoever catches it: the pytest plugin's page
@@ -86,8 +89,8 @@ def _problem(problem: Problem | str, point: Mapping[str, Any] | None, gradients:
     """The problem at the point, as the dtype holds its numbers."""
     if not gradients:
         raise InputError("there is no gradient to compare")
+    held = {name: as_numbers(name, value) for name, value in (point or {}).items()}
     if isinstance(problem, Problem):
-        held = {name: as_numbers(name, value) for name, value in (point or {}).items()}
         for name, value in held.items():
             if name not in problem.point:
                 raise InputError(f"the problem has no {name!r}{did_you_mean(name, problem.point)}")
@@ -95,7 +98,6 @@ def _problem(problem: Problem | str, point: Mapping[str, Any] | None, gradients:
                 raise InputError(f"{name!r} has shape {value.shape}, expected {problem.point[name].shape}")
         whole = replace(problem, point={**problem.point, **held}, expect=None)
     else:
-        held = {name: as_numbers(name, value) for name, value in (point or {}).items()}
         parameters = {name: held[name] for name in gradients if name in held}
         for name in gradients:
             if name not in held:
@@ -123,7 +125,7 @@ class _Assertion:
         self.dtype = dtype
         self.enclosures = Enclosures(dtype)
         self.derivation: Derivation = derive(problem.graph)
-        self.leaves = {name: np.asarray(balls(value), object) for name, value in problem.point.items()}
+        self.leaves = {name: balls(value) for name, value in problem.point.items()}
 
     def findings(
         self, gradients: Mapping[str, Any], values: Mapping[str, Any], local: Mapping[tuple[str, str], Any]
@@ -143,7 +145,7 @@ class _Assertion:
         self._line(name)
         loose = evaluate(self.graph.nodes, self.leaves, self.enclosures.rounding)[name]
         sharp = self.enclosures.settled(lambda: evaluate(self.graph.nodes, self.leaves, exact())[name], loose)
-        judged = self._judged(as_numbers(name, value), sharp, loose, None)
+        judged = judge(Comparison(as_numbers(name, value), sharp, loose), self.dtype)
         return as_finding("forward", name, None, self.derivation.formula("forward", name), judged)
 
     def _local(self, name: str, parent: str, value: Any) -> Finding:
@@ -156,14 +158,15 @@ class _Assertion:
         if jacobian.shape != (*line.shape, *shape):
             note = f"shape {jacobian.shape}, expected {(*line.shape, *shape)}"
             return as_finding("local", name, parent, formula, missing((*line.shape, *shape), None, note))
-        rows = {name: np.asarray(balls(np.eye(count).reshape(count, *line.shape)), object)}
+        rows = {name: balls(np.eye(count).reshape(count, *line.shape))}
         run = Run(line.nodes, (name,), {parent: shape}, self.graph.active)
         sharp = {n: numbers(v) for n, v in evaluate(self.graph.nodes, self.leaves, exact()).items()}
         loose = evaluate(self.graph.nodes, self.leaves, self.enclosures.rounding)
         given = {n: sharp[n] for n in line.parents}
         pulled = self.enclosures.pulled(run, given, rows)[parent]
         wide = run.pull({n: loose[n] for n in line.parents}, self.enclosures.rounding, rows).reshape(pulled.exact.shape)
-        judged = self._judged(jacobian.reshape(pulled.exact.shape), pulled.exact, numbers(wide), pulled.kinks)
+        compared = Comparison(jacobian.reshape(pulled.exact.shape), pulled.exact, numbers(wide), pulled.kinks)
+        judged = judge(compared, self.dtype)
         return as_finding("local", name, parent, formula, judged)
 
     def _gradients(self, gradients: Mapping[str, Any]) -> list[Finding]:
@@ -190,12 +193,12 @@ class _Assertion:
                 judged = missing(parameters[name], expected.exact, f"shape {array.shape}, expected {parameters[name]}")
                 found.append(as_finding("gradient", name, None, formula, judged))
                 continue
-            judged = self._judged(array, expected.exact, expected.rounding, expected.kinks)
+            judged = judge(Comparison(array, expected.exact, expected.rounding, expected.kinks), self.dtype)
             note = BALL
             if judged.verdict in (Verdict.ROUNDING, Verdict.UNDECIDED) and not self._narrow(expected.exact, expected.rounding):
                 spread = self._spread(run, rows) if spread is None else spread
-                again = self._judged(array, expected.exact, spread[name], expected.kinks)
-                judged, note = again, STATISTICAL
+                judged = judge(Comparison(array, expected.exact, spread[name], expected.kinks), self.dtype)
+                note = STATISTICAL
             looks = likeness(array, expected.exact, Clues(self.dtype, self._extents())) if not judged.verdict.passes else ""
             told = "; ".join(part for part in (judged.note, looks, note) if part)
             found.append(as_finding("gradient", name, None, formula, replace(judged, note=told)))
@@ -203,11 +206,6 @@ class _Assertion:
 
     def _extents(self) -> tuple[int, ...]:
         return tuple({n for shape in self.graph.shapes.values() for n in (*shape, size(shape))})
-
-    def _judged(self, value: np.ndarray, sharp: Balls, loose: Balls, kinks: np.ndarray | None) -> Judgement:
-        if value.shape != sharp.shape:
-            return missing(sharp.shape, sharp, f"shape {value.shape}, expected {sharp.shape}")
-        return judge(Comparison(value, sharp, loose, kinks), self.dtype)
 
     def _narrow(self, sharp: Balls, loose: Balls) -> bool:
         """Whether the ball would have caught an error that matters, in every entry."""
@@ -232,27 +230,20 @@ class _Assertion:
 
 def _table(report: Report) -> str:
     """What does not pass, short enough to read in a terminal."""
+
+    def named(finding: Finding) -> str:
+        return name_of(finding).removeprefix("chained ") + place(finding.index)
+
     bad = [finding for finding in report.findings if not finding.verdict.passes]
     rows = [
         [
-            _name(finding), finding.verdict.value, f"{finding.refuted} of {finding.entries}",
-            _number(finding.exact), _number(finding.value), _number(finding.ulp, 3), _number(finding.allowed_ulp, 3),
+            named(finding), finding.verdict.value, f"{finding.refuted} of {finding.entries}",
+            number(finding.exact, 9), number(finding.value, 9), number(finding.ulp, 3), number(finding.allowed_ulp, 3),
         ]
         for finding in bad[:20]
     ]  # fmt: skip
     head = ["what", "verdict", "wrong entries", "expected", "got", "off by (ulp)", "allowed (ulp)"]
-    notes = [f"  {_name(finding)}: {finding.note}" for finding in bad[:20] if finding.note]
+    notes = [f"  {named(finding)}: {finding.note}" for finding in bad[:20] if finding.note]
     more = [f"  and {len(bad) - 20} more"] if len(bad) > 20 else []
     title = f"{len(bad)} of {len(report.findings)} do not pass, {report.dtype}: {report.title.splitlines()[0][:80]}"
     return "\n".join([title, tabulate(rows, headers=head, disable_numparse=True), *notes, *more])
-
-
-def _name(finding: Finding) -> str:
-    index = f"[{','.join(map(str, finding.index))}]" if finding.index else ""
-    if finding.kind == "local":
-        return f"∂{finding.node}/∂{finding.wrt}{index}"
-    return f"{'gradient of ' if finding.kind == 'gradient' else ''}{finding.node}{index}"
-
-
-def _number(value: float | None, digits: int = 9) -> str:
-    return "–" if value is None else f"{value + 0.0:.{digits}g}"

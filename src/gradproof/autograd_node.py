@@ -18,12 +18,12 @@ from .arithmetic import NOUGHT, UNIT, Balls, as_float, balls, centres, numbers, 
 from .blame import likeness
 from .derivation import derive
 from .dtypes import DTYPES, DType
-from .enclosure import LIMIT_BITS, Enclosures, Pulled, Run
+from .enclosure import LIMIT_BITS, Enclosures, Pulled
 from .errors import GradproofError, InputError, Place
-from .graph import Graph, Read, Shape, slot
+from .graph import Graph, Shape
+from .lowered import given_of, run_of
 from .reference import FAR, Values, evaluate
 from .tape.lowering import Lowering, UnsupportedError
-from .tape.memory import Content
 from .tape.recording import Edge, Region, Step, Tape
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, missing
 
@@ -68,15 +68,14 @@ class NodeCheck:
                 for region in event.regions:
                     if region.edge is None and region.floating:
                         # The same memory as an input's perhaps, but not the same value to autograd: a detached one.
-                        nothing = Content(np.full(region.shape, -1, np.int32), np.zeros(region.shape, np.int64))
-                        self.lowering.memory.know(region, nothing)
+                        self.lowering.disown(region)
         if step.formula:
             self._said()
         else:
             self.lowering.run(step.events)
         self.outputs = {nr: self._output(nr, region) for nr, region in sorted(step.outputs.items())}
         self.enclosures = Enclosures(dtype)
-        self.given = {name: np.asarray(balls(values), object) for name, values in self.lowering.numbers.items()}
+        self.given = given_of(self.lowering)
 
     def _said(self) -> None:
         """The value by the user's formula."""
@@ -101,10 +100,8 @@ class NodeCheck:
             if region.storage not in made or fresh or changed:
                 why = "the recording cannot see how its value is computed (outside of torch's operations)"
                 raise UnsupportedError(f"{self.step.name}: {why}; say it with formula=")
-        operand = self.lowering.operand(region)
         name = self.step.name if nr == min(self.step.outputs) else f"{self.step.name}[{nr}]"
-        reads = (Read(operand.node, operand.index),)
-        return self.lowering.emit(slot(0), reads, region.shape, name=name, source=name)
+        return self.lowering.copy(region, name=name, source=name)
 
     def findings(self) -> list[Finding]:
         values = [self._forward(nr, name) for nr, name in self.outputs.items()]
@@ -136,10 +133,7 @@ class NodeCheck:
             return value, exact, rounded
 
         def filled(number: float) -> Balls:
-            given: Values = {
-                name: np.asarray(balls(np.nan_to_num(values, nan=number)), object)
-                for name, values in self.lowering.numbers.items()
-            }
+            given: Values = {name: balls(np.nan_to_num(values, nan=number)) for name, values in self.lowering.numbers.items()}
             return centres(evaluate(self.lowering.nodes, given, self.enclosures.exact)[name])
 
         unknown = np.isnan(value) & (filled(0.0) != filled(1.0))
@@ -159,84 +153,78 @@ class NodeCheck:
 
     def _pass(self, number: int) -> list[Finding]:
         """The cotangents of one pass: what it received, and what it passed on."""
-        step = self.step
-        received = step.received[number]
-        passed = step.passed[number]
-        totals: dict[Edge, np.ndarray | str | None] = {}
-        for edge, part in zip(step.edges, passed or (None,) * len(step.edges), strict=False):
-            if edge is None:
-                continue
-            before = totals.get(edge)
-            if part is None:
-                totals.setdefault(edge, None)
-            elif before is None:
-                totals[edge] = part
-            elif isinstance(before, np.ndarray) and before.shape == part.shape:
-                totals[edge] = before + part
-        rows: dict[str, Balls] = {}
-        for nr, name in self.outputs.items():
-            cotangent = received[nr] if nr < len(received) else None
-            shape = step.outputs[nr].shape
-            if cotangent is None:
-                cotangent = np.zeros(shape)
-            if not np.isfinite(cotangent).all():
-                note = "the cotangent that it received is not finite already"
-                return [bare_finding("local", step.name, Verdict.UNDECIDED, note, inherited=True)]
-            if cotangent.shape != shape:
-                note = f"received a cotangent of shape {cotangent.shape} for a value of shape {shape}"
-                return [bare_finding("local", step.name, Verdict.UNDECIDED, note, inherited=True)]
-            rows[name] = np.asarray(balls(cotangent), object)[None]
+        rows = self._rows(self.step.received[number])
+        if isinstance(rows, str):
+            return [bare_finding("local", self.step.name, Verdict.UNDECIDED, rows, inherited=True)]
         if not rows or not self.inputs:
             return []
-        targets: dict[str, Shape] = {
-            self.inputs[edge]: region.shape for edge, region in step.inputs.items() if region is not None
-        }
-        run = Run(tuple(self.lowering.nodes), tuple(rows), targets, frozenset(self.lowering.active))
+        totals = self._totals(self.step.passed[number])
+        run = run_of(self.lowering, rows, {name: self.given[name].shape for name in self.inputs.values()})
         pulled = self.enclosures.pulled(run, self.given, rows)
-        narrow: list[dict[str, Pulled]] = []
+        kernels: list[dict[str, Pulled]] = []
         found = []
         for edge, name in self.inputs.items():
-            expected = pulled[name].row(0)
-            region = step.inputs[edge]
+            region = self.step.inputs[edge]
             assert region is not None
             dtype = format_of(region.dtype)
             if dtype is None:
-                found.append(bare_finding("local", step.name, Verdict.UNSUPPORTED, f"dtype {region.dtype}"))
+                found.append(bare_finding("local", self.step.name, Verdict.UNSUPPORTED, f"dtype {region.dtype}"))
                 continue
-            value = totals.get(edge)
             if not region.values.size:
                 continue
+            value, expected = totals.get(edge), pulled[name].row(0)
             if value is None:
                 judged = self._absent(region.shape, expected.exact)
-            elif np.shape(value) != region.shape:
-                judged = missing(region.shape, expected.exact, f"shape {np.shape(value)}, expected {region.shape}")
             else:
-                judged = judge(Comparison(np.asarray(value), expected.exact, expected.rounding, expected.kinks), dtype)
+                judged = judge(Comparison(value, expected.exact, expected.rounding, expected.kinks), dtype)
                 if judged.verdict is Verdict.UNDECIDED and dtype.precision < FUSED.precision:
-                    narrow = narrow or [held.pulled(run, self.given, rows) for held in self._kernels(dtype)]
-                    for inner in (each[name].row(0) for each in narrow):
-                        again = Comparison(np.asarray(value), inner.exact, _once(inner.rounding, dtype), inner.kinks)
+                    kernels = kernels or [held.pulled(run, self.given, rows) for held in self._kernels(dtype)]
+                    for inner in (each[name].row(0) for each in kernels):
+                        again = Comparison(value, inner.exact, _once(inner.rounding, dtype), inner.kinks)
                         judged = _better(judged, judge(again, dtype))
-            if judged.verdict is Verdict.KINK and expected.kinks.sum() > 1:
-                judged = self._together(judged, name, np.asarray(value), expected.kinks, rows, dtype)
-            looks = ""
-            if judged.verdict is Verdict.WRONG and isinstance(value, np.ndarray):
+                if judged.verdict is Verdict.KINK and expected.kinks.sum() > 1:
+                    judged = self._together(judged, name, value, expected.kinks, rows, dtype)
+            looks = text = ""
+            if judged.verdict is Verdict.WRONG and value is not None:
                 looks = likeness(value, expected.exact, mistakes.clues(self, edge, name, rows, dtype))
-            text = self._local_text(name) if not judged.verdict.passes else ""
+            if not judged.verdict.passes:
+                text = self._local_text(name)
             note = "; ".join(part for part in (judged.note, looks) if part)
-            found.append(as_finding("local", step.name, name, text, replace(judged, note=note)))
+            found.append(as_finding("local", self.step.name, name, text, replace(judged, note=note)))
         return found
+
+    def _totals(self, passed: Sequence[np.ndarray | None]) -> dict[Edge, np.ndarray | None]:
+        """What was passed on to each input, by all edges that lead there."""
+        totals: dict[Edge, np.ndarray | None] = {}
+        for edge, part in zip(self.step.edges, passed, strict=False):
+            if edge is not None:
+                before = totals.get(edge)
+                totals[edge] = part if before is None else before if part is None else before + part
+        return totals
+
+    def _rows(self, received: Sequence[np.ndarray | None]) -> dict[str, Balls] | str:
+        """The cotangents of the outputs, 0 where none arrived; or why they cannot be used."""
+        rows: dict[str, Balls] = {}
+        for nr, name in self.outputs.items():
+            shape = self.step.outputs[nr].shape
+            cotangent = received[nr] if nr < len(received) else None
+            cotangent = np.zeros(shape) if cotangent is None else cotangent
+            if not np.isfinite(cotangent).all():
+                return "the cotangent that it received is not finite already"
+            if cotangent.shape != shape:
+                return f"received a cotangent of shape {cotangent.shape} for a value of shape {shape}"
+            rows[name] = balls(cotangent)[None]
+        return rows
 
     def _together(
         self, judged: Judgement, name: str, value: np.ndarray, kinks: np.ndarray, rows: Mapping[str, Balls], dtype: DType
     ) -> Judgement:
         """Entries with a kink each, moved together: tied entries of a maximum have one cotangent between them."""
-        run = Run(tuple(self.lowering.nodes), tuple(rows), {name: kinks.shape}, frozenset(self.lowering.active))
 
         def weighed(step: Any) -> Any:
             moved = self.given[name].copy()
             moved[kinks] = moved[kinks] + step
-            values = evaluate(run.nodes, {**self.given, name: moved}, self.enclosures.exact)
+            values = evaluate(self.lowering.nodes, {**self.given, name: moved}, self.enclosures.exact)
             return sum(numbers(values[output] * row[0]).sum() for output, row in rows.items())
 
         # By its values, because tied entries stay tied along the way.

@@ -106,8 +106,8 @@ def likeness(value: np.ndarray | None, expected: Balls, clues: Clues | None = No
         return "it is zero"
     clues = clues or Clues()
     near = 1e-3 if clues.dtype is None else max(1e-3, 64 * clues.dtype.unit_roundoff)
-    for swap in ((-1, -2),) if right.ndim >= 2 and right.shape[-1] == right.shape[-2] else ():
-        turned = np.swapaxes(right, *swap)
+    if right.ndim >= 2 and right.shape[-1] == right.shape[-2]:
+        turned = np.swapaxes(right, -1, -2)
         if _alike(value, turned, near) and not _alike(value, right, near):
             return "it is transposed"
     found = [_factor(value, right, clues)]

@@ -15,7 +15,7 @@ import sympy
 from sympy import Expr, Indexed, IndexedBase, Integer, KroneckerDelta, S, Sum, Symbol
 
 from .functions import define
-from .graph import Graph, Leaf, Lookup, Node, Read, Shape, bound, free, slot
+from .graph import Graph, Leaf, Lookup, Node, Read, Shape, bound, free, reach, slot
 
 MAX_COMPOSED = 40  # operations of one node's formula
 MAX_CLOSED = 60  # operations of a closed form that people still read
@@ -118,11 +118,7 @@ def _stays_inside(expression: Expr, node: Node, extent: int) -> bool:
         return False  # -1 in a table stands for a place outside
     if expression.has(sympy.floor, sympy.Mod):
         return True
-    ranges = dict(zip(node.indices, node.domain, strict=True))
-    low = high = int(expression.xreplace(dict.fromkeys(ranges, Integer(0))))
-    for symbol in expression.free_symbols:
-        step = int(expression.coeff(symbol)) * (ranges[symbol] - 1)
-        low, high = low + min(step, 0), high + max(step, 0)
+    low, high = reach(expression, node)
     return low >= 0 and high < extent
 
 

@@ -50,6 +50,12 @@ class EngineError(GradproofError):
     """The engine asked for is unknown or not installed."""
 
 
+def said(error: BaseException) -> str:
+    """An exception in one line: `ValueError: what it says first`."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean ...?' when something known is close, else ''.
 

@@ -209,6 +209,36 @@ def lines(graph: Graph) -> tuple[Line, ...]:
     return tuple(made)
 
 
+def open_axes(domain: Shape) -> tuple[np.ndarray, ...]:
+    """One open range for each axis of the domain: of its extent along that axis, and 1 along the others."""
+    rank = len(domain)
+    return tuple(
+        np.arange(extent, dtype=np.int64).reshape((1,) * n + (extent,) + (1,) * (rank - n - 1))
+        for n, extent in enumerate(domain)
+    )
+
+
+def unravelled(flat: sympy.Expr, shape: Shape) -> tuple[sympy.Expr, ...]:
+    """The indices of a shape at a flat place in it: quotients and remainders."""
+    index: list[sympy.Expr] = []
+    rest = total = size(shape)
+    for extent in shape:
+        rest //= extent
+        place = sympy.floor(flat / rest) if rest > 1 else flat
+        index.append((sympy.Mod(place, extent) if rest * extent < total else place) if extent > 1 else sympy.Integer(0))
+    return tuple(index)
+
+
+def reach(expression: sympy.Expr, node: Node) -> tuple[int, int]:
+    """The least and the largest that an affine index comes to over the node's whole domain."""
+    ranges = dict(zip(node.indices, node.domain, strict=True))
+    low = high = int(expression.xreplace(dict.fromkeys(ranges, sympy.Integer(0))))
+    for symbol in expression.free_symbols:
+        step = int(expression.coeff(symbol)) * (ranges[symbol] - 1)
+        low, high = low + min(step, 0), high + max(step, 0)
+    return low, high
+
+
 def size(shape: Shape) -> int:
     """How many entries a tensor of that shape has."""
     return prod(shape)

@@ -14,7 +14,7 @@ import sympy
 from sympy import Expr, Integer, Piecewise
 
 from .errors import InputError, Place
-from .graph import Graph, Leaf, Node, Read, Shape, bound, free, size, slot
+from .graph import Graph, Leaf, Node, Read, Shape, bound, free, size, slot, unravelled
 from .lowering import Build, Lowering, Value, short, substitute
 from .syntax import Statement, Term
 
@@ -341,13 +341,7 @@ class _Language(Lowering):
         flat: Expr = Integer(0)
         for n, extent in enumerate(shape):
             flat = flat * extent + (free(n) if extent != 1 else 0)
-        index: list[Expr] = []
-        rest = total
-        for extent in a.shape:
-            rest //= extent
-            place = sympy.floor(flat / rest) if rest > 1 else flat
-            index.append((sympy.Mod(place, extent) if rest * extent < total else place) if extent > 1 else Integer(0))
-        return replace(a, shape=tuple(shape), index=substitute(a.index, index))
+        return replace(a, shape=tuple(shape), index=substitute(a.index, unravelled(flat, a.shape)))
 
     def _concatenate(self, term: Term, operands: list[Value]) -> Value:
         shapes = " and ".join(str(operand.shape) for operand in operands)

@@ -72,14 +72,14 @@ class _Attempts:
                     at = tuple(place if n == axis else slice(None) for n in range(cotangent.ndim))
                     part = np.zeros_like(cotangent)
                     part[at] = cotangent[at]
-                    rows = {**self.rows, output: np.asarray(balls(part), object)[None]}
+                    rows = {**self.rows, output: balls(part)[None]}
                     told = f"only the {words} entry along axis {axis} of the cotangent counts: a sum is missing"
                     yield told, self.pulled(self.nodes, self.check.given, rows)
 
     def later(self) -> Tried:
         """The gradient at numbers that the input's memory held later on."""
         for when, values in _later(self.check.tape, self.region):
-            given = {**self.check.given, self.name: np.asarray(balls(values), object)}
+            given = {**self.check.given, self.name: balls(values)}
             told = f"it is the gradient at the numbers that {self.name} has after {when}: changed in place"
             yield told, self.pulled(self.nodes, given, self.rows)
 

@@ -41,7 +41,7 @@ from .engines import Engine, Task, Trace, engine_named
 from .files import Expectation, Problem
 from .graph import Graph, Line, Shape, lines, size
 from .reference import Values, evaluate, singular
-from .verdicts import Comparison, Finding, Judgement, Verdict, judge, missing, worst
+from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, missing, worst
 
 MAX_ROWS = 64  # of a line's full Jacobian; a larger one is probed with one random cotangent
 MAX_JACOBIAN = 20_000  # entries
@@ -49,10 +49,7 @@ MAX_JACOBIAN = 20_000  # entries
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was checked, and what came of it: a problem with its derivation, or a torch function (without either).
-
-    `remarks` are sentences about the whole check.
-    """
+    """What was checked, and what came of it: a problem with its derivation, or a torch function (without either)."""
 
     title: str
     target: str
@@ -62,7 +59,6 @@ class Report:
     seconds: float = 0.0
     problem: Problem | None = None
     derivation: Derivation | None = None
-    remarks: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -221,13 +217,13 @@ class _Check:
         message = self.trace.failures.get(name, "the engine gave no value")
         node = name or self.graph.output.name
         kind = "forward" if name else "gradient"
-        return Finding(kind, node, None, "", None, None, None, None, (), Verdict.FAILED, message)
+        return bare_finding(kind, node, Verdict.FAILED, message)
 
     # Steps
 
     def _leaf(self, name: str) -> list[Finding]:
         """A finding where the engine holds other numbers than the point's, as rounded to its dtype."""
-        point = np.asarray(balls(self.problem.point[name]), object)
+        point = balls(self.problem.point[name])
         held = numbers(self.rounding.values["mul"](point, UNIT))
         judged = judge(Comparison(self.trace.values[name], point, np.asarray(held, object)), self.dtype)
         if judged.verdict is not Verdict.WRONG or not np.isfinite(self.trace.values[name]).all():
@@ -236,7 +232,7 @@ class _Check:
         return [self._finding("forward", name, None, replace(judged, note=note))]
 
     def _line(self, line: Line) -> list[Finding]:
-        given = {parent: np.asarray(balls(self.trace.values[parent]), object) for parent in line.parents}
+        given = {parent: balls(self.trace.values[parent]) for parent in line.parents}
         broken = [name for name in line.parents if not np.isfinite(self.trace.values[name]).all()]
         if broken:
             why = f"{broken[0]} is not finite already"
@@ -249,16 +245,10 @@ class _Check:
         values = self.enclosures.settled(lambda: evaluate(line.nodes, given, self.exact)[line.name], with_rounding[line.name])
         compared = Comparison(self.trace.values[line.name], values, with_rounding[line.name])
         self.inputs[line.name] = (line, given)
-        found = [self._finding("forward", line.name, None, self._told(self._judged(compared), line.name))]
+        found = [self._finding("forward", line.name, None, self._told(judge(compared, self.dtype), line.name))]
         if line.name in self.task.probes:
             found += self._slopes(line, given)
         return found
-
-    def _judged(self, compared: Comparison) -> Judgement:
-        if np.shape(compared.value) != compared.exact.shape:
-            note = f"shape {np.shape(compared.value)}, expected {compared.exact.shape}"
-            return missing(compared.exact.shape, compared.exact, note)
-        return judge(compared, self.dtype)
 
     def _told(self, judged: Judgement, line: str) -> Judgement:
         """Name the operation behind a number that does not exist, or that the engine could not compute."""
@@ -282,7 +272,7 @@ class _Check:
         rows = probes if cotangent is None else np.concatenate([probes, cotangent[None]])
         parents = {parent: self.graph.shapes[parent] for parent in self.task.parents[line.name]}
         run = Run(line.nodes, (line.name,), parents, self.active)
-        pulled = self.enclosures.pulled(run, given, {line.name: np.asarray(balls(rows), object)})
+        pulled = self.enclosures.pulled(run, given, {line.name: balls(rows)})
         if cotangent is None:
             self._blinded(line, f"no usable cotangent at {line.name}")
         found = []
@@ -314,13 +304,11 @@ class _Check:
         if value is None:
             message = self.trace.failures.get(line.name, "")
             if message:
-                return Finding(
-                    "local", line.name, parent, self._local_formula(line.name, parent), None, None, None, None, (),
-                    Verdict.FAILED, message,
-                )  # fmt: skip
+                failed = bare_finding("local", line.name, Verdict.FAILED, message)
+                return replace(failed, wrt=parent, formula=self._local_formula(line.name, parent))
             judged = self._absent(expected.exact.shape, expected.exact)
         else:
-            judged = self._judged(Comparison(value, expected.exact, expected.rounding, expected.kinks))
+            judged = judge(Comparison(value, expected.exact, expected.rounding, expected.kinks), self.dtype)
         # The index of a Jacobian's entry: that of the line, then that of the parent.
         full_jacobian = rows == size(line.shape)
         if judged.index and full_jacobian:
@@ -357,7 +345,7 @@ class _Check:
         uses = self.arrived.get(name, [])
         if gradient is None:
             return self._finding("gradient", name, None, self._absent(shape, from_leaves.exact))
-        whole = self._judged(Comparison(gradient, from_leaves.exact, from_leaves.rounding, from_leaves.kinks))
+        whole = judge(Comparison(gradient, from_leaves.exact, from_leaves.rounding, from_leaves.kinks), self.dtype)
         if name in self.blind:
             return self._blind_gradient(name, whole)
         zero = full(shape, NOUGHT)
@@ -371,7 +359,7 @@ class _Check:
                 sum(part.rounding for _, part in uses) + magnitude * arb(0, slack),
                 np.any([part.kinks for _, part in uses], axis=0),
             )
-        step = self._judged(Comparison(gradient, numbers(parts.exact), numbers(parts.rounding), parts.kinks))
+        step = judge(Comparison(gradient, numbers(parts.exact), numbers(parts.rounding), parts.kinks), self.dtype)
         judged = chained(step, whole)
         looks = ""
         if judged.verdict is Verdict.WRONG:
@@ -404,7 +392,7 @@ class _Check:
 
     def _end_to_end(self) -> dict[str, Pulled]:
         """The gradients from the leaves, exact and with all the rounding on the way: what a user reads."""
-        leaves = {leaf.name: np.asarray(balls(self.trace.values[leaf.name]), object) for leaf in self.graph.leaves}
+        leaves = {leaf.name: balls(self.trace.values[leaf.name]) for leaf in self.graph.leaves}
         targets = {name: self.graph.shapes[name] for name in sorted(self.active)}
         run = Run(self.graph.nodes, (self.graph.output.name,), targets, self.active)
         return self.enclosures.pulled(run, leaves, {self.graph.output.name: full((1,), UNIT)})
@@ -414,10 +402,7 @@ class _Check:
     def _finding(self, kind: str, node: str, wrt: str | None, judged: Judgement, looks: str = "") -> Finding:
         formula = self._local_formula(node, wrt) if kind == "local" and wrt else self.derivation.formula(kind, node)
         note = "; ".join(part for part in (judged.note, looks) if part)
-        return Finding(
-            kind, node, wrt, formula, judged.exact, judged.value, judged.ulp, judged.allowed_ulp, judged.index,
-            judged.verdict, note, judged.error, judged.sensitivity, judged.entries, judged.refuted, judged.cancelled,
-        )  # fmt: skip
+        return as_finding(kind, node, wrt, formula, replace(judged, note=note))
 
     def _local_formula(self, node: str, parent: str) -> str:
         return self.derivation.local_text(node, parent)

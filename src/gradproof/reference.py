@@ -18,7 +18,7 @@ from sympy import S
 
 from .arithmetic import NOUGHT, ZERO, Arithmetic, Balls, as_float, ball, compiled, exact, full, hull, lift
 from .calculus import partials
-from .graph import Lookup, Node, Read, Shape, size
+from .graph import Lookup, Node, Read, Shape, open_axes, size
 
 Values = dict[str, Balls]
 
@@ -34,7 +34,7 @@ class Places:
 @lru_cache(maxsize=4096)
 def places(index: tuple[sympy.Expr, ...], indices: tuple[sympy.Symbol, ...], domain: Shape, parent: Shape) -> Places:
     """The read's index map over the domain, as positions in the parent's memory."""
-    axes = dict(zip(indices, _axes(domain), strict=True))
+    axes = dict(zip(indices, open_axes(domain), strict=True))
     flat = np.zeros((1,) * len(domain), dtype=np.int64)
     inside: np.ndarray | None = None
     for expression, extent in zip(index, parent, strict=True):
@@ -45,15 +45,6 @@ def places(index: tuple[sympy.Expr, ...], indices: tuple[sympy.Symbol, ...], dom
             position = np.where(outside, 0, position)
         flat = flat * extent + position
     return Places(flat, inside)
-
-
-def _axes(domain: Shape) -> tuple[np.ndarray, ...]:
-    """One open range for each axis of the domain."""
-    rank = len(domain)
-    return tuple(
-        np.arange(extent, dtype=np.int64).reshape((1,) * n + (extent,) + (1,) * (rank - n - 1))
-        for n, extent in enumerate(domain)
-    )
 
 
 def _position(expression: sympy.Expr, axes: Mapping[sympy.Symbol, np.ndarray]) -> np.ndarray:
@@ -84,7 +75,7 @@ def _read(node: Node, read: Read, values: Mapping[str, Balls]) -> Balls:
 def _arguments(node: Node, formula: sympy.Expr, values: Mapping[str, Balls]) -> tuple[tuple[sympy.Symbol, ...], list[Any]]:
     """The symbols that the formula uses and their arrays over the node's domain."""
     used = formula.free_symbols
-    axes = dict(zip(node.indices, _axes(node.domain), strict=True))
+    axes = dict(zip(node.indices, open_axes(node.domain), strict=True))
     symbols = [s for s in (*node.slots, *node.indices) if s in used]
     reads = dict(zip(node.slots, node.reads, strict=True))
     return tuple(symbols), [axes[s] if s in axes else _read(node, reads[s], values) for s in symbols]

@@ -23,18 +23,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from flint import arb
 
-from .arithmetic import UNIT, Balls, balls, precision, rounding
+from .arithmetic import UNIT, balls, exact, precision, rounding
 from .autograd_node import NodeCheck, dtype_of, format_of
-from .enclosure import START_BITS, Enclosures, Run
+from .enclosure import START_BITS, Enclosures
 from .errors import GradproofError, InputError, Place
-from .graph import Read, size, slot
+from .lowered import whole
 from .oracle import Report
 from .stops import Stops
 from .syntax import parse_statements
-from .tape.lowering import Lowering, UnsupportedError
-from .tape.recording import OPAQUE, Edge, LeafStep, Region, Step, Tape, arguments_of, record, region_of, shown
+from .tape.lowering import UnsupportedError
+from .tape.recording import NOWHERE, OPAQUE, Edge, LeafStep, Region, Step, Tape, arguments_of, record, region_of, shown
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge
 
 
@@ -59,10 +58,10 @@ def check_function(
     name = title or _name_of(func)
     if formula is not None:
         tape = _as_one(tape, name, formula, func, inputs)
-    findings = _Check(tape, stops if formula is None else "trust").findings()
-    dtype = dtype_of([leaf.region for leaf in tape.leaves])
+    check = _Check(tape, stops if formula is None else "trust")
+    findings = tuple(check.findings())
     seconds = time.perf_counter() - start
-    return Report(name, name, "torch", dtype.name if dtype else "none", tuple(findings), seconds)
+    return Report(name, name, "torch", check.dtype.name if check.dtype else "none", findings, seconds)
 
 
 def gradcheck(func: Callable[..., Any], inputs: Any, *, raise_exception: bool = True, **options: Any) -> bool:
@@ -124,7 +123,7 @@ def _as_one(tape: Tape, name: str, formula: str, func: Any, inputs: Sequence[Any
         else:
             arguments[argument] = value
     edges = {leaf.edge: leaf.region for leaf in tape.leaves}
-    step = Step(-1, name, name, [], tuple(edges), {**edges}, {0: output}, Place(""), "", formula, arguments)
+    step = Step(-1, name, [], tuple(edges), {**edges}, {0: output}, NOWHERE, "", formula, arguments)
     for number, seeds in enumerate(tape.seeds):
         assert output.edge is not None
         step.received.append((seeds[output.edge],))
@@ -162,6 +161,7 @@ class _Check:
     def __init__(self, tape: Tape, stops: str) -> None:
         self.tape = tape
         self.stops = stops
+        self.dtype = dtype_of([leaf.region for leaf in tape.leaves])
         self.names = {leaf.edge: leaf.name for leaf in tape.leaves}
         for step in tape.steps:
             for nr in step.outputs:
@@ -186,7 +186,7 @@ class _Check:
             lost = _guarded(self._losses) if self.stops == "judge" else []
             found += lost
             if not lost and any(f.verdict in _OPEN or f.inherited for f in found):
-                found = _guarded(lambda: self._end_to_end(found)) or found
+                found = _guarded(partial(self._end_to_end, found), found)
         return found
 
     def _end_to_end(self, found: list[Finding]) -> list[Finding]:
@@ -202,10 +202,10 @@ class _Check:
         found = [self._cancelled(finding, judged) for finding in found]
         found = [_settled(finding) if settled else _inherited(finding) for finding in found]
         for leaf in self.tape.leaves:
-            whole = judged.get(leaf.name)
-            if whole is not None and whole.verdict is Verdict.WRONG and (note := self._reason(leaf, whole, found)):
+            judgement = judged.get(leaf.name)
+            if judgement is not None and judgement.verdict is Verdict.WRONG and (note := self._reason(leaf, judgement, found)):
                 named = as_finding(
-                    "gradient", leaf.name, None, "the whole function, from its leaves", replace(whole, note=note)
+                    "gradient", leaf.name, None, "the whole function, from its leaves", replace(judgement, note=note)
                 )
                 found = [f for f in found if not (f.kind == "gradient" and f.node == leaf.name)] + [named]
         return found
@@ -234,28 +234,13 @@ class _Check:
 
     def _whole(self) -> dict[str, Judgement]:
         """The gradients of the leaves by the calculus of the whole run; nothing where it is too large or not covered."""
-        dtype = dtype_of([leaf.region for leaf in self.tape.leaves])
-        if dtype is None or not self.tape.seeds:
+        if self.dtype is None or not self.tape.seeds:
             return {}
-        lowering = Lowering("whole")
-        for leaf in self.tape.leaves:
-            lowering.enter(leaf.name, leaf.region, given=False)
         try:
-            lowering.run(self.tape.events)
-            rows: dict[str, Balls] = {}
-            for region in self.tape.outputs:
-                operand = lowering.operand(region)
-                name = lowering.emit(slot(0), (Read(operand.node, operand.index),), region.shape)
-                if region.edge in self.tape.seeds[0]:
-                    rows[name] = np.asarray(balls(self.tape.seeds[0][region.edge]), object)[None]
+            run = whole(self.tape, {leaf.name: leaf.region for leaf in self.tape.leaves}, MAX_WHOLE)
         except UnsupportedError:
             return {}
-        if sum(size(node.domain) for node in lowering.nodes) > MAX_WHOLE or not rows:
-            return {}
-        targets = {leaf.name: leaf.region.shape for leaf in self.tape.leaves}
-        run = Run(tuple(lowering.nodes), tuple(rows), targets, frozenset(lowering.active))
-        given = {name: np.asarray(balls(values), object) for name, values in lowering.numbers.items()}
-        pulled = Enclosures(dtype).pulled(run, given, rows)
+        pulled = Enclosures(self.dtype).pulled(run.run, run.given, run.rows)
         found = {}
         for leaf in self.tape.leaves:
             expected, gradient = pulled[leaf.name].row(0), leaf.gradients[0]
@@ -266,11 +251,10 @@ class _Check:
 
     def _losses(self) -> list[Finding]:
         """What is lost where autograd stops and the function does not."""
-        dtype = dtype_of([leaf.region for leaf in self.tape.leaves])
-        if dtype is None:
+        if self.dtype is None:
             return []
         try:
-            stops = Stops(self.tape, dtype)
+            stops = Stops(self.tape, self.dtype)
             losses = stops.losses()
             if losses:
                 harmless = stops.vanishing()
@@ -290,7 +274,7 @@ class _Check:
             value = gradients.get(loss.leaf)
             value = np.zeros(loss.region.shape) if value is None else value
             expected = np.asarray(loss.lost + balls(value), object)
-            own = format_of(loss.region.dtype) or dtype
+            own = format_of(loss.region.dtype) or self.dtype
             # What is less than the gradient's own rounding is not lost.
             judged = judge(Comparison(value, expected, rounding(own).multiply(expected, UNIT)), own)
             if judged.verdict.passes:
@@ -357,12 +341,8 @@ class _Check:
             return bare_finding("gradient", name, Verdict.WRONG, f"parts of shapes {shapes} for a value of shape {value.shape}")
         if not all(np.isfinite(part).all() for part in parts):
             return bare_finding("gradient", name, Verdict.UNDECIDED, "a part is not finite already", inherited=True)
-        exact = sum(balls(part) for part in parts)
-        magnitude = sum(balls(np.abs(part)) for part in parts)
-        slack = min(len(parts) - 1, 6 * len(parts) ** 0.5) * dtype.unit_roundoff
-        judged = judge(
-            Comparison(value, np.asarray(exact, object), np.asarray(exact + magnitude * arb(0, slack), object)), dtype
-        )
+        terms = [balls(part) for part in parts]
+        judged = judge(Comparison(value, exact().add_all(terms), rounding(dtype).add_all(terms)), dtype)
         if judged.verdict is Verdict.WRONG and not judged.note:
             judged = replace(judged, note=self._not_the_sum(edge))
         return as_finding("gradient", name, None, formula, judged)
@@ -422,8 +402,8 @@ def _inherited(finding: Finding) -> Finding:
     return replace(finding, inherited=True) if told else finding
 
 
-def _guarded(part: Callable[[], list[Finding]]) -> list[Finding]:
-    """A part of the check; where it breaks down, which is a fault of ours, that is said, and is no pass."""
+def _guarded(part: Callable[[], list[Finding]], before: Sequence[Finding] = ()) -> list[Finding]:
+    """A part of the check; where it breaks down, which is a fault of ours, that is said beside what was found before."""
     try:
         return part()
     except InputError:
@@ -432,4 +412,4 @@ def _guarded(part: Callable[[], list[Finding]]) -> list[Finding]:
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(where.filename).name}:{where.lineno}"
         why = f"gradproof itself failed at {place}: {type(error).__name__}: {error}; please report it"
-        return [bare_finding("local", "the function", Verdict.UNSUPPORTED, why)]
+        return [*before, bare_finding("local", "the function", Verdict.UNSUPPORTED, why)]

@@ -17,9 +17,10 @@ from flint import arb
 
 from .arithmetic import NOUGHT, ZERO, Balls, as_float, balls, full, numbers
 from .dtypes import DType
-from .enclosure import Enclosures, Run
+from .enclosure import Enclosures
 from .errors import Place
-from .graph import Read, size, slot
+from .graph import size
+from .lowered import given_of, run_of, whole
 from .tape.lowering import Lowering, UnsupportedError
 from .tape.memory import Content
 from .tape.recording import Edge, Event, Region, Step, Tape
@@ -176,16 +177,21 @@ class Stops:
         if region.edge is None or not leaf or region.edge in self.edge_of:
             return
         name = f"leaf {region.edge[0]}"
-        self.edge_of[region.edge] = name
-        self.home[name] = region.edge[0]
+        self._value(name, region, region.edge[0])
+        self.flow.memory.enter(region, name)
+
+    def _value(self, name: str, region: Region, home: Event | int) -> None:
+        """A value that a parameter reaches, from now on."""
+        self.home[name] = home
         self.regions[name] = region
         self.flow.shapes[name] = region.shape
         self.flow.active.add(name)
-        self.flow.memory.enter(region, name)
+        if region.edge is not None:
+            self.edge_of.setdefault(region.edge, name)
 
     def _advance(self, event: Event, position: int, inside: dict[int, set[int]]) -> None:
         if event.is_view:
-            self.flow._view(event)
+            self.flow.view(event)
             return
         reached = any(region.floating and self.flow.is_active(region) for region in event.regions)
         for n, region in enumerate(event.outs):
@@ -195,13 +201,8 @@ class Stops:
                 self.flow.forget(region)
                 continue
             name = f"value {position}.{n}"
-            self.home[name] = event
-            self.regions[name] = region
-            self.flow.shapes[name] = region.shape
-            self.flow.active.add(name)
+            self._value(name, region, event)
             self.flow.memory.write(region, name)
-            if region.edge is not None:
-                self.edge_of.setdefault(region.edge, name)
             if event.call is not None:
                 inside[event.call].add(len(self.flow.memory.names) - 1)
 
@@ -237,11 +238,11 @@ class Stops:
         if self.put_back:
             return frozenset()  # the calculus of the run does not know of it
         try:
-            whole, cut = self._gradients(cut=False), self._gradients(cut=True)
+            flowing, cut = self._gradients(cut=False), self._gradients(cut=True)
         except UnsupportedError:
             return frozenset()
         found = set()
-        for leaf, gradient in whole.items():
+        for leaf, gradient in flowing.items():
             scale = max((abs(x) for x in numbers(np.concatenate([gradient, cut[leaf]]))), default=NOUGHT, key=as_float)
             if all(abs(x) <= scale * TINY for x in numbers(gradient - cut[leaf])):
                 found.add(leaf)
@@ -249,28 +250,9 @@ class Stops:
 
     def _gradients(self, *, cut: bool) -> dict[int, Balls]:
         """The exact gradients of all leaves, as if the stops were none, or with what they keep back."""
-        stopped = {id(stop.region) for stop in self.stops}
         leaves = {name: region for name, region in self.regions.items() if name.startswith("leaf ")}
-        lowering = Lowering("whole")
-        for name, region in leaves.items():
-            lowering.enter(name, region, given=False)
-        for event in self.tape.events:
-            for region in event.regions:
-                if cut and id(region) in stopped:
-                    nothing = Content(np.full(region.shape, -1, np.int32), np.zeros(region.shape, np.int64))
-                    lowering.memory.know(region, nothing)
-            lowering.event(event)
-        rows: dict[str, Balls] = {}
-        for region in self.tape.outputs:
-            if region.edge in self.tape.seeds[0]:
-                operand = lowering.operand(region)
-                name = lowering.emit(slot(0), (Read(operand.node, operand.index),), region.shape)
-                rows[name] = np.asarray(balls(self.tape.seeds[0][region.edge]), object)[None]
-        if sum(size(node.domain) for node in lowering.nodes) > MAX_DOMAIN:
-            raise UnsupportedError("the whole run is too large")
-        run = Run(tuple(lowering.nodes), tuple(rows), {n: r.shape for n, r in leaves.items()}, frozenset(lowering.active))
-        given = {name: np.asarray(balls(values), object) for name, values in lowering.numbers.items()}
-        pulled = run.pull(given, self.enclosures.exact, rows)[0]
+        run = whole(self.tape, leaves, MAX_DOMAIN, {id(stop.region) for stop in self.stops} if cut else ())
+        pulled = run.run.pull(run.given, self.enclosures.exact, run.rows)[0]
         found, start = {}, 0
         for name, region in leaves.items():
             found[self.home[name]] = pulled[start : start + size(region.shape)]
@@ -289,10 +271,9 @@ class Stops:
         rows: dict[str, Balls] = {}
         for nr, region in step.outputs.items():
             cotangent = step.received[0][nr] if nr < len(step.received[0]) else None
-            operand = lowering.operand(region)
-            name = lowering.emit(slot(0), (Read(operand.node, operand.index),), region.shape)
+            name = lowering.copy(region)
             if cotangent is not None and np.isfinite(cotangent).all():
-                rows[name] = np.asarray(balls(cotangent), object)[None]
+                rows[name] = balls(cotangent)[None]
         if rows:
             self._pull(lowering, {"stop": stop.content}, rows, rows, lost, [stop.place])
             if stop.edge in self.edge_of:
@@ -321,8 +302,7 @@ class Stops:
         for n, cotangent in cotangents.items():
             out = event.outs[n]
             assert out is not None
-            operand = lowering.operand(out)
-            name = lowering.emit(slot(0), (Read(operand.node, operand.index),), out.shape)
+            name = lowering.copy(out)
             exact[name], rounding[name] = cotangent.exact[None], cotangent.rounding[None]
             places += cotangent.places
         self._pull(lowering, contents, exact, rounding, lost, places)
@@ -332,8 +312,7 @@ class Stops:
         lost: dict[str, _Cotangent], places: Sequence[Place],
     ) -> None:  # fmt: skip
         targets = {name: lowering.shapes[name] for name in contents}
-        run = Run(tuple(lowering.nodes), tuple(exact), targets, frozenset(lowering.active))
-        given = {name: np.asarray(balls(values), object) for name, values in lowering.numbers.items()}
+        run, given = run_of(lowering, exact, targets), given_of(lowering)
         sharp = run.pull(given, self.enclosures.exact, exact)
         loose = run.pull(given, self.enclosures.rounding, rounding)
         start = 0

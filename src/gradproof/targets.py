@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .errors import InputError, Place, did_you_mean
+from .errors import InputError, Place, did_you_mean, said
 
 
 def is_function(target: str) -> bool:
@@ -39,7 +39,7 @@ def load_function(target: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     try:
         made = make()
     except Exception as error:
-        raise InputError(f"{name}() raised {_said(error)}; expected a function without arguments", place) from None
+        raise InputError(f"{name}() raised {said(error)}; expected a function without arguments", place) from None
     if not (isinstance(made, tuple | list) and len(made) == 2 and callable(made[0])):
         raise InputError(f"{name}() returned a {type(made).__name__}, expected (func, inputs) with a callable first", place)
     func, inputs = made
@@ -61,7 +61,7 @@ def _from_file(path: Path) -> ModuleType:
     except SyntaxError as error:
         raise InputError(f"SyntaxError: {error.msg}", Place(str(path), error.lineno or 0, error.offset or 0)) from None
     except (Exception, SystemExit) as error:
-        raise InputError(f"cannot be loaded: {_said(error)}", Place(str(path))) from None
+        raise InputError(f"cannot be loaded: {said(error)}", Place(str(path))) from None
     finally:
         sys.path.pop(0)
         if before is not None:
@@ -74,11 +74,6 @@ def _from_name(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise InputError(f"module {name!r} cannot be loaded: {_said(error)}") from None
+        raise InputError(f"module {name!r} cannot be loaded: {said(error)}") from None
     finally:
         sys.path.pop(0)
-
-
-def _said(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -148,6 +148,8 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
     """
     value = np.asarray(compared.value, dtype=np.float64)
     shape = value.shape
+    if shape != compared.exact.shape:
+        return missing(compared.exact.shape, compared.exact, f"shape {shape}, expected {compared.exact.shape}")
     if value.size == 0:
         return Judgement(Verdict.UNDECIDED, None, None, None, None, (), "there is nothing to compare")
     flat = value.reshape(-1)

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from ..dtypes import DType
+from ..errors import said
 from ..syntax import Affine, Span, Statement, Term
 from . import Task, Trace
 
@@ -134,18 +135,18 @@ class TorchEngine:
                 if value.requires_grad:
                     value.retain_grad()
             except (RuntimeError, TypeError, ValueError, IndexError, OverflowError, ZeroDivisionError) as error:
-                failures[statement.name] = _first_line(error)
+                failures[statement.name] = said(error)
                 return Trace(_numbers(tensors), locals_, {}, failures)
             try:
                 locals_ |= self._local(statement, tensors, kind, task)
             except (RuntimeError, TypeError, ValueError) as error:
-                failures[statement.name] = _first_line(error)
+                failures[statement.name] = said(error)
         output = tensors[task.statements[-1].name]
         try:
             if output.requires_grad:
                 output.backward()
         except RuntimeError as error:
-            failures[""] = _first_line(error)
+            failures[""] = said(error)
         gradients = {name: _number(t.grad) if t.is_leaf or t.requires_grad else None for name, t in tensors.items()}
         return Trace(_numbers(tensors), locals_, gradients, failures)
 
@@ -326,10 +327,6 @@ def _number(tensor: torch.Tensor | None) -> np.ndarray | None:
 
 def _numbers(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     return {name: tensor.detach().to(torch.float64).numpy().copy() for name, tensor in tensors.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
 
 
 ENGINE = TorchEngine()

@@ -64,7 +64,7 @@ def _equation(sides: tuple[object, object]) -> str:
 def _numbers(graph: Graph, problem: Problem) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Every value and every adjoint of the graph, exact, as floats."""
     with precision(256):
-        leaves = {name: np.asarray(balls(value), object) for name, value in problem.point.items()}
+        leaves = {name: balls(value) for name, value in problem.point.items()}
         values = evaluate(graph.nodes, leaves, exact())
         back = pullback(graph.nodes, values, {graph.output.name: full((1,), UNIT)}, graph.active, exact())
     floats = {name: centres(value) for name, value in values.items()}

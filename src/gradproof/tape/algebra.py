@@ -867,7 +867,7 @@ def _grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_
     if interpolation_mode == 1:
         return entries(floors).movedim(-1, 1)
     parts = [x - start for x, start in zip(places, floors, strict=True)]
-    weights = [_keys(t) if cubic else [start + 1 - x, t] for t, x, start in zip(parts, places, floors, strict=True)]
+    weights = [keys(t) if cubic else [start + 1 - x, t] for t, x, start in zip(parts, places, floors, strict=True)]
     taps, first = len(weights[0]), -1 if cubic else 0
     total: Any = 0
     for corner in product(range(taps), repeat=axes):
@@ -878,14 +878,13 @@ def _grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_
     return total.movedim(-1, 1)
 
 
-def _keys(t: Tensor) -> list[Tensor]:
-    """Keys' cubic convolution, a = -3/4, at the four places around."""
-    a = -0.75
+def keys(t: Any, a: Any = -0.75) -> list[Any]:
+    """Keys' cubic convolution, a = -3/4, at the four places around: of tensors, or of formulas."""
 
-    def near(x: Tensor) -> Tensor:
+    def near(x: Any) -> Any:
         return ((a + 2) * x - (a + 3)) * x * x + 1
 
-    def far(x: Tensor) -> Tensor:
+    def far(x: Any) -> Any:
         return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
 
     return [far(t + 1), near(t), near(1 - t), far(2 - t)]

@@ -24,7 +24,7 @@ from torch._decomp import decomposition_table
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..errors import GradproofError, InputError, Place
-from ..graph import Leaf, Lookup, Node, Read, Shape, bound, differentiated, free, size, slot
+from ..graph import Leaf, Lookup, Node, Read, Shape, bound, differentiated, free, reach, size, slot
 from ..language import lower
 from ..syntax import Statement, parse_statements
 from .algebra import DEFINITIONS, NotDefinedError
@@ -64,7 +64,6 @@ class Lowering:
         self.shapes: dict[str, Shape] = {}
         self.active: set[str] = set()  # what a gradient flows to
         self.reached: set[str] = set()  # what depends on such a value at all: a condition, too
-        self.formulas: dict[str, str] = {}
         self.replaying = 0  # how deep in the parts of operations
         self.entered: list[tuple[Region, str]] = []
         self.replays: list[_Recorder] = []  # held, so that no storage's address is used again
@@ -179,7 +178,16 @@ class Lowering:
 
     def forget(self, region: Region) -> None:
         """The tensor's numbers are constants from now on."""
-        self.memory.put(region, Content(np.full(region.shape, -1, np.int32), np.zeros(region.shape, np.int64)))
+        self.memory.put(region, Content.unknown(region.shape))
+
+    def disown(self, region: Region) -> None:
+        """A tensor of this geometry is a constant, also where the same memory holds what a gradient flows to."""
+        self.memory.know(region, Content.unknown(region.shape))
+
+    def copy(self, operand: Operand | Region, *, name: str = "", source: str = "copy") -> str:
+        """A node of a tensor's entries, each in its own place."""
+        operand = self.operand(operand) if isinstance(operand, Region) else operand
+        return self.emit(slot(0), (Read(operand.node, operand.index),), operand.shape, name=name, source=source)
 
     # Operations
 
@@ -196,8 +204,8 @@ class Lowering:
         targets = [region for region in event.outs if region is not None]
         if None in event.outs:
             raise UnsupportedError(f"{event.op}: a result without plain memory (sparse, nested or meta)")
-        if (event.is_view and name not in ("_to_copy",)) or name in SEEN_OTHERWISE:
-            return self._view(event)
+        if event.is_view or name in SEEN_OTHERWISE:
+            return self.view(event)
         if not any(self.is_reached(region) for region in event.regions):
             self._unreached(event, targets)
             return None
@@ -227,13 +235,12 @@ class Lowering:
             return
         if any(region.dtype.is_complex for region in (*event.regions, *targets)):
             raise UnsupportedError(f"{event.op}: complex numbers")
-        if any(size(region.shape) == 0 for region in targets) and len(targets) == 1:
+        if len(targets) == 1 and size(targets[0].shape) == 0:
             return
         try:
             self._lowered(event, base, targets)
         except InputError as error:
             raise UnsupportedError(f"{event.op}: {error.message}") from None
-        return
 
     def _lowered(self, event: Event, base: str, targets: list[Region]) -> None:
         overload = event.op._overloadname
@@ -255,7 +262,7 @@ class Lowering:
         else:
             self._decomposed(event, targets)
 
-    def _view(self, event: Event) -> None:
+    def view(self, event: Event) -> None:
         """Another look at the same memory: run on the places, since a tensor that overlaps itself has no others."""
         if not event.regions:
             return
@@ -275,8 +282,7 @@ class Lowering:
             return  # the memory tells
         for place, region in zip([t for t in tree_leaves(moved) if isinstance(t, torch.Tensor)], event.outs, strict=True):
             if region is not None and tuple(place.shape) == region.shape:
-                at = place.numpy()
-                self.memory.know(region, Content(content.who.reshape(-1)[at], content.where.reshape(-1)[at]))
+                self.memory.know(region, content.at(place.numpy()))
 
     def _moved(self, event: Event, targets: list[Region]) -> None:
         """An operation that only moves entries, run on numbers that stand for places; 0 stands for the number 0."""
@@ -305,7 +311,7 @@ class Lowering:
                 arguments[name] = float(code(self._content_of(np.asarray(float(arguments[name]))), ()))
         arguments.pop("dtype", None)
         arguments.pop("device", None)
-        if event.name == "_to_copy" or event.name in ("clone", "contiguous"):
+        if event.name in ("_to_copy", "clone", "contiguous"):
             moved: Any = coded(event.regions[0]).clone()
         elif event.name in ("copy_", "copy"):
             moved = coded(arguments["src"]).expand(arguments["self"].shape)
@@ -329,8 +335,8 @@ class Lowering:
         where = np.zeros(codes.shape, dtype=np.int64)
         for start, content in zip(starts, sources, strict=True):
             mine = (codes >= start) & (codes < start + content.who.size)
-            at = codes[mine] - start
-            who[mine], where[mine] = content.who.reshape(-1)[at], content.where.reshape(-1)[at]
+            moved = content.at(codes[mine] - start)
+            who[mine], where[mine] = moved.who, moved.where
         return self.assemble(Content(who, where), codes.shape)
 
     def _chosen(self, event: Event, targets: list[Region]) -> None:
@@ -346,9 +352,7 @@ class Lowering:
             at = at if kept else at.unsqueeze(dim)
             codes = codes.gather(dim, at)
             codes = codes if kept else codes.squeeze(dim)
-        found = codes.numpy().reshape(values.shape)
-        self.write(values, self.assemble(
-            Content(content.who.reshape(-1)[found], content.where.reshape(-1)[found]), values.shape))  # fmt: skip
+        self.write(values, self.assemble(content.at(codes.numpy().reshape(values.shape)), values.shape))
         self.forget(indices)
 
     def _formula(self, event: Event, base: str, target: Region) -> None:
@@ -403,22 +407,20 @@ class Lowering:
                 index = tuple(e.xreplace(axes) for e in operand.index)
                 if not _inside(read, operand.shape, node):
                     # Beyond the operand's edge lies its fill, and not what lies there in the node that it is a view of.
-                    copy = self.emit(slot(0), (Read(operand.node, operand.index),), operand.shape, source="copy")
-                    reads.append(replace(read, parent=copy))
+                    reads.append(replace(read, parent=self.copy(operand)))
                     continue
                 reads.append(replace(read, parent=operand.node, index=index))
             source = _readable(node.source.removeprefix("value = "), operands, self.leaves)
             self.emit(node.formula, tuple(reads), node.shape, over=node.over, reduce=node.reduce, source=source,
                       name=name, shift=node.shift)  # fmt: skip
         last = self.nodes[-1]
-        if last.shape != shape and size(last.shape) == size(shape):
-            # Axes of extent 1 that torch keeps or drops.
-            own = np.arange(size(shape), dtype=np.int64).reshape(shape)
-            return self.emit(slot(0), (Read(last.name, index_map(own, last.shape)),), shape, source=text)
-        if last.shape != shape:
-            full = np.broadcast_to(np.arange(size(last.shape)).reshape(last.shape), shape)
-            return self.emit(slot(0), (Read(last.name, index_map(full, last.shape)),), shape, source=text)
-        return last.name
+        if last.shape == shape:
+            return last.name
+        # Axes of extent 1 that torch keeps or drops, or entries that it repeats.
+        own = np.arange(size(last.shape), dtype=np.int64)
+        alike = size(last.shape) == size(shape)
+        places = own.reshape(shape) if alike else np.broadcast_to(own.reshape(last.shape), shape)
+        return self.copy(Operand(last.name, shape, index_map(places, last.shape)), source=text)
 
     def _decomposed(self, event: Event, targets: list[Region]) -> None:
         """By torch's own decomposition, run on copies of the numbers."""
@@ -538,16 +540,12 @@ def _readable(source: str, operands: Mapping[str, Operand], leaves: Mapping[str,
 
 def _inside(read: Read, shape: Shape, node: Node) -> bool:
     """Whether an index map stays inside of the operand over the node's domain."""
-    ranges = dict(zip(node.indices, node.domain, strict=True))
     for expression, extent in zip(read.index, shape, strict=True):
         if isinstance(expression, Lookup | sympy.floor | sympy.Mod):
             continue
         if expression.has(Lookup, sympy.floor, sympy.Mod):
             return False
-        low = high = int(expression.xreplace(dict.fromkeys(ranges, Integer(0))))
-        for symbol in expression.free_symbols:
-            step = int(expression.coeff(symbol)) * (ranges[symbol] - 1)
-            low, high = low + min(step, 0), high + max(step, 0)
+        low, high = reach(expression, node)
         if low < 0 or high >= extent:
             return False
     return True
@@ -692,7 +690,7 @@ def _pool(self: Lowering, event: Event, targets: list[Region]) -> bool:
     window = prod(source.shape[-axes:])
     start = (np.arange(prod(lead), dtype=np.int64) * window).reshape((*lead, *(1,) * axes))
     at = indices.numbers.to(torch.int64).numpy() + start
-    self.write(values, self.assemble(Content(content.who.reshape(-1)[at], content.where.reshape(-1)[at]), values.shape))
+    self.write(values, self.assemble(content.at(at), values.shape))
     self.forget(indices)
     return True
 
@@ -727,9 +725,8 @@ def _average_pool(self: Lowering, event: Event, targets: list[Region]) -> bool:
     counts = counts if arguments.get("count_include_pad", True) else inside
     number = np.full(counts.shape, float(divisor)) if divisor else counts
     number = np.broadcast_to(number, target.shape[lead:])
-    operand = self.operand(source)
-    copy = self.emit(slot(0), (Read(operand.node, operand.index),), source.shape, source="copy")
-    total = self.emit(slot(0), (Read(copy, tuple(index)),), target.shape, over=tuple(kernel), reduce="sum", source="window")
+    reads = (Read(self.copy(source), tuple(index)),)
+    total = self.emit(slot(0), reads, target.shape, over=tuple(kernel), reduce="sum", source="window")
     count = self.constant(np.ascontiguousarray(number))
     own = tuple(map(free, range(len(target.shape))))
     self.write(target, self.emit(slot(0) / slot(1), (Read(total, own), Read(count, own[lead:])), target.shape, source="mean"))
@@ -771,8 +768,7 @@ def _convolution(self: Lowering, event: Event, targets: list[Region]) -> bool:
         channel = sympy.floor(c / per_group) * w.shape[1] + m if groups > 1 else m
         w_index = (c, m)
         over = (w.shape[1], *w.shape[2:])
-    source = self.operand(x)
-    image = self.emit(slot(0), (Read(source.node, source.index),), x.shape, source="copy")
+    image = self.copy(x)
     weight = self.operand(w)
     taps = (*w_index, *(bound(1 + d) for d in range(axes)))
     w_axes = {free(k): axis for k, axis in enumerate(taps)}

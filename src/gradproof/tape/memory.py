@@ -13,10 +13,9 @@ from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
-import sympy
 from sympy import Expr, Integer
 
-from ..graph import Shape, free, lookup, size
+from ..graph import Shape, free, lookup, open_axes, size, unravelled
 
 
 class Located(Protocol):
@@ -47,6 +46,15 @@ class Content:
 
     who: np.ndarray
     where: np.ndarray
+
+    @classmethod
+    def unknown(cls, shape: Shape) -> Content:
+        """Entries of no node."""
+        return cls(np.full(shape, -1, np.int32), np.zeros(shape, np.int64))
+
+    def at(self, places: np.ndarray) -> Content:
+        """The content of a tensor whose entries are these, by their flat places."""
+        return Content(self.who.reshape(-1)[places], self.where.reshape(-1)[places])
 
     @property
     def sources(self) -> list[int]:
@@ -127,7 +135,7 @@ def index_map(where: np.ndarray, parent: Shape) -> tuple[Expr, ...]:
         if all(expression is not None for expression in affine):
             return tuple(expression for expression in affine if expression is not None)
         if flat is not None:
-            return _unravelled(flat, parent)
+            return unravelled(flat, parent)
     else:
         parts = [np.where(outside, -1, part) for part in np.unravel_index(np.where(outside, 0, where), parent)]
     return tuple(_table(part) for part in parts)
@@ -139,25 +147,14 @@ def _affine(values: np.ndarray) -> Expr | None:
     start = values[(0,) * values.ndim]
     total: Any = start
     formula: Expr = Integer(int(start))
-    for n, extent in enumerate(values.shape):
-        if extent == 1:
+    for n, axis in enumerate(open_axes(values.shape)):
+        if axis.size == 1:
             continue
         step = values[tuple(1 if m == n else 0 for m in range(values.ndim))] - start
         if step:
-            axis = np.arange(extent).reshape((1,) * n + (extent,) + (1,) * (values.ndim - n - 1))
             total = total + step * axis
             formula = formula + int(step) * free(n)
     return formula if np.array_equal(np.broadcast_to(total, values.shape), values) else None
-
-
-def _unravelled(flat: Expr, shape: Shape) -> tuple[Expr, ...]:
-    index: list[Expr] = []
-    rest = total = size(shape)
-    for extent in shape:
-        rest //= extent
-        place = sympy.floor(flat / rest) if rest > 1 else flat
-        index.append((sympy.Mod(place, extent) if rest * extent < total else place) if extent > 1 else Integer(0))
-    return tuple(index)
 
 
 def _table(values: np.ndarray) -> Expr:

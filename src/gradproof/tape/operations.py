@@ -213,8 +213,6 @@ FORMULAS: dict[str, Row] = {
     "special_entr": "where(self == 0, 0, -self*log(self))",
     "logit": lambda a: "log(self / (1 - self))" if a["eps"] is None else
         "log(minimum(maximum(self, eps), 1 - eps) / (1 - minimum(maximum(self, eps), 1 - eps)))",
-    "logaddexp": "where(self > other, self + log1p(exp(other - self)), other + log1p(exp(self - other)))",
-    "logaddexp2": "log(exp(self*log(2)) + exp(other*log(2))) / log(2)",
     "sinc": "where(self == 0, 1, sin(pi*self) / (pi*self))",
     "heaviside": "where(self == 0, values, where(self > 0, 1, 0))",
     "copysign": "abs(self) * where(other < 0, -1, 1)",
@@ -329,10 +327,10 @@ MOVES = frozenset(
     squeeze_copy t_copy transpose_copy tril triu unbind_copy split_copy split_with_sizes_copy unfold_copy unsqueeze_copy
     view_copy im2col upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d
     _upsample_nearest_exact2d _upsample_nearest_exact3d channel_shuffle native_channel_shuffle block_diag
-    fill zero zeros_like new_zeros fill_diagonal embedding max_unpool2d max_unpool3d resize_ set_ view_as_real
+    zero fill_diagonal embedding max_unpool2d max_unpool3d resize_ set_ view_as_real
     diag prims::convert_element_type prims::clone prims::cat prims::broadcast_in_dim prims::copy_to prims::copy_strided
     prims::reshape prims::transpose prims::rev prims::squeeze prims::view_of prims::as_strided
-    prims::slice prims::split_dim prims::collapse diag unsafe_split unsafe_split_with_sizes unsafe_chunk chunk hsplit
+    prims::split_dim prims::collapse diag unsafe_split unsafe_split_with_sizes unsafe_chunk chunk hsplit
     movedim swapaxes
     """.split()
 )
@@ -352,7 +350,7 @@ CONSTANT = frozenset(
     new_ones new_full rand rand_like randn randn_like randint randint_like randperm arange linspace logspace eye
     scalar_tensor bernoulli uniform normal normal_ uniform_ bernoulli_ random_ exponential_ geometric_ cauchy_ log_normal_
     isnan isinf isfinite isneginf isposinf signbit argmax argmin argsort nonzero count_nonzero searchsorted bucketize
-    _local_scalar_dense equal is_same_size sym_size sym_numel sym_stride sym_storage_offset prim_device tril_indices
+    _local_scalar_dense equal is_same_size sym_size sym_numel sym_stride sym_storage_offset tril_indices
     triu_indices
     any all unique_dim _unique2 bincount histc isclose allclose multinomial""".split()
 )

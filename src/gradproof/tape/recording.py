@@ -26,7 +26,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..errors import Place
+from ..errors import Place, said
+from ..graph import open_axes
 
 NOWHERE = Place("")
 Edge = tuple[int, int]  # an autograd node's number, and which of its outputs
@@ -74,8 +75,7 @@ class Region:
     def positions(self) -> np.ndarray:
         """Where each entry lies in the storage."""
         flat = np.full((1,) * len(self.shape), self.offset, dtype=np.int64)
-        for n, (extent, stride) in enumerate(zip(self.shape, self.stride, strict=True)):
-            axis = np.arange(extent, dtype=np.int64).reshape((1,) * n + (extent,) + (1,) * (len(self.shape) - n - 1))
+        for axis, stride in zip(open_axes(self.shape), self.stride, strict=True):
             flat = flat + stride * axis
         return np.broadcast_to(flat, self.shape)
 
@@ -103,8 +103,9 @@ class Event:
         namespace, name = self.op.namespace, self.op._schema.name.split("::")[1]
         return name if namespace == "aten" else f"{namespace}::{name}"
 
-    @property
+    @cached_property
     def regions(self) -> list[Region]:
+        """The tensors among the arguments."""
         return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Region)]
 
     @property
@@ -120,7 +121,7 @@ class Event:
                 named[argument.name] = argument.default_value if argument.has_default_value() else None
         return named
 
-    @property
+    @cached_property
     def written(self) -> list[Region]:
         """The arguments that it writes to, as they were before."""
         found = []
@@ -142,7 +143,6 @@ class Step:
 
     number: int
     name: str
-    kind: str
     events: list[Event]
     edges: tuple[Edge | None, ...]
     inputs: dict[Edge, Region | None]
@@ -237,21 +237,19 @@ class _Recorder(TorchDispatchMode):
         self.settle()
         kwargs = kwargs or {}
         place, module, call = self._whence()
-        counter = torch._C._autograd._get_sequence_nr()
         self._called(call, place)
         kept_args, kept_kwargs = tree_map(self._kept, (args, dict(kwargs)))
         event = Event(func, kept_args, kept_kwargs, place=place, module=module)
         event.args = tuple(map(self._known_number, func._schema.arguments, event.args))
         event.call = None if call is None else id(call)
-        if call is None and torch.is_grad_enabled():
-            event.owner = -counter  # until `settle` knows better: the node made just before
+        tracked = call is None and torch.is_grad_enabled()
         result = func(*args, **kwargs)
         outs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         for region in event.written:
             self.writes[region.storage] = self.writes.get(region.storage, 0) + 1
         event.outs = tuple(self.region(out) for out in outs)
         self.events.append(event)
-        self.pending = (event, outs)
+        self.pending = (event, outs) if tracked else None
         if func is torch.ops.aten._local_scalar_dense.default:
             (region,) = event.regions
             # Not a number that stands in programs anyway.
@@ -293,7 +291,7 @@ class _Recorder(TorchDispatchMode):
             return
         event, outs = self.pending
         self.pending = None
-        event.owner = None if event.owner is None else self._owner(event, outs)
+        event.owner = self._owner(event, outs)
 
     def _owner(self, event: Event, outs: Sequence[torch.Tensor]) -> int | None:
         written = {region.storage for region in event.written}
@@ -424,7 +422,7 @@ def shown(path: str) -> str:
     return path if relative.startswith("..") else relative
 
 
-def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Tape:
+def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
     """Run the function once on the inputs, and its backward three times, and keep what happened.
 
     The leaves' `.grad` are as before afterwards. What the function or its backward raises is the tape's `trouble`.
@@ -435,7 +433,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
         with torch.enable_grad(), _Exports(recorder), recorder:
             result = func(*inputs)
     except Exception as error:
-        return _stopped(recorder, f"the function raised {_first_line(error)}")
+        return _stopped(recorder, f"the function raised {said(error)}")
     recorder.settle()
     tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
     outputs = [out for out in tensors if out.requires_grad]
@@ -450,7 +448,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
     trouble = ""
     gradients: list[list[np.ndarray | None]] = [[] for _ in accumulators]
     leaves = [recorder.nodes[number] for number in accumulators]
-    for cotangents in _cotangents(outputs, seed):
+    for cotangents in _cotangents(outputs):
         received: dict[int, Any] = {}
         passed: dict[int, Any] = {}
         changed: set[int] = set()
@@ -465,7 +463,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], seed: int = 0) -> Ta
         except Exception as error:
             runs = ("", ", run once more on a retained graph,", ", given its cotangent two entries apart in memory,")
             again = runs[len(seeds)]
-            trouble = f"the backward{again} raised {_first_line(error)}"
+            trouble = f"the backward{again} raised {said(error)}"
             break
         finally:
             for leaf, old in zip(leaves, before, strict=True):
@@ -543,13 +541,13 @@ def _numbers(tensor: torch.Tensor | None) -> np.ndarray | None:
     return dense.to(torch.float64).cpu().numpy(force=True).copy()  # also of a tensor that is zero without memory
 
 
-def _cotangents(outputs: Sequence[torch.Tensor], seed: int) -> Iterator[list[torch.Tensor]]:
+def _cotangents(outputs: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
     """The outputs' cotangents in three passes: twice the same, then -2 times as much in another layout.
 
     1 for a function with one number as its output; else random numbers, exact in every dtype and without a common factor.
     A backward is linear, and a factor of -2 exact, so that the third pass is told apart bit by bit.
     """
-    random = np.random.default_rng(seed + 1)
+    random = np.random.default_rng(1)
     first = []
     for out in outputs:
         if len(outputs) == 1 and out.ndim == 0:
@@ -584,8 +582,12 @@ def _steps(recorder: _Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[S
             continue
         found[number] = node
         stack += [following for following, _ in getattr(node, "next_functions", ()) if following is not None]
-    accumulators = [number for number in sorted(found) if isinstance(recorder.nodes[number], torch.Tensor)]
-    ordered = sorted((n for n in found if n not in accumulators), key=lambda n: found[n]._sequence_nr())
+    leaf = {number: isinstance(recorder.nodes[number], torch.Tensor) for number in found}
+    accumulators = [number for number in sorted(found) if leaf[number]]
+    ordered = sorted((number for number in found if not leaf[number]), key=lambda number: found[number]._sequence_nr())
+    outs: dict[int, dict[int, Region]] = {}
+    for (number, nr), region in recorder.edges.items():
+        outs.setdefault(number, {})[nr] = region
     owned: dict[int, list[Event]] = {}
     calls = _calls_of(recorder, [found[number] for number in ordered])
     of_call: dict[int, list[Event]] = {}
@@ -612,12 +614,11 @@ def _steps(recorder: _Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[S
             if region.edge is not None:
                 here.setdefault(region.edge, region)
         inputs = {edge: here.get(edge) or recorder.edges.get(edge) for edge in edges if edge is not None}
-        outs = {nr: region for (n, nr), region in recorder.edges.items() if n == number}
-        place = next((event.place for event in events if event.place.file), Place(""))
+        place = next((event.place for event in events if event.place.file), NOWHERE)
         if call is not None:
             place = recorder.calls[call].place
         module = next((event.module for event in events if event.module), "")
-        step = Step(number, name, kind, events, edges, inputs, outs, place, module)
+        step = Step(number, name, events, edges, inputs, outs.get(number, {}), place, module)
         if call is not None:
             step.arguments = recorder.calls[call].arguments
             step.formula = OPAQUE.get(recorder.calls[call].function, "")
@@ -730,8 +731,3 @@ def _parameters(function: Any) -> list[str]:
     # With `setup_context` the forward has none.
     plain = function.setup_context is not torch.autograd.Function.setup_context
     return names if plain else names[1:]
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -15,6 +15,7 @@ import numpy as np
 from sympy import Abs, Expr, Max, Piecewise, Rational, S
 
 from ..graph import Read, bound, free, slot
+from .algebra import keys
 from .memory import table
 
 if TYPE_CHECKING:
@@ -66,14 +67,8 @@ def _cubic(self: Lowering, axis: _Axis) -> tuple[str, np.ndarray]:
     starts = np.array([floor(axis.place(i)) for i in range(axis.after)])
     part = self.emit(axis.formula - slot(0), _starts(self, starts), (axis.after,), source="part")
 
-    def near(x: Expr) -> Expr:
-        return ((CUBIC + 2) * x - (CUBIC + 3)) * x * x + 1
-
-    def far(x: Expr) -> Expr:
-        return ((CUBIC * x - 5 * CUBIC) * x + 8 * CUBIC) * x - 4 * CUBIC
-
-    t, k = slot(0), free(1)
-    formula = Piecewise((far(t + 1), k < 1), (near(t), k < 2), (near(1 - t), k < 3), (far(2 - t), True))
+    k = free(1)
+    formula = Piecewise(*zip(keys(slot(0), CUBIC), (k < 1, k < 2, k < 3, True), strict=True))
     return self.emit(formula, (Read(part, (free(0),)),), (axis.after, 4), source="weight"), starts - 1
 
 
