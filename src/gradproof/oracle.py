@@ -14,6 +14,7 @@ chained gradient against the exact one from the leaves is told as well.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -41,7 +42,7 @@ from .engines import Engine, Task, Trace, engine_named
 from .files import Expectation, Problem
 from .graph import Graph, Line, Shape, lines, size
 from .reference import Values, evaluate, singular
-from .verdicts import Comparison, Finding, Judgement, Verdict, judge, missing, worst
+from .verdicts import Comparison, Finding, Judgement, Verdict, bare_finding, judge, missing, worst
 
 MAX_ROWS = 64  # of a line's full Jacobian; a larger one is probed with one random cotangent
 MAX_JACOBIAN = 20_000  # entries
@@ -130,6 +131,22 @@ def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None
     return Report(problem.title, problem.target, tested.name, format_.name, tuple(findings), seconds, problem, derivation)
 
 
+def compared(reports: Sequence[Report]) -> list[Report]:
+    """Reports of one problem under several engines; where they disagree with the reference alike, they say so.
+
+    Libraries that have nothing in common do not make one mistake at one node: then the line itself loses the digits, or
+    the reference is wrong.
+    """
+    told = [report for report in reports if report.verdict is not Verdict.UNSUPPORTED]
+    libraries = {report.engine.split("-")[0] for report in told}
+    blamed = {frozenset(f.node for f in report.findings if f.verdict is Verdict.WRONG and not f.inherited) for report in told}
+    if len(libraries) < 2 or len(blamed) > 1 or not any(blamed):
+        return list(reports)
+    nodes = ", ".join(sorted(blamed.pop()))
+    remark = f"all {len(told)} engines are wrong alike, at {nodes}: suspect the formula, as it is written, before the engines"
+    return [replace(report, remarks=(*report.remarks, remark)) for report in reports]
+
+
 def _task(problem: Problem) -> Task:
     graph = problem.graph
     active = graph.active
@@ -154,7 +171,8 @@ def _sound(trace: Trace, problem: Problem) -> Trace:
     for name in order:
         value = trace.values.get(name)
         if value is None:
-            failures.setdefault(name, "the engine gave no value")
+            if not (name in trace.unsupported or "" in trace.unsupported):
+                failures.setdefault(name, "the engine gave no value")
             break
         values[name] = np.asarray(value, dtype=np.float64)
         if values[name].shape != shapes[name]:
@@ -164,7 +182,7 @@ def _sound(trace: Trace, problem: Problem) -> Trace:
     as_array = partial(np.asarray, dtype=np.float64)
     locals_ = {key: None if rows is None else as_array(rows) for key, rows in trace.locals.items()}
     gradients = {name: None if gradient is None else as_array(gradient) for name, gradient in trace.gradients.items()}
-    return Trace(values, locals_, gradients, failures)
+    return replace(trace, values=values, locals=locals_, gradients=gradients, failures=failures)
 
 
 def _probes(line: Line, width: int) -> np.ndarray:
@@ -195,6 +213,7 @@ class _Check:
         self.rounding: Arithmetic = rounding(dtype)
         self.arrived: dict[str, list[tuple[str, Pulled]]] = {}
         self.inputs: dict[str, tuple[Line, Values]] = {}
+        self.at_lines: set[Verdict] = set()
         self.blind: dict[str, str] = {}  # names below a line whose cotangent cannot be used
 
     def findings(self) -> list[Finding]:
@@ -210,18 +229,21 @@ class _Check:
                     found.append(self._failed(line.name))
                     return found
                 found += self._line(line)
-            if "" in self.trace.failures:
+            if "" in self.trace.failures or "" in self.trace.unsupported:
                 found.append(self._failed(""))
                 return found
-            told = {finding.node for finding in found if finding.verdict is Verdict.FAILED}
-            found += [self._failed(name) for name in self.trace.failures if name not in told]
+            self.at_lines = {finding.verdict for finding in found} & {Verdict.KINK, Verdict.UNDECIDED}
+            told = {finding.node for finding in found if finding.verdict in (Verdict.FAILED, Verdict.UNSUPPORTED)}
+            found += [self._failed(name) for name in (*self.trace.failures, *self.trace.unsupported) if name not in told]
             return with_origins(found + self._gradients(), self.graph)
 
     def _failed(self, name: str) -> Finding:
-        message = self.trace.failures.get(name, "the engine gave no value")
         node = name or self.graph.output.name
         kind = "forward" if name else "gradient"
-        return Finding(kind, node, None, "", None, None, None, None, (), Verdict.FAILED, message)
+        lacking = self.trace.unsupported.get(name, "" if name in self.trace.failures else self.trace.unsupported.get("", ""))
+        if lacking:
+            return bare_finding(kind, node, Verdict.UNSUPPORTED, lacking)
+        return bare_finding(kind, node, Verdict.FAILED, self.trace.failures.get(name, "the engine gave no value"))
 
     # Steps
 
@@ -284,7 +306,7 @@ class _Check:
         run = Run(line.nodes, (line.name,), parents, self.active)
         pulled = self.enclosures.pulled(run, given, {line.name: np.asarray(balls(rows), object)})
         if cotangent is None:
-            self._blinded(line, f"no usable cotangent at {line.name}")
+            self._blinded(line, self.trace.unseen.get(line.name, f"no usable cotangent at {line.name}"))
         found = []
         for parent in self.task.parents[line.name]:
             passed = pulled[parent]
@@ -312,12 +334,12 @@ class _Check:
         value = self.trace.locals.get((line.name, parent))
         rows = len(expected.exact)
         if value is None:
-            message = self.trace.failures.get(line.name, "")
-            if message:
-                return Finding(
-                    "local", line.name, parent, self._local_formula(line.name, parent), None, None, None, None, (),
-                    Verdict.FAILED, message,
-                )  # fmt: skip
+            for verdict, messages in ((Verdict.FAILED, self.trace.failures), (Verdict.UNSUPPORTED, self.trace.unsupported)):
+                if line.name in messages:
+                    return Finding(
+                        "local", line.name, parent, self._local_formula(line.name, parent), None, None, None, None, (),
+                        verdict, messages[line.name],
+                    )  # fmt: skip
             judged = self._absent(expected.exact.shape, expected.exact)
         else:
             judged = self._judged(Comparison(value, expected.exact, expected.rounding, expected.kinks))
@@ -338,6 +360,7 @@ class _Check:
         found = []
         output = self.graph.output.name
         names = [line.name for line in reversed(lines(self.graph)) if line.name in self.active and line.name != output]
+        names = [name for name in names if name not in self.trace.unseen]
         names += [leaf.name for leaf in self.graph.parameters]
         for name in names:
             found.append(self._gradient(name, whole[name].row(0)))
@@ -393,6 +416,9 @@ class _Check:
 
     def _blind_gradient(self, name: str, whole: Judgement) -> Finding:
         """Above this the steps broke off; the exact gradient from the leaves may still tell."""
+        if self.blind[name] in self.trace.unseen.values():
+            # Nothing broke off: the engine is one that shows no more. A kink or a singular point is told at its line.
+            return replace(self._finding("gradient", name, None, whole), inherited=whole.verdict in self.at_lines)
         note = "; ".join(part for part in (whole.note, self.blind[name]) if part)
         return replace(self._finding("gradient", name, None, replace(whole, note=note)), inherited=True)
 
