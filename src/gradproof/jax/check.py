@@ -27,7 +27,6 @@ from ..verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare
 from .lowering import EquationLowering
 from .recording import STOP, EquationStep, Recording, flattened, is_double, record
 
-
 NEAR = 1024  # unit roundoffs: what compiled code may differ by before it is judged
 
 
@@ -55,11 +54,10 @@ def check_function(
     double = any(map(is_double, jax.tree_util.tree_leaves(args)))
     with jax.enable_x64(True) if double else nullcontext():
         recording = record(flattened(func, args, asked))
-        check = _FunctionCheck(recording, stops)
-        findings = check.findings()
+        findings = _FunctionCheck(recording, stops).findings()
     dtype = dtype_of([leaf.region for leaf in recording.tape.leaves])
     seconds = time.perf_counter() - start
-    return Report(name, name, "jax", dtype.name if dtype else "none", tuple(findings), seconds, remarks=tuple(check.remarks))
+    return Report(name, name, "jax", dtype.name if dtype else "none", tuple(findings), seconds)
 
 
 def _name_of(func: Any) -> str:
@@ -131,7 +129,6 @@ class _FunctionCheck(_Check):
     def __init__(self, recording: Recording, stops: str) -> None:
         super().__init__(recording.tape, stops)
         self.recording = recording
-        self.remarks: list[str] = []
 
     def findings(self) -> list[Finding]:
         if not self.tape.trouble and not self.tape.leaves:
@@ -266,9 +263,7 @@ class _FunctionCheck(_Check):
             found[step.number] = _Loss(pulled, self._missing(whole, name, cotangent, lossy, enclosures))
         return found
 
-    def _missing(
-        self, whole: _Whole, name: str, cotangent: Balls, lossy: set[int], enclosures: Enclosures
-    ) -> tuple[int, ...]:
+    def _missing(self, whole: _Whole, name: str, cotangent: Balls, lossy: set[int], enclosures: Enclosures) -> tuple[int, ...]:
         """The leaves that would have got something through this stop."""
         if not lossy or not _some(cotangent):
             return ()
@@ -318,17 +313,19 @@ class _FunctionCheck(_Check):
         if not pairs:
             return []
         judged = self._from_the_leaves(self.recording.compiled)
-        found, unjudged = [], []
+        found = []
         for leaf, gradient, apart in pairs:
             whole = judged.get(leaf.name)
-            if whole is None or whole.verdict is Verdict.UNDECIDED:
-                unjudged.append((leaf.name, _distance(gradient, apart)))
-            elif whole.verdict is Verdict.WRONG:
-                note = "; ".join(p for p in (whole.note, "compiled as a whole; equation by equation it is right") if p)
-                found.append(as_finding("gradient", leaf.name, None, "the whole function, compiled", replace(whole, note=note)))
-        if unjudged:
-            told = ", ".join(f"{name} by {distance:.2g} relative" for name, distance in unjudged)
-            self.remarks.append(f"Compiled, the gradients round otherwise than equation by equation, not judged: {told}.")
+            if whole is not None and whole.verdict.passes:
+                continue
+            told = (
+                f"compiled as a whole it is off by {_distance(gradient, apart):.2g} relative, equation by equation it is right"
+            )
+            if whole is None:
+                found.append(bare_finding("gradient", leaf.name, Verdict.UNDECIDED, told))
+                continue
+            whole = replace(whole, note="; ".join(part for part in (whole.note, told) if part))
+            found.append(as_finding("gradient", leaf.name, None, "the whole function, compiled", whole))
         return found
 
 
@@ -358,5 +355,3 @@ def _near(value: np.ndarray, other: Any, dtype: DType | None) -> bool:
 def _distance(value: np.ndarray, other: Any) -> float:
     with np.errstate(all="ignore"):
         return float(np.max(np.abs(value - other)) / max(float(np.max(np.abs(other))), 1e-300))
-
-

@@ -295,9 +295,7 @@ def _window(reduce: str, fill: float) -> Special:
             raise UnsupportedError(f"{equation.name}: a dilated base")
         dilation = params.get("window_dilation") or (1,) * rank
         padding = _pairs(params["padding"], rank)
-        index = [
-            free(n) * params["window_strides"][n] + bound(n) * dilation[n] - padding[n][0] for n in range(rank)
-        ]
+        index = [free(n) * params["window_strides"][n] + bound(n) * dilation[n] - padding[n][0] for n in range(rank)]
         read = self.whole(x, index, fill)
         over = tuple(params["window_dimensions"])
         self.write(out, self.emit(slot(0), (read,), out.shape, over=over, reduce=reduce, source="window"))
@@ -383,9 +381,7 @@ def _quotient(self: EquationLowering, equation: Equation) -> None:
     shape = out.shape
 
     def spread(array: Array, node: str | None) -> Read:
-        index = [
-            free(len(shape) - len(array.shape) + n) if extent != 1 else Integer(0) for n, extent in enumerate(array.shape)
-        ]
+        index = [free(len(shape) - len(array.shape) + n) if extent != 1 else Integer(0) for n, extent in enumerate(array.shape)]
         return self.at(array, index) if node is None else Read(node, tuple(index))
 
     self.write(out, self.emit(slot(0) * slot(1), (spread(x, None), spread(y, inverse)), shape, source="x / y"))

@@ -58,7 +58,7 @@ def array_of(value: Any, edge: Edge | None = None) -> Array:
     shape = tuple(value.shape)
     stride = tuple(prod(shape[n + 1 :]) for n in range(len(shape)))
     kept: Any = value
-    return Array(next(_storages), prod(shape), 0, shape, stride, str(value.dtype), kept, edge)  # type: ignore[arg-type]
+    return Array(next(_storages), prod(shape), 0, shape, stride, str(value.dtype), kept, edge)
 
 
 @dataclass(eq=False)
@@ -92,7 +92,10 @@ class EquationStep(Step):
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """The tape, all equations in the order in which they ran, and the gradients of the function as it was compiled."""
+    """The tape, all equations in the order in which they ran, and the gradients of the function compiled as a whole.
+
+    The tape's own gradients are those of the equations that ran, composed by JAX.
+    """
 
     tape: Tape
     equations: list[Equation]
@@ -105,6 +108,7 @@ class _Interpreter:
     def __init__(self, leaves: Sequence[str] = (), *, differentiate: bool = True) -> None:
         self.equations: list[Equation] = []
         self.steps: list[EquationStep] = []
+        self.calls: list[tuple[Callable[..., list[Any]], list[Array], list[Array]]] = []  # those a gradient may flow through
         self.number = len(leaves)
         self.names = dict.fromkeys(leaves, 1)
         self.differentiate = differentiate
@@ -227,15 +231,29 @@ class _Interpreter:
             equation.body = inside.equations
         moving_outs = {nr: out for nr, out in enumerate(outs) if out.edge is not None}
         if edged and moving_outs:
-            inputs = {array.edge: array for array in active if array.edge is not None}
+            self.calls.append((call, arrays, outs))
+            inputs: dict[Any, Any] = {array.edge: array for array in active}
+            events: list[Any] = [equation]
             step = EquationStep(
-                self.number, self._named(name), eqn.primitive.name, [equation], tuple(inputs), {**inputs}, {**moving_outs},
+                self.number, self._named(name), eqn.primitive.name, events, tuple(inputs), {**inputs}, {**moving_outs},
                 place, "", pull=pull, failure=failure, unsupported=unsupported,
                 custom=eqn.primitive.name in CUSTOM,
-            )  # type: ignore[list-item]  # fmt: skip
+            )  # fmt: skip
             self.steps.append(step)
         self.number += 1
         return outs
+
+    def replay(self, leaves: Sequence[Array], outputs: Sequence[Array]) -> Callable[..., list[Any]]:
+        """The active equations as one function of the leaves: JAX's own composition of what was recorded."""
+
+        def func(*xs: Any) -> list[Any]:
+            env = {id(leaf): x for leaf, x in zip(leaves, xs, strict=True)}
+            for call, arrays, outs in self.calls:
+                values = call(*(env.get(id(array), array.numbers) for array in arrays))
+                env.update(zip(map(id, outs), values, strict=True))
+            return [env.get(id(out), out.numbers) for out in outputs]
+
+        return func
 
     def _named(self, name: str) -> str:
         """`mul`, then `mul_1`; in a scan, `scan[2]: mul`: reports tell nodes by their names, and so do nodes each other."""
@@ -255,8 +273,6 @@ def _alone(eqn: Any, args: Sequence[Array]) -> tuple[Callable[..., Any], list[Ar
     arrays = list({id(array): array for array in first.values()}.values())
     where = {id(array): n for n, array in enumerate(arrays)}
     places = [where[id(array)] for array in first.values()]
-    debug = getattr(eqn, "debug_info", None)
-    del debug
     primitive = eqn.primitive
 
     def call(*xs: Any) -> list[Any]:
@@ -391,8 +407,7 @@ def record(flat: Flat) -> Recording:
     if broken is None:
         try:
             compiled = [_plain(g) for g in jax.jit(partial(_gradients, flat))(flat.leaves, cotangents)]
-            with jax.disable_jit():
-                gradients = [_plain(g) for g in _gradients(flat, flat.leaves, cotangents)]
+            gradients = [_plain(g) for g in _gradients(interpreter.replay(leaves, outputs), flat.leaves, cotangents)]
         except Exception as error:
             return _trouble(f"jax.vjp raised {_said(error)}")
     steps: list[Step] = list(interpreter.steps)
@@ -421,8 +436,8 @@ def _seeds(outputs: Sequence[Array]) -> list[Any]:
     return seeds
 
 
-def _gradients(flat: Flat, leaves: Sequence[Any], cotangents: Sequence[Any]) -> Sequence[Any]:
-    outs, pull = jax.vjp(flat, *leaves)
+def _gradients(func: Callable[..., Any], leaves: Sequence[Any], cotangents: Sequence[Any]) -> Sequence[Any]:
+    outs, pull = jax.vjp(func, *leaves)
     return pull([c.astype(o.dtype) for c, o in zip(cotangents, outs, strict=True)])
 
 
