@@ -88,7 +88,8 @@ class TinyEngine(FunctionEngine):
         return np.array(held(array).numpy(), dtype=np.float64)
 
     def scope(self) -> AbstractContextManager[Any]:
-        return Context(DEV=DEVICE)
+        # Plain kernels, made in this process: the gradient rules are the same, and what is computed is soon done.
+        return Context(DEV=DEVICE, NOOPT=1, PARALLEL=0)
 
     def bound(self, value: Tensor) -> Tensor:
         return value.clone().realize()
