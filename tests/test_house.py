@@ -25,6 +25,7 @@ FORBIDDEN = {
     "derivation": {"torch", "jax", "engines", "tape"},
     "blame": {"torch", "jax", "engines", "tape"},
     "enclosure": {"torch", "jax", "engines", "tape"},
+    "jax": {"engines"},
     "tape": {"jax", "engines", "calculus", "arithmetic", "reference", "enclosure", "verdicts"},
     "engines": {
         "sympy",

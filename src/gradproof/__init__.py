@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .assertions import assert_gradients
+    from .engines.own import engine
     from .errors import EngineError, GradproofError, GraphError, InputError
     from .files import Problem, load, parse
     from .oracle import Report, check
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 
 # Where each public name lives; it is imported when it is used, so that `import gradproof` costs nothing.
 _HOMES = {
+    "engine": "engines.own",
     "assert_gradients": "assertions",
     "EngineError": "errors", "GradproofError": "errors", "GraphError": "errors", "InputError": "errors",
     "Problem": "files", "load": "files", "parse": "files",
@@ -36,7 +38,8 @@ _HOMES = {
 
 __all__ = [
     "EngineError", "Finding", "GradcheckError", "GradproofError", "GraphError", "InputError", "Problem", "Report", "Verdict",
-    "__version__", "assert_gradients", "check", "check_function", "explain", "gradcheck", "load", "parse", "register_formula",
+    "__version__", "assert_gradients", "check", "check_function", "engine", "explain", "gradcheck", "load", "parse",
+    "register_formula",
 ]  # fmt: skip
 
 

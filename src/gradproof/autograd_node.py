@@ -19,11 +19,11 @@ from .blame import likeness
 from .derivation import derive
 from .dtypes import DTYPES, DType
 from .enclosure import LIMIT_BITS, Enclosures, Pulled
-from .errors import GradproofError, InputError, Place
+from .errors import GradproofError, InputError, Place, UnsupportedError
 from .graph import Graph, Shape
 from .lowered import given_of, run_of
 from .reference import FAR, Values, evaluate
-from .tape.lowering import Lowering, UnsupportedError
+from .tape.lowering import Lowering
 from .tape.recording import Edge, Region, Step, Tape
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, missing
 

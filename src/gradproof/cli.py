@@ -112,7 +112,7 @@ def _expression_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _engine_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", default="torch", help="the autograd under test (torch)")
+    parser.add_argument("--engine", default="torch", help="the autograd under test (torch), or all that are installed")
     parser.add_argument("--dtype", help="float64, float32, bfloat16 or float16 (the file's own, or float64)")
 
 
@@ -126,11 +126,14 @@ def _count(text: str) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from .report import render
+    from .report import render, side_by_side
 
     reports, errors = _checked(arguments)
     _summarise(reports, errors)
-    text = render(reports, arguments.format, errors)
+    if arguments.engine == "all" and arguments.format == "text":
+        text = side_by_side.render(reports, errors)
+    else:
+        text = render(reports, arguments.format, errors)
     if arguments.format == "text" and not reports:
         return BAD_INPUT  # why was told already
     if arguments.output:
@@ -189,12 +192,14 @@ def _exit_code(reports: Sequence[Report], bad_input: bool) -> int:
 def _checked(arguments: argparse.Namespace) -> tuple[list[Report], list[tuple[str, str]]]:
     """A report for every target that can be read, and the reasons why the others cannot."""
     from .dtypes import dtype_named
-    from .engines import engine_named
+    from .engines import engine_named, installed
     from .targets import is_function
 
     if arguments.dtype:
         dtype_named(arguments.dtype)
-    engine_named(arguments.engine)
+    engines = installed() if arguments.engine == "all" else (arguments.engine,)
+    for engine in engines:
+        engine_named(engine)
     work: list[tuple[str, Callable[[], Problem] | str]] = []
     functions = [target for target in arguments.targets if is_function(target)]
     if functions:
@@ -204,14 +209,14 @@ def _checked(arguments: argparse.Namespace) -> tuple[list[Report], list[tuple[st
     if arguments.targets or not functions:
         work += _problem_makers(arguments)
     jobs = getattr(arguments, "jobs", 1)
-    run = partial(_check_one, engine=arguments.engine, dtype=arguments.dtype)
+    run = partial(_check_one, engines=engines, dtype=arguments.dtype)
     if jobs > 1 and len(work) > 1:
         with ProcessPoolExecutor(jobs) as pool:
             futures = [(target, pool.submit(run, make)) for target, make in work]
             found, errors = _attempted(futures, lambda future: future.result())
     else:
         found, errors = _attempted(work, run)
-    return [report for _, report in found], errors
+    return [report for _, reports in found for report in reports], errors
 
 
 def _only_their_own(arguments: argparse.Namespace) -> None:
@@ -223,16 +228,18 @@ def _only_their_own(arguments: argparse.Namespace) -> None:
         raise InputError("-e stands in place of files; give the one or the other")
 
 
-def _check_one(make: Callable[[], Problem] | str, engine: str, dtype: str | None) -> Report:
+def _check_one(make: Callable[[], Problem] | str, engines: Sequence[str], dtype: str | None) -> list[Report]:
+    """A report for every engine."""
     if isinstance(make, str):
         from .steps import check_function
         from .targets import load_function
 
         func, inputs = load_function(make)
-        return replace(check_function(func, *inputs), target=make)
-    from .oracle import check
+        return [replace(check_function(func, *inputs), target=make)]
+    from .oracle import check, compared
 
-    return check(make(), engine=engine, dtype=dtype)
+    problem = make()
+    return compared([check(problem, engine=engine, dtype=dtype) for engine in engines])
 
 
 def _attempted(

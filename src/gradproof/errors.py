@@ -46,6 +46,10 @@ class GraphError(GradproofError):
     """A graph that is not well formed: a fault of the front that built it."""
 
 
+class UnsupportedError(GradproofError):
+    """What is not covered: an operation without a formula, or one that an engine does not have. A verdict, and no fault."""
+
+
 class EngineError(GradproofError):
     """The engine asked for is unknown or not installed."""
 

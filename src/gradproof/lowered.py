@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from .arithmetic import balls
 from .enclosure import Cotangents, Run
+from .errors import UnsupportedError
 from .graph import Shape, size
 from .reference import Values
-from .tape.lowering import Lowering, UnsupportedError
+from .tape.lowering import Lowering
 from .tape.recording import Region, Tape
 
 

@@ -14,6 +14,7 @@ chained gradient against the exact one from the leaves is told as well.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -126,6 +127,34 @@ def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None
     return Report(problem.title, problem.target, tested.name, format_.name, tuple(findings), seconds, problem, derivation)
 
 
+def wrong_alike(reports: Sequence[Report]) -> frozenset[str]:
+    """The nodes that all engines have wrong, and no others, of reports of one problem; none, where engines differ.
+
+    Libraries that have nothing in common do not make one mistake at one node: then the line itself loses the digits, or
+    the reference is wrong.
+    """
+    told = [report for report in reports if report.verdict is not Verdict.UNSUPPORTED]
+    libraries = {report.engine.split("-")[0] for report in told}
+    blamed = {frozenset(f.node for f in report.findings if f.verdict is Verdict.WRONG and not f.inherited) for report in told}
+    return blamed.pop() if len(libraries) > 1 and len(blamed) == 1 else frozenset()
+
+
+def compared(reports: Sequence[Report]) -> list[Report]:
+    """Reports of one problem under several engines; where all are wrong alike, their notes say to suspect the formula."""
+    if not wrong_alike(reports):
+        return list(reports)
+
+    def told(finding: Finding) -> Finding:
+        if finding.verdict is not Verdict.WRONG or finding.inherited:
+            return finding
+        return replace(finding, note="; ".join(part for part in (finding.note, SUSPECT) if part))
+
+    return [replace(report, findings=tuple(map(told, report.findings))) for report in reports]
+
+
+SUSPECT = "all engines are wrong alike here: suspect the formula, as it is written, before the engines"
+
+
 def _task(problem: Problem) -> Task:
     graph = problem.graph
     active = graph.active
@@ -150,7 +179,8 @@ def _sound(trace: Trace, problem: Problem) -> Trace:
     for name in order:
         value = trace.values.get(name)
         if value is None:
-            failures.setdefault(name, "the engine gave no value")
+            if not (name in trace.unsupported or "" in trace.unsupported):
+                failures.setdefault(name, "the engine gave no value")
             break
         values[name] = np.asarray(value, dtype=np.float64)
         if values[name].shape != shapes[name]:
@@ -160,7 +190,7 @@ def _sound(trace: Trace, problem: Problem) -> Trace:
     as_array = partial(np.asarray, dtype=np.float64)
     locals_ = {key: None if rows is None else as_array(rows) for key, rows in trace.locals.items()}
     gradients = {name: None if gradient is None else as_array(gradient) for name, gradient in trace.gradients.items()}
-    return Trace(values, locals_, gradients, failures)
+    return replace(trace, values=values, locals=locals_, gradients=gradients, failures=failures)
 
 
 def _probes(line: Line, width: int) -> np.ndarray:
@@ -191,6 +221,7 @@ class _Check:
         self.rounding: Arithmetic = rounding(dtype)
         self.arrived: dict[str, list[tuple[str, Pulled]]] = {}
         self.inputs: dict[str, tuple[Line, Values]] = {}
+        self.at_lines: set[Verdict] = set()
         self.blind: dict[str, str] = {}  # names below a line whose cotangent cannot be used
 
     def findings(self) -> list[Finding]:
@@ -206,18 +237,21 @@ class _Check:
                     found.append(self._failed(line.name))
                     return found
                 found += self._line(line)
-            if "" in self.trace.failures:
+            if "" in self.trace.failures or "" in self.trace.unsupported:
                 found.append(self._failed(""))
                 return found
-            told = {finding.node for finding in found if finding.verdict is Verdict.FAILED}
-            found += [self._failed(name) for name in self.trace.failures if name not in told]
+            self.at_lines = {finding.verdict for finding in found} & {Verdict.KINK, Verdict.UNDECIDED}
+            told = {finding.node for finding in found if finding.verdict in (Verdict.FAILED, Verdict.UNSUPPORTED)}
+            found += [self._failed(name) for name in (*self.trace.failures, *self.trace.unsupported) if name not in told]
             return with_origins(found + self._gradients(), self.graph)
 
     def _failed(self, name: str) -> Finding:
-        message = self.trace.failures.get(name, "the engine gave no value")
         node = name or self.graph.output.name
         kind = "forward" if name else "gradient"
-        return bare_finding(kind, node, Verdict.FAILED, message)
+        lacking = self.trace.unsupported.get(name, "" if name in self.trace.failures else self.trace.unsupported.get("", ""))
+        if lacking:
+            return bare_finding(kind, node, Verdict.UNSUPPORTED, lacking)
+        return bare_finding(kind, node, Verdict.FAILED, self.trace.failures.get(name, "the engine gave no value"))
 
     # Steps
 
@@ -274,7 +308,7 @@ class _Check:
         run = Run(line.nodes, (line.name,), parents, self.active)
         pulled = self.enclosures.pulled(run, given, {line.name: balls(rows)})
         if cotangent is None:
-            self._blinded(line, f"no usable cotangent at {line.name}")
+            self._blinded(line, self.trace.unseen.get(line.name, f"no usable cotangent at {line.name}"))
         found = []
         for parent in self.task.parents[line.name]:
             passed = pulled[parent]
@@ -302,10 +336,10 @@ class _Check:
         value = self.trace.locals.get((line.name, parent))
         rows = len(expected.exact)
         if value is None:
-            message = self.trace.failures.get(line.name, "")
-            if message:
-                failed = bare_finding("local", line.name, Verdict.FAILED, message)
-                return replace(failed, wrt=parent, formula=self._local_formula(line.name, parent))
+            for verdict, messages in ((Verdict.FAILED, self.trace.failures), (Verdict.UNSUPPORTED, self.trace.unsupported)):
+                if line.name in messages:
+                    failed = bare_finding("local", line.name, verdict, messages[line.name])
+                    return replace(failed, wrt=parent, formula=self._local_formula(line.name, parent))
             judged = self._absent(expected.exact.shape, expected.exact)
         else:
             judged = judge(Comparison(value, expected.exact, expected.rounding, expected.kinks), self.dtype)
@@ -326,6 +360,7 @@ class _Check:
         found = []
         output = self.graph.output.name
         names = [line.name for line in reversed(lines(self.graph)) if line.name in self.active and line.name != output]
+        names = [name for name in names if name not in self.trace.unseen]
         names += [leaf.name for leaf in self.graph.parameters]
         for name in names:
             found.append(self._gradient(name, whole[name].row(0)))
@@ -381,6 +416,9 @@ class _Check:
 
     def _blind_gradient(self, name: str, whole: Judgement) -> Finding:
         """Above this the steps broke off; the exact gradient from the leaves may still tell."""
+        if self.blind[name] in self.trace.unseen.values():
+            # Nothing broke off: the engine is one that shows no more. A kink or a singular point is told at its line.
+            return replace(self._finding("gradient", name, None, whole), inherited=whole.verdict in self.at_lines)
         note = "; ".join(part for part in (whole.note, self.blind[name]) if part)
         return replace(self._finding("gradient", name, None, replace(whole, note=note)), inherited=True)
 

@@ -27,12 +27,11 @@ import torch
 from .arithmetic import UNIT, balls, exact, precision, rounding
 from .autograd_node import NodeCheck, dtype_of, format_of
 from .enclosure import START_BITS, Enclosures
-from .errors import GradproofError, InputError, Place
+from .errors import GradproofError, InputError, Place, UnsupportedError
 from .lowered import whole
 from .oracle import Report
 from .stops import Stops
 from .syntax import parse_statements
-from .tape.lowering import UnsupportedError
 from .tape.recording import NOWHERE, OPAQUE, Edge, LeafStep, Region, Step, Tape, arguments_of, record, region_of, shown
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge
 

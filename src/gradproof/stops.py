@@ -18,10 +18,10 @@ from flint import arb
 from .arithmetic import NOUGHT, ZERO, Balls, as_float, balls, full, numbers
 from .dtypes import DType
 from .enclosure import Enclosures
-from .errors import Place
+from .errors import Place, UnsupportedError
 from .graph import size
 from .lowered import given_of, run_of, whole
-from .tape.lowering import Lowering, UnsupportedError
+from .tape.lowering import Lowering
 from .tape.memory import Content
 from .tape.recording import Edge, Event, Region, Step, Tape
 

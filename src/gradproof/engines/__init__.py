@@ -18,7 +18,19 @@ from ..errors import EngineError, did_you_mean
 from ..syntax import Statement
 
 # name: (module, the extra that installs it)
-ENGINES = {"torch": ("gradproof.engines.torch", "gradproof")}
+ENGINES = {
+    "torch": ("gradproof.engines.torch", "gradproof"),
+    "torch-forward": ("gradproof.engines.torch_forward", "gradproof"),
+    "torch-func": ("gradproof.engines.torch_func", "gradproof"),
+    "torch-compile": ("gradproof.engines.torch_compile", "gradproof"),
+    "jax": ("gradproof.engines.jax", "gradproof[jax]"),
+    "jax-forward": ("gradproof.engines.jax_forward", "gradproof[jax]"),
+    "autograd": ("gradproof.engines.autograd", "gradproof[autograd]"),
+    "tinygrad": ("gradproof.engines.tinygrad", "gradproof[tinygrad]"),
+}
+
+# A C++ compiler runs for every line, for some ten seconds: nobody wants that without asking for it.
+BY_NAME_ALONE = ("torch-compile",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +54,17 @@ class Trace:
 
     `values` are the leaves' and lines' values; `locals` the pulled-back probes by (line, parent), of shape
     (rows, *shape of the parent); `gradients` the chained gradient of every leaf and line, None where the engine has none.
-    `failures` maps a line (or "" for the whole run) to the message of what was raised there.
+    `failures` maps a line (or "" for the whole run) to the message of what was raised there; `unsupported` does so for
+    what the engine does not have: an operation, a dtype. `unseen` maps names whose chained gradient the engine computes
+    no number for, by the way it works, to the reason: forward mode has none at the lines.
     """
 
     values: Mapping[str, np.ndarray]
     locals: Mapping[tuple[str, str], np.ndarray | None]
     gradients: Mapping[str, np.ndarray | None]
     failures: Mapping[str, str] = field(default_factory=dict)
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+    unseen: Mapping[str, str] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -71,3 +87,16 @@ def engine_named(name: str) -> Engine:
         return import_module(module).ENGINE
     except ImportError as error:
         raise EngineError(f"engine {name!r} cannot be used: {error}; install {extra}") from error
+
+
+def installed() -> tuple[str, ...]:
+    """The engines of `--engine all`: those that can be imported here, and do not need to be asked for by name."""
+    return tuple(name for name in ENGINES if name not in BY_NAME_ALONE and _there(name))
+
+
+def _there(name: str) -> bool:
+    try:
+        engine_named(name)
+    except EngineError:
+        return False
+    return True

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
-from functools import reduce
-from math import pi
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -13,15 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from ..dtypes import DType
-from ..errors import said
-from ..syntax import Affine, Span, Statement, Term
+from ..errors import UnsupportedError, said
+from ..syntax import Statement
 from . import Task, Trace
-
-Operand = Any  # a tensor, or a Python number where the line has a constant
-
-
-def _tensor(x: Operand, like: torch.dtype) -> torch.Tensor:
-    return x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=like)
+from .interpreter import ARITHMETIC, Library, Operand, line, names
 
 
 def _gamma(x: torch.Tensor) -> torch.Tensor:
@@ -58,6 +51,18 @@ def _std(x: torch.Tensor, axis: Any = None, keepdims: bool = False, ddof: int = 
     return torch.std(x, dim=axis, correction=ddof, keepdim=keepdims)
 
 
+def _sliced(x: torch.Tensor, index: tuple[Any, ...]) -> torch.Tensor:
+    """torch has no negative step, so such an axis is flipped first."""
+    taken: list[Any] = []
+    for n, item in enumerate(index):
+        axis = n - index[:n].count(None)
+        if isinstance(item, slice) and (item.step or 1) < 0:
+            x = torch.index_select(x, axis, torch.tensor(range(x.shape[axis])[item]))
+            item = slice(None)
+        taken.append(item)
+    return x[tuple(taken)]
+
+
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return a @ b if a.ndim and b.ndim else a * b
 
@@ -91,21 +96,20 @@ FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "dot": _dot, "@": torch.matmul, "outer": torch.outer, "trace": torch.trace,
     "transpose": lambda x, axes=None: x.permute(axes if axes is not None else tuple(reversed(range(x.ndim)))),
     "reshape": lambda x, shape: x.reshape(shape),
+    "where": lambda condition, a, b: torch.where(torch.as_tensor(condition), a, b),
+    "concatenate": lambda parts, axis: torch.cat(parts, dim=axis),
+    "stack": lambda parts, axis: torch.stack(parts, dim=axis),
+    "take": lambda x, positions: x[tuple(map(torch.from_numpy, positions))],
+    "slice": _sliced,
+    "expand": lambda x, shape: x.expand(shape),
 }  # fmt: skip
 
-# Operators work on Python numbers too, so that a constant part of a line is computed as Python does.
 OPERATORS: dict[str, Callable[..., Operand]] = {
-    "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a / b,
-    "**": lambda a, b: a**b, "neg": lambda a: -a, "pos": lambda a: a,
+    **ARITHMETIC,
     "and": lambda *conditions: reduce(torch.logical_and, map(torch.as_tensor, conditions)),
     "or": lambda *conditions: reduce(torch.logical_or, map(torch.as_tensor, conditions)),
     "not": lambda condition: torch.logical_not(torch.as_tensor(condition)),
-}  # fmt: skip
-
-COMPARE: dict[str, Callable[[Operand, Operand], Any]] = {
-    "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
-    "==": lambda a, b: a == b, "!=": lambda a, b: a != b,
-}  # fmt: skip
+}
 
 
 class TorchEngine:
@@ -129,26 +133,33 @@ class TorchEngine:
         }
         locals_: dict[tuple[str, str], np.ndarray | None] = {}
         failures: dict[str, str] = {}
+        unsupported: dict[str, str] = {}
         for statement in task.statements:
             try:
                 tensors[statement.name] = value = self._line(statement, tensors, kind)
                 if value.requires_grad:
                     value.retain_grad()
+            except (NotImplementedError, UnsupportedError) as error:
+                return Trace(_numbers(tensors), locals_, {}, failures, {statement.name: said(error)})
             except (RuntimeError, TypeError, ValueError, IndexError, OverflowError, ZeroDivisionError) as error:
                 failures[statement.name] = said(error)
                 return Trace(_numbers(tensors), locals_, {}, failures)
             try:
                 locals_ |= self._local(statement, tensors, kind, task)
+            except NotImplementedError as error:
+                unsupported[statement.name] = said(error)
             except (RuntimeError, TypeError, ValueError) as error:
                 failures[statement.name] = said(error)
         output = tensors[task.statements[-1].name]
         try:
             if output.requires_grad:
                 output.backward()
+        except NotImplementedError as error:
+            unsupported[""] = said(error)
         except RuntimeError as error:
             failures[""] = said(error)
         gradients = {name: _number(t.grad) if t.is_leaf or t.requires_grad else None for name, t in tensors.items()}
-        return Trace(_numbers(tensors), locals_, gradients, failures)
+        return Trace(_numbers(tensors), locals_, gradients, failures, unsupported)
 
     def _local(
         self, statement: Statement, tensors: Mapping[str, torch.Tensor], kind: torch.dtype, task: Task
@@ -158,8 +169,7 @@ class TorchEngine:
         parents = task.parents.get(name, ())
         if not parents or name not in task.probes:
             return {}
-        read = {term.value for term in statement.terms if term.op == "name"}
-        alone = {key: tensors[key].detach() for key in read if key in tensors}
+        alone = {key: tensors[key].detach() for key in names(statement) if key in tensors}
         for parent in parents:
             alone[parent] = alone[parent].clone().requires_grad_(True)
         value = self._line(statement, alone, kind)
@@ -181,144 +191,9 @@ class TorchEngine:
         return found
 
     def _line(self, statement: Statement, tensors: Mapping[str, torch.Tensor], kind: torch.dtype) -> torch.Tensor:
-        labels = _Labels(statement, tensors)
-        values: list[Operand] = []
-        for term in statement.terms:
-            values.append(self._term(term, [values[n] for n in term.args], tensors, labels, statement, kind))
-        value = labels.arranged(_tensor(values[-1], kind))
+        value = line(statement, tensors, Library("torch", self.functions, self.operators, partial(torch.tensor, dtype=kind)))
         # A line `y = x` is a node of its own, with a gradient of its own.
-        names = {term.value for term in statement.terms if term.op == "name"}
-        return value.view_as(value) if any(value is tensors.get(name) for name in names) else value
-
-    def _term(
-        self,
-        term: Term,
-        args: list[Operand],
-        tensors: Mapping[str, torch.Tensor],
-        labels: _Labels,
-        statement: Statement,
-        kind: torch.dtype,
-    ) -> Operand:
-        match term.op:
-            case "number":
-                return float(term.value) if isinstance(term.value, Fraction) or abs(term.value) >= 2**63 else term.value
-            case "name":
-                return tensors[term.value] if term.value in tensors else {"pi": pi}[term.value]
-            case "index":
-                if any(isinstance(item, Affine) for item in term.value):
-                    return labels.read(args[0], term)
-                return _sliced(args[0], term.value)
-            case "compare":
-                pairs = zip(term.value, args, args[1:], strict=False)
-                result, *rest = (COMPARE[op](a, b) for op, a, b in pairs)
-                return reduce(torch.logical_and, map(torch.as_tensor, rest), torch.as_tensor(result))
-            case "where":
-                condition, a, b = args
-                return torch.where(torch.as_tensor(condition), _tensor(a, kind), _tensor(b, kind))
-            case "concatenate" | "stack":
-                function = torch.cat if term.op == "concatenate" else torch.stack
-                return function([_tensor(arg, kind) for arg in args], dim=term.options.get("axis", 0))
-        if term.op in self.operators:
-            result = self.operators[term.op](*args)
-            # torch takes no integer beyond 64 bits.
-            return float(result) if isinstance(result, int) and abs(result) >= 2**63 else result
-        operands = [_tensor(arg, kind) for arg in args]
-        options = {k: float(v) if isinstance(v, Fraction) else v for k, v in term.options.items() if k != "over"}
-        if labels.order and (over := term.options.get("over")):
-            options["axis"] = tuple(labels.order.index(label) for label in over)
-            options["keepdims"] = True
-            operands = [labels.expanded(operand, over) for operand in operands]
-        return self.functions[term.op](*operands, **options)
-
-
-class _Labels:
-    """Index notation in torch: one axis for each label of the line, in the order of their appearance.
-
-    A read `X[i, k]` becomes a tensor with X's entries along the axes of i and k and extent 1 along the others.
-    """
-
-    def __init__(self, statement: Statement, tensors: Mapping[str, torch.Tensor]) -> None:
-        self.statement = statement
-        self.extents = {label: extent for label, extent in statement.labels if extent is not None}
-        order = [label for label, _ in statement.labels]
-        shifted: list[tuple[Affine, int]] = []
-        for term in statement.terms:
-            if term.op != "index":
-                continue
-            shape = tensors[statement.terms[term.args[0]].value].shape if _names_tensor(statement, term) else ()
-            for item, extent in zip(term.value, shape, strict=False):
-                if isinstance(item, Affine):
-                    order += [label for label, _ in item.labels]
-                    if item.plain is not None:
-                        self.extents.setdefault(item.plain, extent)
-                    else:
-                        shifted.append((item, extent))
-        self.order = list(dict.fromkeys(order))
-        for item, extent in shifted:
-            for label, coefficient in item.labels:
-                if label not in self.extents:
-                    others = [c * (self.extents[other] - 1) for other, c in item.labels if other != label]
-                    if coefficient > 0:
-                        room = extent - 1 - item.constant - sum(max(step, 0) for step in others)
-                    else:
-                        room = item.constant + sum(min(step, 0) for step in others)
-                    self.extents[label] = room // abs(coefficient) + 1
-
-    def read(self, tensor: torch.Tensor, term: Term) -> torch.Tensor:
-        rank = len(self.order)
-        positions: list[torch.Tensor] = []
-        inside = torch.ones((1,) * rank, dtype=torch.bool)
-        for item, extent in zip(term.value, tensor.shape, strict=True):
-            position = torch.zeros((1,) * rank, dtype=torch.long)
-            if isinstance(item, int):
-                position = position + item % extent
-            else:
-                position = position + item.constant
-                for label, coefficient in item.labels:
-                    shape = [1] * rank
-                    shape[self.order.index(label)] = -1
-                    position = position + coefficient * torch.arange(self.extents[label]).reshape(shape)
-            inside = inside & (position >= 0) & (position < extent)
-            positions.append(position.clamp(0, extent - 1))
-        got = tensor[tuple(positions)]
-        return got if bool(inside.all()) else torch.where(inside, got, torch.zeros((), dtype=tensor.dtype))
-
-    def expanded(self, tensor: torch.Tensor, over: tuple[str, ...]) -> torch.Tensor:
-        """A reduction counts every value of its index, also where the operand does not depend on it."""
-        if tensor.ndim < len(self.order):
-            tensor = tensor.reshape((1,) * (len(self.order) - tensor.ndim) + tuple(tensor.shape))
-        shape = [self.extents[label] if label in over else -1 for label in self.order]
-        return tensor.expand(shape)
-
-    def arranged(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The line's value: the axes on the left, in their order; those summed over have extent 1 and go."""
-        if not self.order:
-            return tensor
-        left = [label for label, _ in self.statement.labels]
-        tensor = tensor.reshape((1,) * (len(self.order) - tensor.ndim) + tuple(tensor.shape))
-        kept = [self.order.index(label) for label in left]
-        rest = [n for n in range(len(self.order)) if n not in kept]
-        shape = [self.extents[label] for label in left]
-        tensor = tensor.permute(*kept, *rest)
-        tensor = tensor.reshape(tensor.shape[: len(kept)])
-        return tensor.expand(shape)
-
-
-def _names_tensor(statement: Statement, term: Term) -> bool:
-    return statement.terms[term.args[0]].op == "name"
-
-
-def _sliced(tensor: torch.Tensor, items: tuple[Any, ...]) -> torch.Tensor:
-    """NumPy's basic indexing; torch has no negative step, so such an axis is flipped first."""
-    index: list[Any] = []
-    for n, item in enumerate(items):
-        axis = n - items[:n].count(None)
-        if isinstance(item, Span) and (item.step or 1) < 0:
-            positions = torch.tensor(range(tensor.shape[axis])[slice(item.start, item.stop, item.step)])
-            tensor = torch.index_select(tensor, axis, positions)
-            item = Span(None, None, None)
-        index.append(slice(item.start, item.stop, item.step) if isinstance(item, Span) else item)
-    return tensor[tuple(index)]
+        return value.view_as(value) if any(value is tensors.get(name) for name in names(statement)) else value
 
 
 def _number(tensor: torch.Tensor | None) -> np.ndarray | None:

@@ -70,7 +70,8 @@ def _function(report: Report) -> list[str]:
         passing = all(row.worst.verdict.passes for row in rows[ROWS:])
         more = f"\n  and {len(rows) - ROWS} more" + (", all passing" if passing else "")
         head = ["node", "line", "forward", "backward", "ulp", "allowed"]
-        parts.append(f"Autograd nodes, each at torch's own numbers\n{_table(table, head)}" + (more if len(rows) > ROWS else ""))
+        caption = f"Autograd nodes, each at {report.engine}'s own numbers"
+        parts.append(f"{caption}\n{_table(table, head)}" + (more if len(rows) > ROWS else ""))
     bad = [finding for finding in report.findings if not finding.verdict.passes]
     own = [finding for finding in bad if not finding.inherited] or bad
     parts += ["\n".join(told(finding)) for finding in own[:ROWS]]

@@ -23,7 +23,7 @@ from sympy import Expr, Integer, Piecewise, Rational, S
 from torch._decomp import decomposition_table
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..errors import GradproofError, InputError, Place
+from ..errors import InputError, Place, UnsupportedError
 from ..graph import Leaf, Lookup, Node, Read, Shape, bound, differentiated, free, reach, size, slot
 from ..language import lower
 from ..syntax import Statement, parse_statements
@@ -37,10 +37,6 @@ from .resampling import interpolated
 aten = torch.ops.aten
 MAX_PARTS = 2000  # operations that one operation decomposes into
 SEEN_OTHERWISE = {"transpose_", "t_", "squeeze_", "unsqueeze_", "swapaxes_", "swapdims_", "as_strided_", "detach_"}
-
-
-class UnsupportedError(GradproofError):
-    """An operation without a formula."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,159 @@
+"""Engines that differentiate functions of arrays: one walk, and one operation that each engine has its own of, `pull`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import DType
+from ..errors import UnsupportedError, said
+from . import Task, Trace
+from .interpreter import Functions, Library, line
+
+Function = Callable[..., Any]
+Rows = list[np.ndarray | None]
+
+
+class FunctionEngine:
+    """An engine whose `pull` gives the vector-Jacobian products of a function of arrays.
+
+    `functions` and `operators` are what the lines are made of, as in `Library`.
+    """
+
+    dtypes: tuple[str, ...] = ("float64", "float32", "bfloat16", "float16")
+    why_unseen = ""  # why there are no gradients at the lines, for an engine that has none
+
+    def __init__(self, name: str, functions: Functions, operators: Functions) -> None:
+        self.name = name
+        self.functions = functions
+        self.operators = operators
+
+    # What an engine says of itself
+
+    def array(self, value: Any, dtype: DType) -> Any:
+        """A number or a NumPy array as an array of the engine."""
+        raise NotImplementedError
+
+    def numbers(self, array: Any) -> np.ndarray:
+        """An array's numbers, in float64."""
+        raise NotImplementedError
+
+    def pull(self, function: Function, inputs: Sequence[Any], rows: np.ndarray, dtype: DType) -> Rows:
+        """`rows` of cotangents at `function(*inputs)`, pulled back: for each input (rows, *its shape), None for no gradient."""
+        raise NotImplementedError
+
+    def tapped(self, value: Any, tap: Any) -> Any:
+        """The value as a node that `tap` is added to, which holds -0.0: no number changes by that."""
+        return value + tap
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """What must hold while it runs, and not longer."""
+        return nullcontext()
+
+    # The run
+
+    def run(self, task: Task, dtype: DType) -> Trace:
+        """Run the lines, pull each probe back through its own line, and the output through all of them."""
+        if dtype.name not in self.dtypes:
+            return Trace({}, {}, {}, {}, {"": f"{self.name} is run in {', '.join(self.dtypes)}, not in {dtype.name}"})
+        with self.scope(), np.errstate(all="ignore"):
+            return self._run(task, dtype)
+
+    def library(self, dtype: DType) -> Library:
+        return Library(self.name, self.functions, self.operators, lambda value: self.array(value, dtype))
+
+    def _run(self, task: Task, dtype: DType) -> Trace:
+        library = self.library(dtype)
+        failures: dict[str, str] = {}
+        unsupported: dict[str, str] = {}
+        locals_: dict[tuple[str, str], np.ndarray | None] = {}
+        gradients: dict[str, np.ndarray | None] = {}
+        values: dict[str, np.ndarray] = {}
+        arrays: dict[str, Any] = {}
+
+        def attempted(name: str, action: Callable[[], None]) -> bool:
+            try:
+                action()
+            except (UnsupportedError, NotImplementedError) as error:
+                unsupported[name] = str(error) if isinstance(error, UnsupportedError) else said(error)
+            except Exception as error:  # whatever an engine raises is a finding
+                failures[name] = said(error)
+            return not (name in unsupported or name in failures)
+
+        def bind(name: str, make: Callable[[], Any]) -> None:
+            arrays[name] = make()
+            values[name] = self.numbers(arrays[name])
+
+        for name, value in task.point.items():
+            if not attempted(name, lambda: bind(name, lambda: self.array(value, dtype))):  # noqa: B023 # called at once
+                return Trace(values, locals_, gradients, failures, unsupported)
+        for statement in task.statements:
+            name = statement.name
+            if not attempted(name, lambda: bind(name, lambda: self.bound(line(statement, arrays, library)))):  # noqa: B023
+                return Trace(values, locals_, gradients, failures, unsupported)
+            attempted(name, lambda: locals_.update(self._local(task, statement, arrays, library, dtype)))  # noqa: B023
+        unseen: dict[str, str] = {}
+        if self.why_unseen:
+            unseen = {statement.name: self.why_unseen for statement in task.statements[:-1]}
+        attempted("", lambda: gradients.update(self.chained(task, arrays, library, dtype)))
+        return Trace(values, locals_, gradients, failures, unsupported, unseen)
+
+    def bound(self, value: Any) -> Any:
+        """A line's value, as it is bound to its name."""
+        return value
+
+    def _local(
+        self, task: Task, statement: Any, arrays: Mapping[str, Any], library: Library, dtype: DType
+    ) -> dict[tuple[str, str], np.ndarray | None]:
+        """The line's own vjp at its probes, as a function of its parents alone."""
+        name = statement.name
+        parents = task.parents.get(name, ())
+        if not parents or name not in task.probes:
+            return {}
+
+        def alone(*inputs: Any) -> Any:
+            return line(statement, {**arrays, **dict(zip(parents, inputs, strict=True))}, library)
+
+        rows = self.pull(alone, [arrays[parent] for parent in parents], task.probes[name], dtype)
+        return {(name, parent): found for parent, found in zip(parents, rows, strict=True)}
+
+    def chained(self, task: Task, arrays: Mapping[str, Any], library: Library, dtype: DType) -> dict[str, np.ndarray | None]:
+        """The output's gradient at the parameters, and at the lines where the engine has one there."""
+        leaves = sorted(task.parameters)
+        taps = [] if self.why_unseen else [s.name for s in task.statements[:-1] if task.parents.get(s.name)]
+
+        def program(*inputs: Any) -> Any:
+            given = dict(zip([*leaves, *taps], inputs, strict=True))
+            bound = {**{name: arrays[name] for name in task.point}, **{name: given[name] for name in leaves}}
+            for statement in task.statements:
+                value = line(statement, bound, library)
+                bound[statement.name] = self.tapped(value, given[statement.name]) if statement.name in taps else value
+            return bound[task.statements[-1].name]
+
+        inputs = [arrays[name] for name in leaves]
+        inputs += [self.array(np.full(tuple(arrays[name].shape), -0.0), dtype) for name in taps]
+        rows = self.pull(program, inputs, np.ones(1), dtype)
+        return {name: None if row is None else row[0] for name, row in zip([*leaves, *taps], rows, strict=True)}
+
+
+def contracted(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Each row of cotangents times a Jacobian given by columns, of shape (entries of the input, *shape of the output).
+
+    A cotangent of zero takes no part: the Jacobian's entry there may be infinite. The sum is taken in extended precision,
+    so that forward mode is not judged by our own rounding.
+    """
+    flat, columns = rows.reshape(len(rows), -1), columns.reshape(len(columns), -1)
+    found = np.zeros((len(flat), len(columns)))
+    for n, row in enumerate(flat):
+        at = np.flatnonzero(row)
+        found[n] = (columns[:, at].astype(np.longdouble) * row[at]).sum(axis=1)
+    return found
+
+
+def basis(shape: Sequence[int]) -> np.ndarray:
+    """Unit tangents, one for each entry."""
+    count = int(np.prod(shape, dtype=np.int64))
+    return np.eye(count).reshape(count, *shape)

@@ -1,0 +1,55 @@
+"""JAX in reverse mode: `jax.vjp`, operation by operation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.special
+import numpy as np
+
+from ..dtypes import DType
+from .functional import Function, FunctionEngine, Rows
+from .numpy_like import functions_of, operators_of
+
+FUNCTIONS = {
+    **functions_of(jnp, jax.scipy.special),
+    # JAX's own, where it has one.
+    "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softplus, "relu": jax.nn.relu, "silu": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "leaky_relu": lambda x, negative_slope=0.01: jax.nn.leaky_relu(x, negative_slope),
+    "elu": lambda x, alpha=1.0: jax.nn.elu(x, alpha),
+    "softmax": lambda x, axis=-1: jax.nn.softmax(x, axis=axis),
+    "log_softmax": lambda x, axis=-1: jax.nn.log_softmax(x, axis=axis),
+    "clip": lambda x, low, high: jnp.clip(x, low, high),
+}  # fmt: skip
+
+
+class JaxEngine(FunctionEngine):
+    """JAX on its default device."""
+
+    def array(self, value: Any, dtype: DType) -> Any:
+        return jnp.asarray(np.asarray(value, dtype=np.float64), dtype=getattr(jnp, dtype.name))
+
+    def numbers(self, array: Any) -> np.ndarray:
+        return np.asarray(array).astype(np.float64)
+
+    def pull(self, function: Function, inputs: Sequence[Any], rows: np.ndarray, dtype: DType) -> Rows:
+        value, pullback = jax.vjp(function, *inputs)
+        # Row by row: vmap would have XLA compile each operation once more, for another shape.
+        found = [pullback(self.array(row.reshape(value.shape), dtype)) for row in rows]
+        return [np.stack([self.numbers(row[n]) for row in found]) for n in range(len(inputs))]
+
+    def scope(self) -> AbstractContextManager[Any]:
+        # float64 is off in JAX until it is asked for, and stays as it was after the run.
+        if hasattr(jax, "enable_x64"):
+            return jax.enable_x64(True)
+        from jax.experimental import enable_x64
+
+        return enable_x64()
+
+
+ENGINE = JaxEngine("jax", FUNCTIONS, operators_of(jnp))

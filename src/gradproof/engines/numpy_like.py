@@ -1,0 +1,77 @@
+"""The tables of a library that is written as NumPy is: JAX, HIPS autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+from .interpreter import ARITHMETIC, Functions
+
+
+def functions_of(xp: Any, special: Any) -> Functions:
+    """What `xp` (as numpy) and `special` (as scipy.special) have under the names of the language, and how else to say it."""
+
+    def axes(x: Any, axis: Any) -> tuple[int, ...]:
+        return tuple(range(len(x.shape))) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+
+    def reduction(function: Callable[..., Any]) -> Callable[..., Any]:
+        """Over several axes at once, or none."""
+        return lambda x, axis=None, keepdims=False: function(x, axis=axes(x, axis), keepdims=keepdims) if x.shape else x
+
+    def norm(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+        if not keepdims and len(axes(x, axis)) in (1, 2):
+            return xp.linalg.norm(x, axis=axes(x, axis)[0] if len(axes(x, axis)) == 1 else axes(x, axis))
+        return xp.sqrt(xp.sum(x * x, axis=axes(x, axis), keepdims=keepdims)) if x.shape else xp.abs(x)
+
+    def prod(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+        for n in sorted((n % len(x.shape) for n in axes(x, axis)), reverse=True):
+            x = xp.prod(x, axis=n, keepdims=keepdims)
+        return x
+
+    def spread(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda x, axis=None, keepdims=False, ddof=0: function(x, axis=axes(x, axis), keepdims=keepdims, ddof=ddof)
+
+    def log_softmax(x: Any, axis: int = -1) -> Any:
+        return x - special.logsumexp(x, axis=axis, keepdims=True)
+
+    def expand(x: Any, shape: tuple[int, ...]) -> Any:
+        kept = (len(shape) - len(x.shape)) * (1,) + tuple(x.shape)
+        return xp.broadcast_to(x, tuple(old if n == -1 else n for n, old in zip(shape, kept, strict=True)))
+
+    same = ("exp log log1p expm1 sqrt abs sign sin cos tan sinh cosh tanh log2 log10 maximum minimum outer trace reshape "
+            "where").split()  # fmt: skip
+    arcs = {name: getattr(xp, f"arc{name[1:]}") for name in "asin acos atan atan2 asinh acosh atanh".split()}
+    return {
+        **{name: getattr(xp, name) for name in same}, **arcs,
+        "erf": special.erf, "erfc": special.erfc, "gamma": special.gamma, "lgamma": special.gammaln,
+        "sigmoid": special.expit,
+        "softplus": lambda x: xp.logaddexp(x, 0.0),
+        "relu": lambda x: xp.maximum(x, 0.0),
+        # Below zero 1 + erf cancels.
+        "gelu": lambda x: x * special.erfc(-x * 0.5**0.5) * 0.5,
+        "silu": lambda x: x * special.expit(x),
+        "leaky_relu": lambda x, negative_slope=0.01: xp.where(x > 0, x, negative_slope * x),
+        "elu": lambda x, alpha=1.0: xp.where(x > 0, x, alpha * xp.expm1(xp.where(x > 0, 0.0, x))),
+        "clip": lambda x, low, high: xp.minimum(xp.maximum(x, low), high),
+        "sum": reduction(xp.sum), "mean": reduction(xp.mean), "max": reduction(xp.max), "min": reduction(xp.min),
+        "logsumexp": reduction(special.logsumexp), "norm": norm, "prod": prod, "var": spread(xp.var), "std": spread(xp.std),
+        "softmax": lambda x, axis=-1: xp.exp(log_softmax(x, axis)), "log_softmax": log_softmax,
+        "cumsum": lambda x, axis=0: xp.cumsum(x, axis=axis),
+        "dot": lambda a, b: a @ b if len(a.shape) and len(b.shape) else a * b, "@": xp.matmul,
+        "transpose": lambda x, axes=None: xp.transpose(x, axes),
+        "concatenate": lambda parts, axis: xp.concatenate(parts, axis=axis),
+        "stack": lambda parts, axis: xp.stack(parts, axis=axis),
+        "take": lambda x, positions: x[positions],
+        "slice": lambda x, index: x[index],
+        "expand": expand,
+    }  # fmt: skip
+
+
+def operators_of(xp: Any) -> Functions:
+    return {
+        **ARITHMETIC,
+        "and": lambda *conditions: reduce(xp.logical_and, conditions),
+        "or": lambda *conditions: reduce(xp.logical_or, conditions),
+        "not": lambda condition: xp.logical_not(condition),
+    }

@@ -1,0 +1,384 @@
+"""Bring your own: an engine of any library with operator overloading, whether its values are scalars or arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from itertools import starmap
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import DType
+from ..errors import UnsupportedError
+from . import Engine, Task
+from .functional import Function, FunctionEngine, Rows
+from .interpreter import ARITHMETIC, COMPARISONS, Functions, Library, line
+
+Value = Any
+PLAIN = (int, float, bool)
+READERS = ("data", "value", "val", "primal")  # where micro engines keep a value's number
+ELEMENTWISE = (
+    "exp log log1p expm1 sqrt abs sign sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh log2 log10 erf erfc "
+    "gamma lgamma sigmoid softplus relu gelu silu leaky_relu elu maximum minimum clip"
+).split()
+OF_ARRAYS = "sum mean prod max min norm logsumexp var std softmax log_softmax cumsum dot outer trace".split()
+
+
+def engine(
+    *,
+    wrap: Callable[[Any], Value],
+    gradient: Callable[[Value, list[Value]], Sequence[Any]],
+    name: str = "own",
+    functions: Mapping[str, Callable[..., Value]] | None = None,
+    number: Callable[[Value], Any] | None = None,
+    arrays: bool = False,
+    dtypes: Sequence[str] = ("float64",),
+) -> Engine:
+    """An engine of a library with operator overloading, for `check(problem, engine=...)`.
+
+    `wrap(x)` makes a value of a float; with `arrays=True`, of a NumPy array of the dtype asked for. Values know
+    + - * / ** and the minus sign. `gradient(output, inputs)` gives the derivative of one value by each of the inputs: numbers,
+    or arrays of the inputs' shapes; None for no gradient. It is asked once for each output that `wrap` and the operators
+    made anew, by the parameters and by what the lines in between gave.
+
+    `functions` maps names of the language to functions of values; where a name is missing there, a value's own method of
+    that name is called. `number(value)` reads a value back; without it, the attribute `data` (or `value`, `val`) or `float`.
+    `dtypes` are what the library computes in.
+
+    A library of scalars needs no more: arrays, matrix products, sums, maxima, softmax, index notation are made of its
+    operators. What it does not cover, such as `erf` without a function of that name, has the verdict `unsupported`.
+    """
+    kind = _Arrays if arrays else _Scalars
+    return kind(name, wrap, gradient, dict(functions or {}), number or _number, tuple(dtypes))
+
+
+def _number(value: Value) -> Any:
+    for reader in READERS:
+        if hasattr(value, reader) and not callable(getattr(value, reader)) and not isinstance(value, np.ndarray | np.generic):
+            return getattr(value, reader)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return float(value)
+
+
+class _Own(FunctionEngine):
+    """What both kinds share: gradients are asked of the values themselves, so that nothing of ours is in between."""
+
+    def __init__(
+        self, name: str, wrap: Callable[[Any], Value], gradient: Callable[..., Sequence[Any]],
+        own: Mapping[str, Callable[..., Value]], number: Callable[[Value], Any], dtypes: tuple[str, ...],
+    ) -> None:  # fmt: skip
+        self.wrap, self.gradient, self.own, self.number, self.dtypes = wrap, gradient, own, number, dtypes
+        super().__init__(name, self.table(), self.signs())
+
+    def table(self) -> Functions:
+        raise NotImplementedError
+
+    def signs(self) -> Functions:
+        raise NotImplementedError
+
+    def called(self, name: str) -> Callable[..., Value]:
+        """A function of values: the user's, or the method of that name."""
+
+        def call(x: Value, *others: Value, **options: Any) -> Value:
+            if name in self.own:
+                return self.own[name](x, *others, **options)
+            method = getattr(x, name, None)
+            if not callable(method):
+                raise UnsupportedError(f"{self.name} has no {name!r}: neither a function nor a method of {type(x).__name__}")
+            return method(*others, **options)
+
+        return call
+
+    def operated(self, sign: str) -> Callable[..., Value]:
+        def operate(*operands: Value) -> Value:
+            try:
+                return ARITHMETIC[sign](*operands)
+            except (TypeError, AssertionError, NotImplementedError) as error:
+                if isinstance(error, TypeError) and "operand" not in str(error):
+                    raise  # a fault inside of the operator
+                raise UnsupportedError(f"{self.name} has no {sign!r} for this: {type(error).__name__}: {error}") from error
+
+        return operate
+
+    def asked(self, output: Value, inputs: list[Value]) -> list[Any]:
+        found = list(self.gradient(output, inputs))
+        if len(found) != len(inputs):
+            raise ValueError(f"gradient(output, inputs) gave {len(found)} numbers for {len(inputs)} inputs")
+        return found
+
+
+class _Scalars(_Own):
+    """Arrays are NumPy arrays of values; every operation on numbers is one of the library's."""
+
+    def array(self, value: Any, dtype: DType) -> np.ndarray:
+        return _filled(np.shape(value), [self.wrap(float(x)) for x in np.asarray(value, dtype=np.float64).reshape(-1)])
+
+    def numbers(self, array: np.ndarray) -> np.ndarray:
+        flat = [np.float64(self.number(x)).item() for x in array.reshape(-1)]
+        return np.array(flat, dtype=np.float64).reshape(array.shape)
+
+    def lifted(self, function: Callable[..., Value]) -> Callable[..., Any]:
+        """A function of values, entry by entry; plain numbers stay numbers where all are."""
+
+        def call(*operands: Any, **options: Any) -> Any:
+            if not any(isinstance(x, np.ndarray) for x in operands):
+                return function(*operands, **options)
+            full = np.broadcast_arrays(*(x if isinstance(x, np.ndarray) else _filled((), [x]) for x in operands))
+            entries = zip(*(x.flat for x in full), strict=True)
+            return _filled(full[0].shape, [function(*xs, **options) for xs in entries])
+
+        return call
+
+    def wrapped(self, x: Any) -> Value:
+        return self.wrap(float(x)) if type(x) in PLAIN else x
+
+    def signs(self) -> Functions:
+        def sign(name: str) -> Callable[..., Any]:
+            operate = self.operated(name)
+            if name == "pos":
+                return self.lifted(lambda x: x)
+            if name == "**":  # most take a plain exponent, and many nothing else
+                return self.lifted(lambda a, b: operate(a if type(b) in PLAIN else self.wrapped(a), b))
+            return self.lifted(lambda *xs: operate(*(xs if all(type(x) in PLAIN for x in xs) else map(self.wrapped, xs))))
+
+        truth = np.asarray
+        return {
+            **{name: sign(name) for name in ARITHMETIC},
+            "and": lambda *conditions: reduce(np.logical_and, map(truth, conditions)),
+            "or": lambda *conditions: reduce(np.logical_or, map(truth, conditions)),
+            "not": lambda condition: np.logical_not(truth(condition)),
+        }
+
+    def library(self, dtype: DType) -> Library:
+        compared = {name: self._compared(compare) for name, compare in COMPARISONS.items()}
+        return Library(self.name, self.functions, self.operators, lambda value: self.array(value, dtype), compared)
+
+    def _compared(self, compare: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda a, b: compare(*(self.numbers(x) if isinstance(x, np.ndarray) else x for x in (a, b)))
+
+    def table(self) -> Functions:
+        signs = self.signs()
+        add, multiply, divide, subtract = signs["+"], signs["*"], signs["/"], signs["-"]
+        entry = {name: self.lifted(self._entry(name)) for name in ELEMENTWISE}
+
+        def folded(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+            """A reduction from left to right."""
+
+            def fold(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> Any:
+                axes = _axes(x, axis)
+                if not axes:
+                    return x
+                moved = np.moveaxis(x, axes, range(len(axes))).reshape(-1, *np.delete(x.shape, axes))
+                total = reduce(function, (_whole(part) for part in moved))
+                return total.reshape([1 if n in axes else m for n, m in enumerate(x.shape)]) if keepdims else total
+
+            return fold
+
+        total = folded(add)
+
+        def mean(x: np.ndarray, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> Any:
+            count = int(np.prod([x.shape[n] for n in _axes(x, axis)], dtype=np.int64))
+            return divide(total(x, axis, keepdims), float(count - ddof))
+
+        def var(x: np.ndarray, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> Any:
+            off = subtract(x, mean(x, axis, True))
+            return mean(multiply(off, off), axis, keepdims, ddof)
+
+        def shifted(x: np.ndarray, axis: Any) -> tuple[np.ndarray, np.ndarray]:
+            """Less the largest, as numbers, so that nothing overflows; the derivative of that cancels."""
+            top = self.array(np.max(self.numbers(x), axis=_axes(x, axis), keepdims=True), None)  # type: ignore[arg-type]
+            return subtract(x, top), top
+
+        def logsumexp(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> Any:
+            less, top = shifted(x, axis)
+            found = add(entry["log"](total(entry["exp"](less), axis, True)), top)
+            return found if keepdims else found.reshape(np.squeeze(found, _axes(x, axis)).shape)
+
+        def softmax(x: np.ndarray, axis: Any = -1) -> Any:
+            parts = entry["exp"](shifted(x, axis)[0])
+            return divide(parts, total(parts, axis, True))
+
+        def log_softmax(x: np.ndarray, axis: Any = -1) -> Any:
+            less, _ = shifted(x, axis)
+            return subtract(less, entry["log"](total(entry["exp"](less), axis, True)))
+
+        def matmul(a: np.ndarray, b: np.ndarray) -> Any:
+            left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
+            found = total(multiply(left[..., :, :, None], right[..., None, :, :]), -2)
+            found = found[..., 0, :] if a.ndim == 1 else found
+            return _whole(found[..., 0]) if b.ndim == 1 else found
+
+        def chosen(better: Callable[[Any, Any], bool]) -> Callable[..., Any]:
+            return folded(self.lifted(lambda a, b: b if better(self.number(b), self.number(a)) else a))
+
+        def cumsum(x: np.ndarray, axis: int = 0) -> Any:
+            parts = list(np.moveaxis(x, axis, 0))
+            for n in range(1, len(parts)):
+                parts[n] = add(_whole(parts[n - 1]), _whole(parts[n]))
+            # What goes into the next sum is a value of its own, not the entry that is read.
+            return multiply(np.moveaxis(np.stack([_whole(part) for part in parts]), 0, axis), 1.0)
+
+        def where(condition: Any, a: Any, b: Any) -> Any:
+            full = np.broadcast_arrays(np.asarray(condition), a, b)
+            return _filled(full[0].shape, [x if c else y for c, x, y in zip(*(x.flat for x in full), strict=True)])
+
+        def expand(x: np.ndarray, shape: tuple[int, ...]) -> Any:
+            kept = (1,) * (len(shape) - x.ndim) + x.shape
+            return np.broadcast_to(x, tuple(starmap(lambda n, old: old if n == -1 else n, zip(shape, kept, strict=True))))
+
+        return {
+            **entry, "sum": total, "mean": mean, "var": var, "prod": folded(multiply),
+            "std": lambda *args, **options: entry["sqrt"](var(*args, **options)),
+            "norm": lambda x, *args, **options: entry["sqrt"](total(multiply(x, x), *args, **options)),
+            "max": chosen(lambda new, old: new > old), "min": chosen(lambda new, old: new < old),
+            "logsumexp": logsumexp, "softmax": softmax, "log_softmax": log_softmax, "cumsum": cumsum,
+            "@": matmul, "dot": lambda a, b: matmul(a, b) if a.ndim and b.ndim else multiply(a, b),
+            "outer": lambda a, b: multiply(a[:, None], b[None]),
+            "trace": lambda x: total(_filled((min(x.shape),), [x[n, n] for n in range(min(x.shape))])),
+            "where": where, "expand": expand,
+            "transpose": lambda x, axes=None: np.transpose(x, axes), "reshape": lambda x, shape: np.reshape(x, shape),
+            "concatenate": lambda parts, axis: np.concatenate(parts, axis), "stack": lambda parts, axis: np.stack(parts, axis),
+            "take": lambda x, positions: _whole(x[positions]), "slice": lambda x, index: _whole(x[index]),
+        }  # fmt: skip
+
+    def _entry(self, name: str) -> Callable[..., Value]:
+        call = self.called(name)
+
+        def at(*xs: Any, **options: Any) -> Value:
+            return call(*map(self.wrapped, xs), **options)
+
+        return at
+
+    def bound(self, value: np.ndarray) -> np.ndarray:
+        return _filled(value.shape, [self.wrapped(x) for x in value.flat])
+
+    def pull(self, function: Function, inputs: Sequence[np.ndarray], rows: np.ndarray, dtype: DType) -> Rows:
+        """Each row at values made anew, because a library may keep gradients in its values."""
+        found: list[list[np.ndarray | None]] = [[] for _ in inputs]
+        for row in rows:
+            fresh = [self.array(self.numbers(x), dtype) for x in inputs]
+            value = self.bound(_whole(function(*fresh)))
+            used = [(x, g) for x, g in zip(value.flat, np.ravel(row), strict=True) if g]
+            # A unit cotangent picks an entry; nothing is multiplied.
+            output = used[0][0] if len(used) == 1 and used[0][1] == 1 else self._weighted(used)
+            grads = self._gradients(output, fresh)
+            for kept, grad in zip(found, grads, strict=True):
+                kept.append(grad)
+        return [None if any(g is None for g in kept) else np.stack(kept) for kept in found]  # type: ignore[arg-type]
+
+    def _weighted(self, used: Sequence[tuple[Value, float]]) -> Value:
+        multiply, add = self.operated("*"), self.operated("+")
+        return reduce(add, (multiply(x, self.wrap(float(g))) for x, g in used))
+
+    def _gradients(self, output: Value, arrays: Sequence[np.ndarray]) -> Rows:
+        grads = iter(self.asked(output, [x for array in arrays for x in array.flat]))
+        found: Rows = []
+        for array in arrays:
+            flat = [next(grads) for _ in range(array.size)]
+            there = [0.0 if g is None else np.float64(self.plain(g)).item() for g in flat]
+            found.append(None if all(g is None for g in flat) else np.array(there).reshape(array.shape))
+        return found
+
+    def plain(self, g: Any) -> Any:
+        return g if isinstance(g, int | float | np.generic) else self.number(g)
+
+    def chained(self, task: Task, arrays: Mapping[str, Any], library: Library, dtype: DType) -> dict[str, np.ndarray | None]:
+        bound: dict[str, np.ndarray] = {name: self.array(value, dtype) for name, value in task.point.items()}
+        seen = {id(x) for array in bound.values() for x in array.flat}
+        once = self.operated("*")
+        for statement in task.statements:
+            value = self.bound(_whole(line(statement, bound, library)))
+            entries = []
+            for x in value.flat:
+                # An entry of another name's, or one that stands twice: a value of its own, with a gradient of its own.
+                x = once(x, self.wrap(1.0)) if id(x) in seen else x
+                seen.add(id(x))
+                entries.append(x)
+            bound[statement.name] = _filled(value.shape, entries)
+        names = [*sorted(task.parameters), *(s.name for s in task.statements[:-1] if task.parents.get(s.name))]
+        output = bound[task.statements[-1].name].item()
+        return dict(zip(names, self._gradients(output, [bound[name] for name in names]), strict=True))
+
+
+class _Arrays(_Own):
+    """A library of arrays: its own operators, and functions or methods under the names of the language."""
+
+    def array(self, value: Any, dtype: DType) -> Value:
+        return self.wrap(np.asarray(value, dtype=dtype.name))
+
+    def numbers(self, array: Value) -> np.ndarray:
+        return np.array(self.number(array), dtype=np.float64)
+
+    def bound(self, value: Value) -> Value:
+        return value
+
+    def signs(self) -> Functions:
+        return {name: self.operated(name) for name in ARITHMETIC}
+
+    def table(self) -> Functions:
+        def matmul(a: Value, b: Value) -> Value:
+            return self.own["@"](a, b) if "@" in self.own else a @ b
+
+        def reduced(name: str) -> Callable[..., Value]:
+            call = self.called(name)
+            return lambda x, **options: call(x, **options) if tuple(x.shape) else x
+
+        def transpose(x: Value, axes: tuple[int, ...] | None = None) -> Value:
+            return self.called("transpose")(x, tuple(axes if axes is not None else reversed(range(len(x.shape)))))
+
+        def expand(x: Value, shape: tuple[int, ...]) -> Value:
+            kept = (1,) * (len(shape) - len(x.shape)) + tuple(x.shape)
+            wanted = tuple(old if n == -1 else n for n, old in zip(shape, kept, strict=True))
+            return x if wanted == tuple(x.shape) else self.called("expand")(x, wanted)
+
+        return {
+            **{name: self.called(name) for name in (*ELEMENTWISE, *OF_ARRAYS)},
+            **{name: reduced(name) for name in OF_ARRAYS if name in ("sum", "mean", "prod", "max", "min", "var", "std")},
+            "@": matmul, "dot": lambda a, b: matmul(a, b) if a.shape and b.shape else a * b,
+            "transpose": transpose, "reshape": lambda x, shape: self.called("reshape")(x, shape), "expand": expand,
+            "take": lambda x, positions: x[positions], "slice": lambda x, index: x[index],
+            **{name: self.own[name] for name in ("where", "concatenate", "stack") if name in self.own},
+        }  # fmt: skip
+
+    def pull(self, function: Function, inputs: Sequence[Value], rows: np.ndarray, dtype: DType) -> Rows:
+        found: list[list[np.ndarray | None]] = [[] for _ in inputs]
+        for row in rows:
+            fresh = [self.array(self.numbers(x), dtype) for x in inputs]
+            value = function(*fresh)
+            output = value if not tuple(value.shape) else self.functions["sum"](value * self.array(row, dtype))
+            for kept, grad in zip(found, self.asked(output, fresh), strict=True):
+                kept.append(None if grad is None else self._read(grad))
+        return [None if any(g is None for g in kept) else np.stack(kept) for kept in found]  # type: ignore[arg-type]
+
+    def _read(self, grad: Any) -> np.ndarray:
+        plain = isinstance(grad, int | float | np.ndarray | np.generic)
+        return np.array(grad if plain else self.number(grad), dtype=np.float64)
+
+    def chained(self, task: Task, arrays: Mapping[str, Any], library: Library, dtype: DType) -> dict[str, np.ndarray | None]:
+        bound = {name: self.array(value, dtype) for name, value in task.point.items()}
+        for statement in task.statements:
+            value = line(statement, bound, library)
+            bound[statement.name] = value * 1.0 if any(value is other for other in bound.values()) else value
+        names = [*sorted(task.parameters), *(s.name for s in task.statements[:-1] if task.parents.get(s.name))]
+        grads = self.asked(bound[task.statements[-1].name], [bound[name] for name in names])
+        return {name: None if grad is None else self._read(grad) for name, grad in zip(names, grads, strict=True)}
+
+
+def _filled(shape: tuple[int, ...], entries: Sequence[Any]) -> np.ndarray:
+    """A NumPy array of values; NumPy is not asked what they are."""
+    array = np.empty(len(entries), dtype=object)
+    for n, x in enumerate(entries):
+        array[n] = x
+    return array.reshape(shape)
+
+
+def _whole(x: Any) -> np.ndarray:
+    """NumPy gives the entry itself where a result has no axes."""
+    return x if isinstance(x, np.ndarray) else _filled((), [x])
+
+
+def _axes(x: np.ndarray, axis: Any) -> tuple[int, ...]:
+    axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    return tuple(n % x.ndim for n in axes)

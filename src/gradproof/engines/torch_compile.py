@@ -1,0 +1,57 @@
+"""torch.compile: the forward and the backward that its compiler makes of the lines."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..dtypes import DType
+from ..errors import EngineError
+from .functional import Function, Rows
+from .torch import FUNCTIONS, OPERATORS
+from .torch_func import TorchFunctions
+
+
+@cache
+def _compiler() -> str:
+    """Why there is none that works, or nothing."""
+    if not any(shutil.which(name) for name in ("g++", "clang++", "cl")):
+        return "no C++ compiler (g++, clang++) is there"
+    try:
+        torch.compile(lambda x: x * 2 + 1)(torch.ones(2))
+    except Exception as error:  # of the compiler, the linker, the loader or torch
+        return f"torch.compile fails on x * 2 + 1: {str(error).strip().splitlines()[0]}"
+    return ""
+
+
+class TorchCompiled(TorchFunctions):
+    """torch.compile, then torch's own backward through what was compiled."""
+
+    def pull(self, function: Function, inputs: Sequence[torch.Tensor], rows: np.ndarray, dtype: DType) -> Rows:
+        leaves = [x.detach().clone().requires_grad_(True) for x in inputs]
+        torch._dynamo.reset()  # a line is a function of its own; none is to be compiled anew for another's sake
+        value = torch.compile(function, dynamic=False)(*leaves)
+        if not value.requires_grad:
+            return [None for _ in leaves]
+        found: list[list[np.ndarray | None]] = [[] for _ in leaves]
+        for row in rows:
+            cotangent = self.array(row, dtype).reshape(value.shape)
+            grads = torch.autograd.grad(value, leaves, cotangent, retain_graph=True, allow_unused=True)
+            for kept, grad in zip(found, grads, strict=True):
+                kept.append(None if grad is None else self.numbers(grad))
+        return [None if kept[0] is None else np.stack([row for row in kept if row is not None]) for kept in found]
+
+    def run(self, task: Any, dtype: DType) -> Any:
+        with self.scope():
+            why = _compiler()
+        if why:
+            raise EngineError(f"engine {self.name!r} cannot be used: {why}")
+        return super().run(task, dtype)
+
+
+ENGINE = TorchCompiled("torch-compile", FUNCTIONS, OPERATORS)
