@@ -388,9 +388,11 @@ _FUNCTIONS: dict[str, tuple[Callable[..., arb], int]] = {
 # roundings are relative to, in place of |f(x)|.
 _MAGNITUDE: dict[str, Callable[[arb, arb], arb]] = {
     "gamma": lambda x, value: abs(value) * (2 + abs(_lgamma(x))),
-    "loggamma": lambda x, value: abs(value) + 1,
+    # Lanczos' formula adds terms of magnitude 8 about the zeros at 1 and 2.
+    "loggamma": lambda x, value: abs(value) + 4,
     "gelu_erf": lambda x, value: abs(value) + 1,
     # x*x is rounded before it goes into an exponential.
+    "erfc": lambda x, value: abs(value) * (1 + x * x if x > 0 else 1),
     "erfcx": lambda x, value: abs(value) * (1 if x > 0 else 1 + x * x),
     "ndtr": lambda x, value: abs(value) * (1 if x > 0 else 1 + x * x / 2),
     "log_ndtr": lambda x, value: abs(value) * (1 + x * x / 2 if x > 0 else 1),
@@ -408,6 +410,7 @@ class Arithmetic:
     def __init__(self, dtype: DType | None = None, accumulator: DType | None = None) -> None:
         self.dtype = dtype
         self.accumulator = accumulator or dtype  # what sums are held in, before they round once to `dtype`
+        self._half = dtype is not None and dtype.precision < 24 and not dtype.stepwise
         self._one_rounding = self._rounded(1)
         self._within = self._bounded()
         self.values = self._table(slopes=False)
@@ -424,7 +427,7 @@ class Arithmetic:
         if self.dtype is None:
             return lambda x: x
         relative = arb(1, roundings * self.dtype.unit_roundoff)
-        absolute = arb(0, self.dtype.smallest * max(1, roundings / 2))
+        absolute = arb(0, self.dtype.underflow * max(1, roundings / 2))
         largest, nowhere = arb(self.dtype.largest), arb("nan")
 
         def widen(x: Any) -> Any:
@@ -501,7 +504,7 @@ class Arithmetic:
         """The totals, widened by one rounding of each product and those of the sum; and where they may overflow."""
         assert self.dtype is not None
         gamma = self.gamma(plan.count)
-        slack, absolute = self.dtype.unit_roundoff * (1 + gamma) + gamma, self.dtype.smallest * (1 + gamma)
+        slack, absolute = self.dtype.unit_roundoff * (1 + gamma) + gamma, self.dtype.underflow * (1 + gamma)
         there = [~np.asarray(_is_zero(side), dtype=bool) for side in (a, b)]
         terms = plan.numbers(*there)
         several, which = np.unique(terms, return_inverse=True)
@@ -541,10 +544,10 @@ class Arithmetic:
 
     def _table(self, slopes: bool) -> dict[str, Any]:
         once = self._one_rounding
-        four = self._rounded(1.25 if self.dtype and self.dtype.precision < 24 else 4)
+        four = self._rounded(1.25 if self._half else 4)
         cubed = self._rounded(2)  # x*x*x, in any format
         # Compilers and kernels divide by multiplying with the reciprocal: two roundings. In 16 bits they are in float32.
-        quotient = self._rounded(1.25 if self.dtype and self.dtype.precision < 24 else 2)
+        quotient = self._rounded(1.25 if self._half else 2)
         at_tie = _MAYBE if slopes else None
 
         def add(*terms: Any) -> Any:
@@ -595,6 +598,12 @@ class Arithmetic:
             "false": 0.0,
             "piecewise": _piecewise,
         }
+
+        def logaddexp(a: Any, b: Any) -> Any:
+            less = np.negative(np.abs(add(a, np.negative(b))))
+            return add(table["maximum"](a, b), table["log1p"](table["exp"](less)))
+
+        table["logaddexp"] = logaddexp
         bessel, eight = self._rounded(26), self._rounded(8)
         table["besseli"] = lambda n, x: bessel(lift(_besseli, 2)(n, x))
         table["polygamma"] = lambda n, x: eight(lift(_polygamma, 2)(n, x))
@@ -615,7 +624,7 @@ class Arithmetic:
                 return inner(z) + floor
 
         # In 16 bits a function is computed in float32 and rounded once; gamma is exp(lgamma(x)), two functions.
-        half = self.dtype.precision < 24 and name != "gamma"
+        half = self._half and name != "gamma"
         if half and name == "erf":
             name, roundings = "gelu_erf", 10  # the same approximation there
         widen = self._rounded(1.25 if half else roundings)

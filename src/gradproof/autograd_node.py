@@ -30,26 +30,31 @@ from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_
 FUSED = DTYPES["float32"]  # what kernels for 16 bits compute in, from end to end, before they round once
 
 
-def dtype_of(regions: Sequence[Region]) -> DType | None:
+Formats = Mapping[str, DType]
+
+
+def dtype_of(regions: Sequence[Region], formats: Formats = DTYPES) -> DType | None:
     """The coarsest of the tensors' formats."""
-    found = [format_of(region.dtype) for region in regions if region.floating]
+    found = [format_of(region.dtype, formats) for region in regions if region.floating]
     known = [dtype for dtype in found if dtype is not None]
     return max(known, key=lambda dtype: dtype.unit_roundoff, default=None)
 
 
-def format_of(dtype: torch.dtype) -> DType | None:
-    return DTYPES.get(str(dtype).removeprefix("torch."))
+def format_of(dtype: torch.dtype, formats: Formats = DTYPES) -> DType | None:
+    return formats.get(str(dtype).removeprefix("torch."))
 
 
 class NodeCheck:
     """One autograd node: its operations as nodes in index notation, and what they say about its numbers."""
+
+    formats: Formats = DTYPES
 
     def __init__(self, step: Step, names: Mapping[Edge, str], tape: Tape) -> None:
         self.step = step
         self.tape = tape
         regions = [*(r for r in step.inputs.values() if r is not None), *step.outputs.values()]
         regions += [region for event in step.events for region in (*event.regions, *event.outs) if region is not None]
-        dtype = dtype_of(regions)
+        dtype = dtype_of(regions, self.formats)
         if dtype is None:
             raise UnsupportedError(f"{step.name} works in {', '.join(sorted({str(r.dtype) for r in regions}))}")
         self.dtype = dtype
@@ -112,7 +117,7 @@ class NodeCheck:
 
     def _forward(self, nr: int, name: str) -> Finding | None:
         region = self.step.outputs[nr]
-        dtype = format_of(region.dtype)
+        dtype = format_of(region.dtype, self.formats)
         if dtype is None or not region.values.size:
             return None
         nodes = self.lowering.nodes
@@ -166,7 +171,7 @@ class NodeCheck:
         for edge, name in self.inputs.items():
             region = self.step.inputs[edge]
             assert region is not None
-            dtype = format_of(region.dtype)
+            dtype = format_of(region.dtype, self.formats)
             if dtype is None:
                 found.append(bare_finding("local", self.step.name, Verdict.UNSUPPORTED, f"dtype {region.dtype}"))
                 continue

@@ -7,14 +7,15 @@ the chained gradient closed in the leaves. Tensor entries are written as SymPy's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import sympy
 from sympy import Expr, Indexed, IndexedBase, Integer, KroneckerDelta, S, Sum, Symbol
 
-from .functions import define, expm1
+from .functions import define, expm1, softplus
 from .graph import Graph, Leaf, Lookup, Node, Read, Shape, bound, free, reach, slot
 
 MAX_COMPOSED = 40  # operations of one node's formula
@@ -39,7 +40,12 @@ def _slope(formula: Expr, z: Symbol) -> Expr:
 
 
 # What implementations compute in place of SymPy's form of a slope; it serves the rounding model alone.
-_FORMS = {sympy.tanh: lambda z: 1 / sympy.cosh(z) ** 2, sympy.tan: lambda z: 1 / sympy.cos(z) ** 2, expm1: sympy.exp}
+_FORMS: dict[Any, Callable[[Expr], Expr]] = {
+    sympy.tanh: lambda z: 1 / sympy.cosh(z) ** 2,
+    sympy.tan: lambda z: 1 / sympy.cos(z) ** 2,
+    expm1: sympy.exp,
+    softplus: lambda z: sympy.exp(z - softplus(z)),
+}
 
 
 @cache

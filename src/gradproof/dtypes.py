@@ -1,20 +1,27 @@
-"""The floating-point formats an engine computes in, as facts of IEEE 754 (and of bfloat16)."""
+"""The floating-point formats an engine computes in, as facts of IEEE 754 (and of bfloat16), and what compilers make of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from .errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True)
 class DType:
-    """A binary format: `precision` significant bits, exponents from `emin` to `emax`."""
+    """A binary format: `precision` significant bits, exponents from `emin` to `emax`.
+
+    An engine that `flushes` takes what is below the normal numbers for 0. One that is `stepwise` rounds every operation
+    inside of a 16-bit function to 16 bits; others compute it in float32 and round once.
+    """
 
     name: str
     precision: int
     emin: int
     emax: int
+    flushes: bool = False
+    stepwise: bool = False
 
     @property
     def unit_roundoff(self) -> float:
@@ -25,6 +32,11 @@ class DType:
     def smallest(self) -> float:
         """The smallest subnormal number."""
         return 2.0 ** (self.emin - self.precision + 1)
+
+    @property
+    def underflow(self) -> float:
+        """The largest absolute error of one operation whose result is too small for its last digits."""
+        return self.smallest_normal if self.flushes else self.smallest
 
     @property
     def smallest_normal(self) -> float:
@@ -45,12 +57,15 @@ DTYPES = {
     )
 }
 
+# What XLA makes of them on a CPU: subnormal numbers are 0 there, and bfloat16 stays bfloat16 inside of a function.
+XLA = {name: replace(dtype, flushes=True, stepwise=True) for name, dtype in DTYPES.items()}
 
-def dtype_named(name: str) -> DType:
-    """The format of that name.
+
+def dtype_named(name: str, formats: Mapping[str, DType] = DTYPES) -> DType:
+    """The format of that name, as an engine has it.
 
     Raises `InputError` for any other name.
     """
     if name not in DTYPES:
         raise InputError(f"unknown dtype {name!r}{did_you_mean(name, DTYPES)} (one of {', '.join(DTYPES)})")
-    return DTYPES[name]
+    return formats[name]

@@ -16,7 +16,7 @@ from sympy import Abs, Expr, Max, Min, Piecewise, Rational, Symbol
 
 
 class Named(sympy.Function):
-    """A function of one real variable with a `definition` in elementary functions."""
+    """A function of real variables with a `definition` in elementary functions."""
 
     nargs = 1
 
@@ -41,6 +41,18 @@ class softplus(Named):
 
     def fdiff(self, argindex: int = 1) -> Expr:
         return sigmoid(self.args[0])
+
+
+class logaddexp(Named):
+    """`log(exp(a) + exp(b))`, as one function of two variables."""
+
+    nargs = 2
+
+    def definition(self) -> Expr:
+        return sympy.log(sympy.exp(self.args[0]) + sympy.exp(self.args[1]))
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return sympy.exp(self.args[argindex - 1] - self)
 
 
 class acosh(Named):

@@ -36,7 +36,7 @@ from .arithmetic import (
 )
 from .blame import chained, likeness, lost_use, with_origins
 from .derivation import Derivation, derive
-from .dtypes import DType, dtype_named
+from .dtypes import DTYPES, DType, dtype_named
 from .enclosure import START_BITS, Enclosures, Pulled, Run
 from .engines import Engine, Task, Trace, engine_named
 from .files import Expectation, Problem
@@ -115,8 +115,8 @@ def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None
     raises is a finding of verdict `failed`.
     """
     start = time.perf_counter()
-    format_ = dtype_named(dtype or problem.dtype or "float64")
     tested = engine_named(engine) if isinstance(engine, str) else engine
+    format_ = dtype_named(dtype or problem.dtype or "float64", getattr(tested, "formats", DTYPES))
     task = _task(problem)
     trace = _sound(tested.run(task, format_), problem)
     derivation = derive(problem.graph)

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 
 from .arithmetic import UNIT, balls, exact, precision, rounding
-from .autograd_node import NodeCheck, dtype_of, format_of
+from .autograd_node import Formats, NodeCheck, dtype_of, format_of
+from .dtypes import DTYPES
 from .enclosure import START_BITS, Enclosures
 from .errors import GradproofError, InputError, Place, UnsupportedError
 from .lowered import whole
@@ -157,10 +158,12 @@ _OPEN = (Verdict.KINK, Verdict.UNDECIDED)
 class _Check:
     """One check: the findings of one tape."""
 
+    formats: Formats = DTYPES
+
     def __init__(self, tape: Tape, stops: str) -> None:
         self.tape = tape
         self.stops = stops
-        self.dtype = dtype_of([leaf.region for leaf in tape.leaves])
+        self.dtype = dtype_of([leaf.region for leaf in tape.leaves], self.formats)
         self.names = {leaf.edge: leaf.name for leaf in tape.leaves}
         for step in tape.steps:
             for nr in step.outputs:
@@ -243,7 +246,7 @@ class _Check:
         found = {}
         for leaf in self.tape.leaves:
             expected, gradient = pulled[leaf.name].row(0), leaf.gradients[0]
-            own = format_of(leaf.region.dtype)
+            own = format_of(leaf.region.dtype, self.formats)
             if gradient is not None and own is not None and gradient.size:
                 found[leaf.name] = judge(Comparison(gradient, expected.exact, expected.rounding, expected.kinks), own)
         return found
@@ -273,7 +276,7 @@ class _Check:
             value = gradients.get(loss.leaf)
             value = np.zeros(loss.region.shape) if value is None else value
             expected = np.asarray(loss.lost + balls(value), object)
-            own = format_of(loss.region.dtype) or self.dtype
+            own = format_of(loss.region.dtype, self.formats) or self.dtype
             # What is less than the gradient's own rounding is not lost.
             judged = judge(Comparison(value, expected, rounding(own).multiply(expected, UNIT)), own)
             if judged.verdict.passes:
@@ -322,7 +325,7 @@ class _Check:
     def _sum(self, name: str, edge: Edge, region: Region, value: np.ndarray | None) -> Finding:
         parts = self.delivered[0].get(edge, [])
         formula = f"sum of {len(parts)} uses" if len(parts) != 1 else "what its one use passed on"
-        dtype = format_of(region.dtype)
+        dtype = format_of(region.dtype, self.formats)
         if dtype is None:
             return bare_finding("gradient", name, Verdict.UNSUPPORTED, f"dtype {region.dtype}")
         if edge in self.unhooked:

@@ -68,7 +68,10 @@ class Trace:
 
 
 class Engine(Protocol):
-    """An autograd engine that runs expression files."""
+    """An autograd engine that runs expression files.
+
+    It may have `formats`, what it makes of the dtypes; else they are those of IEEE 754.
+    """
 
     name: str
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import jax.scipy.special
 import numpy as np
 
-from ..dtypes import DType
+from ..dtypes import XLA, DType
 from .functional import Function, FunctionEngine, Rows
 from .numpy_like import functions_of, operators_of
 
@@ -30,6 +30,8 @@ FUNCTIONS = {
 
 class JaxEngine(FunctionEngine):
     """JAX on its default device."""
+
+    formats = XLA
 
     def array(self, value: Any, dtype: DType) -> Any:
         return jnp.asarray(np.asarray(value, dtype=np.float64), dtype=getattr(jnp, dtype.name))

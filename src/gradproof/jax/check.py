@@ -14,7 +14,7 @@ import numpy as np
 
 from ..arithmetic import UNIT, Balls, balls, centres, numbers, precision, rounding
 from ..autograd_node import NodeCheck, dtype_of, format_of
-from ..dtypes import DType
+from ..dtypes import XLA, DType
 from ..enclosure import START_BITS, Enclosures, Pulled, Run
 from ..errors import InputError, UnsupportedError
 from ..graph import Read, Shape, size, slot
@@ -55,7 +55,7 @@ def check_function(
     with jax.enable_x64(True) if double else nullcontext():
         recording = record(flattened(func, args, asked))
         findings = _FunctionCheck(recording, stops).findings()
-    dtype = dtype_of([leaf.region for leaf in recording.tape.leaves])
+    dtype = dtype_of([leaf.region for leaf in recording.tape.leaves], XLA)
     seconds = time.perf_counter() - start
     return Report(name, name, "jax", dtype.name if dtype else "none", tuple(findings), seconds)
 
@@ -71,13 +71,15 @@ def _name_of(func: Any) -> str:
 class EquationCheck(NodeCheck):
     """One equation, or one custom call: what it computes as nodes in index notation, and what they say about its numbers."""
 
+    formats = XLA
+
     def __init__(self, step: Step, names: Mapping[Edge, str], tape: Tape) -> None:
         self.step, self.tape = step, tape
         inputs = {edge: region for edge, region in step.inputs.items() if region is not None}
         inside: list[Any] = list(step.events)
         for equation in inside:
             inside += equation.body
-        dtype = dtype_of([*inputs.values(), *step.outputs.values(), *(out for e in inside for out in e.outs)])
+        dtype = dtype_of([*inputs.values(), *step.outputs.values(), *(out for e in inside for out in e.outs)], XLA)
         if dtype is None:
             raise UnsupportedError(f"{step.name} works in {', '.join(sorted({str(r.dtype) for r in inputs.values()}))}")
         self.dtype = dtype
@@ -125,6 +127,8 @@ class _Loss:
 
 class _FunctionCheck(_Check):
     """One check: the findings of one recorded run."""
+
+    formats = XLA
 
     def __init__(self, recording: Recording, stops: str) -> None:
         super().__init__(recording.tape, stops)
@@ -198,7 +202,7 @@ class _FunctionCheck(_Check):
             return [bare_finding("local", title, Verdict.UNDECIDED, note)]
         assert loss.cotangent is not None
         zeros = np.zeros(step.outputs[0].shape)
-        dtype = format_of(step.outputs[0].dtype)
+        dtype = format_of(step.outputs[0].dtype, XLA)
         assert dtype is not None
         judged = judge(Comparison(zeros, loss.cotangent.exact, loss.cotangent.rounding), dtype)
         names = [self.names[number, 0] for number in loss.leaves]
@@ -243,7 +247,7 @@ class _FunctionCheck(_Check):
     def _lost(self) -> dict[int, _Loss]:
         """For each stop, the cotangent that would have passed it, by the exact calculus of the whole run from its leaves."""
         stops = [step for step in self._stops if step.received]
-        dtype = dtype_of([leaf.region for leaf in self.tape.leaves])
+        dtype = dtype_of([leaf.region for leaf in self.tape.leaves], XLA)
         try:
             whole = self._run
         except UnsupportedError as error:
@@ -285,7 +289,7 @@ class _FunctionCheck(_Check):
 
     def _from_the_leaves(self, gradients: Sequence[np.ndarray | None]) -> dict[str, Judgement]:
         """Gradients of all leaves judged by the calculus of the whole run; nothing where it is too large or not covered."""
-        dtype: DType | None = dtype_of([leaf.region for leaf in self.tape.leaves])
+        dtype: DType | None = dtype_of([leaf.region for leaf in self.tape.leaves], XLA)
         try:
             whole = self._run
         except UnsupportedError:
@@ -297,7 +301,7 @@ class _FunctionCheck(_Check):
         found = {}
         for leaf, gradient in zip(self.tape.leaves, gradients, strict=True):
             expected = pulled[leaf.name].row(0)
-            own = format_of(leaf.region.dtype)
+            own = format_of(leaf.region.dtype, XLA)
             if gradient is not None and own is not None and gradient.size:
                 found[leaf.name] = judge(Comparison(gradient, expected.exact, expected.rounding, expected.kinks), own)
         return found
@@ -310,7 +314,7 @@ class _FunctionCheck(_Check):
         pairs = [
             (leaf, gradient, leaf.gradients[0])
             for leaf, gradient in zip(self.tape.leaves, self.recording.compiled, strict=True)
-            if gradient is not None and not _near(gradient, leaf.gradients[0], format_of(leaf.region.dtype))
+            if gradient is not None and not _near(gradient, leaf.gradients[0], format_of(leaf.region.dtype, XLA))
         ]
         if not pairs:
             return []
@@ -340,7 +344,7 @@ def _differ(exact: Balls, kept: Balls, dtype: Any) -> bool:
     """Whether what is kept back is more than one rounding of the gradient."""
     if not exact.size or not _some(np.asarray(exact - kept, object)):
         return False
-    own = format_of(dtype)
+    own = format_of(dtype, XLA)
     if own is None:
         return True
     once = np.asarray(rounding(own).multiply(exact, UNIT), object)

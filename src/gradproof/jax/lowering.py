@@ -17,7 +17,7 @@ import sympy
 from sympy import Expr, Integer, Rational
 
 from ..errors import InputError, UnsupportedError
-from ..functions import ceil, floor, i0e, i1e, nearest, trunc
+from ..functions import ceil, floor, i0e, i1e, logaddexp, nearest, trunc
 from ..graph import Read, bound, free, size, slot
 from ..tape.lowering import Lowering, Operand
 from ..tape.memory import Content, table
@@ -25,7 +25,6 @@ from .recording import CUSTOM, STOP, Array, Equation
 
 Row = str | Callable[[Mapping[str, Any]], str]  # over the equation's parameters, where it depends on them
 OPERANDS = "xyzuvw"
-LANCZOS = 8
 MAX_SCATTER = 4_000_000  # updates times places
 
 
@@ -53,7 +52,7 @@ FORMULAS: dict[str, Row] = {
     "neg": "-x", "rsqrt": "1 / sqrt(x)", "square": "x ** 2", "logistic": "sigmoid(x)",
     "cbrt": "sign(x) * abs(x) ** (1/3)",
     "integer_pow": _power, "pow": _power,
-    "add": "x + y", "add_any": "x + y", "sub": "x - y", "mul": "x * y",
+    "add": "x + y", "add_any": "x + y", "sub": "x - y", "mul": "x * y", "div": "x / y", "lgamma": "lgamma(x)",
     "atan2": "atan2(x, y)", "max": "maximum(x, y)", "min": "minimum(x, y)",
     "clamp": "minimum(maximum(y, x), z)",  # of low, operand, high
     "gt": _comparison(">"), "ge": _comparison(">="), "lt": _comparison("<"), "le": _comparison("<="),
@@ -66,6 +65,7 @@ SCALARS: dict[str, Callable[..., Expr]] = {
     "rem": lambda x, y: x - y * trunc(x / y),
     "erf_inv": lambda x: sympy.erfinv(x), "digamma": lambda x: sympy.digamma(x),
     "polygamma": lambda x, y: sympy.polygamma(x, y),
+    "logaddexp": lambda x, y: logaddexp(x, y),  # whose own rule is exp(x - logaddexp(x, y))
     "bessel_i0e": lambda x: i0e(x), "bessel_i1e": lambda x: i1e(x),
 }  # fmt: skip
 
@@ -107,7 +107,9 @@ class EquationLowering(Lowering):
 
     def _primitive(self, equation: Equation, name: str) -> None:
         args, outs = equation.args, equation.outs
-        if name in CUSTOM:
+        if equation.known in SCALARS:
+            self.write(outs[0], self.scalar(SCALARS[equation.known], self._operands(equation), outs[0].shape))
+        elif name in CUSTOM:
             self.equations(equation.body)
             for out, inner in zip(outs, equation.results, strict=True):
                 self.memory.know(out, self.content(inner))
@@ -368,33 +370,6 @@ def _scatter(self: EquationLowering, equation: Equation) -> None:
     self.write(out, self._from_codes(np.asarray(moved).astype(np.int64), sources, [1, start]))
 
 
-def _quotient(self: EquationLowering, equation: Equation) -> None:
-    """`x / y`; by one number for many, XLA multiplies by the reciprocal, which rounds by itself."""
-    (x, y), (out,) = equation.args, equation.outs
-    shared = size(y.shape) < size(out.shape) or (y.shape == () and not self.is_reached(y))
-    operands = self._operands(equation)
-    if not shared or not self.is_reached(x):
-        self.write(out, self.text("x / y", operands, out.shape))
-        return
-    operand = self.operand(y)
-    inverse = self.emit(1 / slot(0), (Read(operand.node, operand.index),), y.shape, source="1 / y")
-    shape = out.shape
-
-    def spread(array: Array, node: str | None) -> Read:
-        index = [free(len(shape) - len(array.shape) + n) if extent != 1 else Integer(0) for n, extent in enumerate(array.shape)]
-        return self.at(array, index) if node is None else Read(node, tuple(index))
-
-    self.write(out, self.emit(slot(0) * slot(1), (spread(x, None), spread(y, inverse)), shape, source="x / y"))
-
-
-def _lgamma(self: EquationLowering, equation: Equation) -> None:
-    """XLA sums Lanczos' terms, of magnitude 8 about the zeros at 1 and 2: its rounding is theirs, and the value the same."""
-    (x,), (out,) = equation.args, equation.outs
-    own = tuple(map(free, range(len(out.shape))))
-    sums = self.emit(sympy.loggamma(slot(0)) + LANCZOS, (self.at(x, own),), out.shape, source="lgamma(x)")
-    self.write(out, self.emit(slot(0) - LANCZOS, (Read(sums, own),), out.shape, source="lgamma(x)"))
-
-
 def _exp2(self: EquationLowering, equation: Equation) -> None:
     """`2 ** x`; the base is a constant of the formula."""
     (x,), (out,) = equation.args, equation.outs
@@ -411,5 +386,5 @@ SPECIAL: dict[str, Special] = {
     "reduce_window_min": _window("min", np.inf),
     "dot_general": _dot_general, "conv_general_dilated": _convolution,
     "sort": _sort, "top_k": _top_k, "scatter-add": _scatter_add, "scatter_add": _scatter_add, "scatter": _scatter,
-    "div": _quotient, "lgamma": _lgamma, "exp2": _exp2,
+    "exp2": _exp2,
 }  # fmt: skip

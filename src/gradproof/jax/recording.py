@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_cal
          "checkpoint": "jaxpr", "remat": "jaxpr"}  # fmt: skip
 CUSTOM = {"custom_vjp_call", "custom_vjp_call_jaxpr", "custom_jvp_call"}
 STOP = "stop_gradient"
+JAX = str(Path(jax.__file__).parent)
 MAX_EQUATIONS = 20_000  # of an unrolled run
 
 _storages = count(1)
@@ -62,7 +64,10 @@ def array_of(value: Any, edge: Edge | None = None) -> Array:
 
 @dataclass(eq=False)
 class Equation:
-    """One equation as it ran. `body` holds those of a custom call's primal, and `results` the arrays that it returns."""
+    """One equation as it ran. `body` holds those of a custom call's primal, and `results` the arrays that it returns.
+
+    `known` is the primal's name where it is one of JAX's own functions.
+    """
 
     primitive: Any
     name: str
@@ -72,6 +77,7 @@ class Equation:
     place: Place
     body: list[Equation] = field(default_factory=list)
     results: tuple[Array, ...] = ()
+    known: str = ""
     call: None = None
 
     @property
@@ -232,6 +238,7 @@ class _Interpreter:
             inside = _Interpreter(differentiate=False)
             equation.results = tuple(inside.run(primal.jaxpr, primal.consts, args))
             equation.body = inside.equations
+            equation.known = name if JAX in primal.jaxpr.debug_info.func_src_info else ""
         moving_outs = {nr: out for nr, out in enumerate(outs) if out.edge is not None}
         if edged and moving_outs:
             self.calls.append((call, arrays, outs))
