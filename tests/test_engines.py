@@ -410,6 +410,50 @@ def test_an_engine_that_raises_has_failed() -> None:
     assert "gave 0 numbers for 1 inputs" in told(report)
 
 
+OWN = """
+import math
+import gradproof
+
+class Value:
+    def __init__(self, data, parents=()):
+        self.data, self.grad, self.parents = data, 0.0, parents
+    def __add__(self, other):
+        return Value(self.data + other.data, ((self, 1.0), (other, 1.0)))
+    def __mul__(self, other):
+        return Value(self.data * other.data, ((self, other.data), (other, self.data)))
+    def backward(self, slope=1.0):
+        self.grad = slope
+        for parent, part in self.parents:
+            parent.backward(slope * part)
+
+def gradient(output, inputs):
+    output.backward()
+    return [x.grad for x in inputs]
+
+engine = gradproof.engine(name="mine", wrap=Value, gradient=gradient)
+"""
+
+
+def test_an_engine_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    engine = str(tmp_path / "mine.py:engine")
+    assert main(["check", str(EXPRESSIONS / "rosenbrock.toml"), "--engine", engine]) == 3
+    assert "mine has no '-' for this" in capsys.readouterr().out
+    text = ["check", "-e", "loss = (x + y)*(x + z)", *(a for n in "xyz" for a in ("--parameter", f"{n}=1.5"))]
+    assert main([*text, "--engine", engine]) == 1
+    assert "of 2 uses only one arrived, the others are lost or overwritten: that in x + z" in capsys.readouterr().out
+    for name, said in (("gradient", "this is a function, expected an engine"), ("engin", "did you mean 'engine'?")):
+        assert main([*text, "--engine", str(tmp_path / f"mine.py:{name}")]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("x", [1e-4, 0.1, 0.7, 3.0])
+def test_both_forms_of_a_slope_pass(x: float) -> None:
+    problem = parse("loss = tanh(x) + tan(x) + softplus(20 * x)", parameters={"x": x})
+    for engine in ("torch", "autograd", "jax"):
+        assert check(problem, engine=engine, dtype="float32").ok, engine
+
+
 # The command line
 
 

@@ -129,6 +129,19 @@ RIGHT: dict[str, tuple[Func, tuple[Any, ...]]] = {
     "max pooling": (lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (2,), (1,), "VALID"), (V,)),
     "powers": (lambda x: x**3 + x**-2 + x**1.5 + x**x + jnp.exp2(x) + lax.rsqrt(x) + jnp.cbrt(x), (P,)),
     "special functions": (lambda x: lax.erf(x) + lax.erf_inv(x / 2) + lax.lgamma(x) + lax.digamma(x) + jnp.log1p(x), (P,)),
+    "softplus far out": (lambda x: nn.softplus(x) + nn.log_sigmoid(3 * x), (point(60, seed=3) * 12,)),
+    "logaddexp": (lambda x: jnp.logaddexp(x, x[::-1] - 40), (point(30, seed=4) * 20,)),
+    "numbers that are flushed to 0": (lambda x: jnp.exp(x) * 3, (np.array([-87.5, -88.5, -95.0, -103.0]),)),
+    "tails of the error function": (lambda x: lax.erfc(x), (np.array([-2.0, 0.1, 3.0, 6.5, 8.9]),)),
+    "lgamma about its zeros": (lambda x: lax.lgamma(x), (np.array([0.9, 0.999, 1.2, 1.9, 2.0005, 2.2]),)),
+    "tiled and rolled": (lambda x: jnp.roll(jnp.repeat(jnp.tile(x, 2), 2), 1) * np.arange(12), (V,)),
+    "grouped and dilated convolution": (
+        lambda x, w: lax.conv_general_dilated(x, w, (1,), "SAME", rhs_dilation=(2,), feature_group_count=2),
+        (point(1, 4, 6), point(4, 2, 3))),
+    "sums and the smallest of windows": (
+        lambda x: lax.reduce_window(x, 0.0, lax.add, (2,), (1,), "SAME")
+        * lax.reduce_window(x, jnp.inf, lax.min, (2,), (1,), "SAME"), (V,)),
+    "the largest two": (lambda x: lax.top_k(x, 2)[0] * 3, (V,)),
     "variance and clip": (lambda x: jnp.var(x, axis=0) * jnp.clip(x, -0.5, 0.5) + jnp.std(x), (X,)),
     "two outputs, an integer beside": (lambda x: {"a": x * x[0], "b": jnp.argmax(x), "c": [x.sum()]}, (V,)),
     "a custom vjp": (custom_vjp(lambda x, y: jnp.sin(x) * y, lambda g, x, y: (g * jnp.cos(x) * y, g * jnp.sin(x))), (X, Y)),
@@ -151,6 +164,17 @@ def test_a_right_function_passes(name: str, dtype: str) -> None:
     assert report.ok, report.to_text()
     assert (report.engine, report.dtype) == ("jax", dtype)
     assert {f.kind for f in report.findings} == {"forward", "local", "gradient"}
+
+
+def test_functions_that_xla_computes_in_bfloat16_step_by_step() -> None:
+    x = jnp.asarray(np.linspace(-3, 3, 60), jnp.bfloat16)
+    assert check_function(lambda x: nn.sigmoid(x) + jnp.arcsinh(x) + jnp.arcsin(x / 4) + jnp.arctanh(x / 4), x).ok
+
+
+def test_a_rule_called_by_itself_is_told_with_the_line_that_defines_it() -> None:
+    report = check_function(WRONG["sign"][0], V)
+    (wrong,) = [f for f in report.findings if f.verdict is Verdict.WRONG and not f.inherited]
+    assert wrong.place.startswith("tests/test_jax_functions.py:")
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("mlp", jnp.bfloat16), ("a custom vjp", jnp.bfloat16), ("layer norm", np.float16)])

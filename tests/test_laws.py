@@ -149,14 +149,15 @@ def test_a_textbook_slope_is_the_derivative_of_the_definition(row: object) -> No
 
 
 def test_named_functions_are_what_their_definitions_say() -> None:
-    x = slot(0)
     for function in Named.__subclasses__():
+        operands = tuple(slot(n) for n in range(next(iter(function.nargs))))
         with precision(200):
             points = np.asarray(balls(np.linspace(-3.3, 3.3, 12)), object)
             if function.__name__ == "log1p":
                 points = np.asarray(balls(np.linspace(-0.9, 3.3, 12)), object)
-            call = compiled(function(x), (x,), exact(), slopes=False)(points)
-            definition = compiled(define(function(x)), (x,), exact(), slopes=False)(points)
+            arrays = [points, points[::-1]][: len(operands)]
+            call = compiled(function(*operands), operands, exact(), slopes=False)(*arrays)
+            definition = compiled(define(function(*operands)), operands, exact(), slopes=False)(*arrays)
         assert overlap(call, definition)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .arithmetic import Balls, centres
 from .dtypes import DTYPES, DType
-from .graph import Graph, lines
+from .graph import Graph, Node, lines
 from .verdicts import Finding, Judgement, Verdict
 
 
@@ -83,6 +83,12 @@ def lost_use(gradient: np.ndarray, parts: Sequence[tuple[str, Balls]]) -> str:
     return ""
 
 
+MAX_USES = 8  # of a name that are told apart
+ANOTHER = "another"  # the name of one use, apart from the others
+
+Tried = Iterator[tuple[str, np.ndarray]]  # a mistake in words, and the cotangent that it would have given
+
+
 @dataclass(frozen=True, eq=False)
 class Clues:
     """What a mistake may have come from: the extents of the tensors around, and what the derivative may be mistaken for.
@@ -93,6 +99,24 @@ class Clues:
     dtype: DType | None = None
     extents: tuple[int, ...] = ()
     candidates: tuple[tuple[str, np.ndarray], ...] = ()
+
+
+def uses(nodes: Sequence[Node], name: str, pulled: Callable[[Sequence[Node], str], np.ndarray]) -> Tried:
+    """One use of a name alone, and all of its uses but one: what comes of `grad =` where `grad +=` is meant.
+
+    `pulled` gives the cotangent of a name, of nodes in which one use reads `ANOTHER` in its place.
+    """
+    places = [(n, k) for n, node in enumerate(nodes) for k, read in enumerate(node.reads) if read.parent == name]
+    if not 1 < len(places) <= MAX_USES:
+        return
+    for n, k in places:
+        used = nodes[n]
+        reads = tuple(replace(read, parent=ANOTHER) if j == k else read for j, read in enumerate(used.reads))
+        parted = [replace(used, reads=reads) if m == n else node for m, node in enumerate(nodes)]
+        where = f"that in {used.source}" if used.source else f"use {n}"
+        yield f"one of {len(places)} uses is lost, or overwritten: {where}", pulled(parted, name)
+        only = f"of {len(places)} uses only one arrived, the others are lost or overwritten: {where}"
+        yield only, pulled(parted, ANOTHER)
 
 
 def likeness(value: np.ndarray | None, expected: Balls, clues: Clues | None = None) -> str:
@@ -114,7 +138,8 @@ def likeness(value: np.ndarray | None, expected: Balls, clues: Clues | None = No
     for words, candidate in clues.candidates:
         fits = candidate.shape == value.shape and candidate.any() and _alike(value, candidate, near)
         if fits and not _alike(candidate, right, near):
-            found.append(words)
+            # A factor that means nothing is a coincidence then.
+            found = [*(factor for factor in found if factor.endswith((")", "wrong"))), words]
             break
     return "; or ".join(part for part in found if part) or _lower_precision(value, right, clues.dtype)
 
@@ -134,8 +159,8 @@ def _factor(value: np.ndarray, right: np.ndarray, clues: Clues) -> str:
         return ""
     if abs(ratio + 1) < rounding:
         return "the sign is wrong"
-    if abs(ratio - 1) < 1e-12:
-        return ""
+    if abs(ratio - 1) < (1e-12 if clues.dtype is None else 64 * clues.dtype.unit_roundoff):
+        return ""  # some ulp are no factor
     digits = 10 if clues.dtype is None or clues.dtype.precision > 24 else 6
     told = (
         f"a factor of {ratio:.{digits}g}"

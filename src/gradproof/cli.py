@@ -112,7 +112,9 @@ def _expression_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _engine_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", default="torch", help="the autograd under test (torch), or all that are installed")
+    parser.add_argument(
+        "--engine", default="torch", help="the autograd under test (torch), FILE.py:NAME of an engine of your own, or all"
+    )
     parser.add_argument("--dtype", help="float64, float32, bfloat16 or float16 (the file's own, or float64)")
 
 

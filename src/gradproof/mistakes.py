@@ -5,14 +5,13 @@ Tried only where something is wrong, so that the report can say what it looks li
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .arithmetic import UNIT, Balls, balls, centres, full
-from .blame import Clues
+from .blame import ANOTHER, Clues, Tried, uses
 from .dtypes import DType
 from .enclosure import Run
 from .graph import Node, size
@@ -21,10 +20,6 @@ from .tape.recording import Edge, Region, Tape
 
 if TYPE_CHECKING:
     from .autograd_node import NodeCheck
-
-MAX_USES = 8  # of an input in one autograd node that are told apart
-
-Tried = Iterator[tuple[str, np.ndarray]]  # a mistake in words, and the cotangent that it would have given
 
 
 class _Attempts:
@@ -42,19 +37,8 @@ class _Attempts:
         return centres(run.pull(given, self.check.enclosures.exact, rows)[0]).reshape(self.region.shape)
 
     def uses(self) -> Tried:
-        """One use of the input alone, and all uses but one."""
-        uses = [(n, k) for n, node in enumerate(self.nodes) for k, read in enumerate(node.reads) if read.parent == self.name]
-        if not 1 < len(uses) <= MAX_USES:
-            return
-        given = {**self.check.given, "another": self.check.given[self.name]}
-        for n, k in uses:
-            used = self.nodes[n]
-            reads = tuple(replace(read, parent="another") if j == k else read for j, read in enumerate(used.reads))
-            parted = [replace(used, reads=reads) if m == n else node for m, node in enumerate(self.nodes)]
-            where = f"that in {used.source}" if used.source else f"use {n}"
-            yield f"one of {len(uses)} uses is lost, or overwritten: {where}", self.pulled(parted, given, self.rows)
-            only = f"of {len(uses)} uses only one arrived, the others are lost or overwritten: {where}"
-            yield only, self.pulled(parted, given, self.rows, "another")
+        given = {**self.check.given, ANOTHER: self.check.given[self.name]}
+        return uses(self.nodes, self.name, lambda nodes, wrt: self.pulled(nodes, given, self.rows, wrt))
 
     def cotangents(self) -> Tried:
         """The cotangent not used, not multiplied, or not summed."""

@@ -27,6 +27,7 @@ from .arithmetic import (
     Arithmetic,
     Balls,
     balls,
+    centres,
     exact,
     full,
     numbers,
@@ -34,13 +35,13 @@ from .arithmetic import (
     radii,
     rounding,
 )
-from .blame import chained, likeness, lost_use, with_origins
+from .blame import ANOTHER, Clues, chained, likeness, lost_use, uses, with_origins
 from .derivation import Derivation, derive
 from .dtypes import DTYPES, DType, dtype_named
 from .enclosure import START_BITS, Enclosures, Pulled, Run
 from .engines import Engine, Task, Trace, engine_named
 from .files import Expectation, Problem
-from .graph import Graph, Line, Shape, lines, size
+from .graph import Graph, Line, Node, Shape, lines, size
 from .reference import Values, evaluate, singular
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, missing, worst
 
@@ -348,9 +349,22 @@ class _Check:
             judged = replace(judged, index=row + judged.index[1:])
         elif judged.index:
             judged = replace(judged, index=judged.index[1:], note=judged.note or "probed with one random cotangent")
-        looks = likeness(value, expected.exact) if judged.verdict is Verdict.WRONG else ""
+        looks = likeness(value, expected.exact, self._clues(line, parent)) if judged.verdict is Verdict.WRONG else ""
         judged = self._told(judged, line.name)
         return self._finding("local", line.name, parent, judged, looks)
+
+    def _clues(self, line: Line, parent: str) -> Clues:
+        """What would have come out of a line if one of its uses of the parent were lost."""
+        _, given = self.inputs[line.name]
+        probes, shape = self.task.probes[line.name], self.graph.shapes[parent]
+
+        def pulled(nodes: Sequence[Node], wrt: str) -> np.ndarray:
+            run = Run(tuple(nodes), (line.name,), {wrt: shape}, self.active | {wrt})
+            rows = run.pull({**given, ANOTHER: given[parent]}, self.exact, {line.name: balls(probes)})
+            return centres(rows).reshape(len(probes), *shape)
+
+        extents = tuple({n for shape in (line.shape, shape) for n in (*shape, size(shape))})
+        return Clues(self.dtype, extents, tuple(uses(line.nodes, parent, pulled)))
 
     def _gradients(self) -> list[Finding]:
         """The chained gradient of every active name, from the output back, and none on given tensors."""

@@ -1,4 +1,4 @@
-"""Targets that are Python: `file.py:name` and `package.module:name`, a function that returns `(func, inputs)`."""
+"""Python of the user's: `file.py:name` and `package.module:name`, a function that returns `(func, inputs)` or an engine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,14 +27,7 @@ def load_function(target: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
 
     Raises `InputError` where the module cannot be loaded, has no such name, or that does not return `(func, inputs)`.
     """
-    where, _, name = target.rpartition(":")
-    module = _from_file(Path(where)) if where.endswith(".py") else _from_name(where)
-    place = Place(target)
-    if not hasattr(module, name):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        near = did_you_mean(name, known)
-        raise InputError(f"{where} has no {name!r}{near or '; expected a function that returns (func, inputs)'}", place)
-    make = getattr(module, name)
+    make, name, place = _named(target, "a function that returns (func, inputs)"), target.rpartition(":")[2], Place(target)
     if not callable(make):
         raise InputError(f"{name!r} is a {type(make).__name__}, expected a function that returns (func, inputs)", place)
     try:
@@ -44,6 +38,28 @@ def load_function(target: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         raise InputError(f"{name}() returned a {type(made).__name__}, expected (func, inputs) with a callable first", place)
     func, inputs = made
     return func, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+
+
+@cache
+def load_engine(target: str) -> Any:
+    """The engine of that name.
+
+    Raises `InputError` where the module cannot be loaded, has no such name, or that is no engine.
+    """
+    engine = _named(target, "an engine, as gradproof.engine(...) makes one")
+    if not (isinstance(getattr(engine, "name", None), str) and callable(getattr(engine, "run", None))):
+        kind = type(engine).__name__
+        raise InputError(f"this is a {kind}, expected an engine, as gradproof.engine(...) makes one", Place(target))
+    return engine
+
+
+def _named(target: str, expected: str) -> Any:
+    where, _, name = target.rpartition(":")
+    module = _from_file(Path(where)) if where.endswith(".py") else _from_name(where)
+    if not hasattr(module, name):
+        known = [key for key in vars(module) if not key.startswith("_")]
+        raise InputError(f"{where} has no {name!r}{did_you_mean(name, known) or f'; expected {expected}'}", Place(target))
+    return getattr(module, name)
 
 
 def _from_file(path: Path) -> ModuleType:

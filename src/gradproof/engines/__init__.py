@@ -16,6 +16,7 @@ import numpy as np
 from ..dtypes import DType
 from ..errors import EngineError, did_you_mean
 from ..syntax import Statement
+from ..targets import is_function, load_engine
 
 # name: (module, the extra that installs it)
 ENGINES = {
@@ -79,10 +80,12 @@ class Engine(Protocol):
 
 
 def engine_named(name: str) -> Engine:
-    """The engine of that name.
+    """The engine of that name, or the one that `file.py:name` or `package.module:name` names.
 
-    Raises `EngineError` when there is none, or when it is not installed.
+    Raises `EngineError` when there is none or when it is not installed, and `InputError` when that is no engine.
     """
+    if is_function(name):
+        return load_engine(name)
     if name not in ENGINES:
         raise EngineError(f"unknown engine {name!r}{did_you_mean(name, ENGINES)} (one of {', '.join(ENGINES)})")
     module, extra = ENGINES[name]

@@ -71,7 +71,7 @@ SCALARS: dict[str, Callable[..., Expr]] = {
 
 MOVES = frozenset(
     """broadcast_in_dim reshape transpose slice dynamic_slice dynamic_update_slice gather concatenate pad rev squeeze
-    expand_dims select_n split""".split()
+    expand_dims select_n split tile""".split()
 )
 SAME = frozenset(
     "copy copy_p convert_element_type optimization_barrier device_put name pvary sharding_constraint layout_constraint".split()

@@ -308,7 +308,17 @@ def _place(eqn: Any) -> Place:
         frame = user_frame(eqn.source_info.traceback)
     except (ImportError, AttributeError, TypeError):
         return NOWHERE
-    return Place(shown(frame.file_name), frame.start_line) if frame is not None else NOWHERE
+    if frame is None or frame.file_name == __file__:  # called by us: the function's own line tells more
+        return _place_of_rule(eqn)
+    return Place(shown(frame.file_name), frame.start_line)
+
+
+def _place_of_rule(eqn: Any) -> Place:
+    """Where the function of a custom rule is defined."""
+    primal = eqn.params.get("call_jaxpr") or eqn.params.get("fun_jaxpr")
+    told = primal.jaxpr.debug_info.func_src_info if primal is not None else ""
+    file, _, line = told.partition(" at ")[2].rpartition(":")
+    return Place(shown(file), int(line)) if file and line.isdigit() else NOWHERE
 
 
 # The whole run
