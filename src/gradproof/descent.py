@@ -732,7 +732,9 @@ class _Descent:
 
     def _said(self, steps: Sequence[Step], curvatures: Mapping[str, Curvature], lr: float) -> list[str]:
         found = []
-        losses = [step.loss for step in steps if step.loss is not None]
+        # The exact losses, where they are known: at a minimum an engine's may grow in their last digits.
+        known = steps[-1].exact_loss is not None
+        losses = [loss for loss in (step.exact_loss if known else step.loss for step in steps) if loss is not None]
         if len(losses) > 1 and not (losses[-1] <= losses[0]) and not self.settings.get("maximize"):
             found.append(f"The descent diverges: the loss grew from {losses[0]:.6g} to {losses[-1]:.6g} in {len(losses) - 1} steps.")
         if self.accumulate:
@@ -743,9 +745,9 @@ class _Descent:
         for where, curved in curvatures.items():
             found += _conditioning(curved, where, self.dtype)
         if (start := curvatures.get("start")) and (bound := _stable(self.rule, self.settings, start)) is not None:
-            verdict = "above: it cannot converge" if lr > bound else "below"
-            near = "" if start.quadratic else ", near the start"
-            found.append(f"Stable{near} are learning rates below {bound:.6g} (λmax {start.largest:.6g}); {lr:g} is {verdict}.")
+            verdict = "above" if lr > bound else "below"
+            near = "" if start.quadratic else "Near the start, "
+            found.append(f"{near}{'l' if near else 'L'}earning rates below {bound:.6g} are stable (from λmax); {lr:g} is {verdict}.")
         return found
 
 
@@ -819,6 +821,8 @@ def _farthest(exact_: np.ndarray, value: np.ndarray) -> tuple[float, float]:
 def _conditioning(curved: Curvature, where: str, dtype: DType) -> list[str]:
     """What the Hessian's eigenvalues mean for digits and steps."""
     shown = f"Hessian at the {where}: eigenvalues from {curved.smallest:.6g} to {curved.largest:.6g}"
+    if curved.smallest == curved.largest:
+        shown = f"Hessian at the {where}: every eigenvalue is {curved.largest:.6g}"
     if curved.smallest < 0:
         return [f"{shown}; negative, so the loss is not convex there."]
     if curved.smallest == 0:

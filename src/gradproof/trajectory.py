@@ -229,7 +229,8 @@ def _followed(
     steps: list[Exact] = []
     for number, update in enumerate(updates, 1):
         at = slope(graph, {**given, **here}, exact())
-        sums = {name: sums[name] + g for name, g in at.gradients.items()} if accumulate and sums else dict(at.gradients)
+        carried = sums if accumulate else {}
+        sums = {n: np.asarray(carried[n] + g, dtype=object) if n in carried else g for n, g in at.gradients.items()}
         there = {}
         for name, p in here.items():
             after = update[name](p, sums[name], states[name], number)
