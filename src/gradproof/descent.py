@@ -397,8 +397,12 @@ class _Descent:
 
     def step(self, number: int, happened: Happened, before: Slope, loss: float | None = None) -> Slope:
         """Judge a step; the exact gradient after it is returned."""
-        findings = []
+        findings: list[Finding] = []
         after = before
+        if not self.settings:
+            rule, options, lr = self._settings_of(happened, next(iter(self.shapes)))
+            self.settings = {"lr": lr, **options}
+            self.lines = tuple(line.text for line in rule.in_force(options))
         with precision(START_BITS):
             if happened.traces:
                 for n, (part, trace) in enumerate(zip(self.batches, happened.traces, strict=False), 1):
@@ -573,8 +577,6 @@ class _Descent:
             if name not in self.first:
                 self.first[name] = first_state(rule, options, self.shapes[name])
                 self.states[name] = self.first[name], self.first[name]
-                self.settings = self.settings or {"lr": lr, **options}
-                self.lines = self.lines or tuple(line.text for line in sharp.lines)
             if not happened.stepped:
                 found.append(bare_finding("update", name, Verdict.WRONG, "the loop did not call optimizer.step()"))
                 updates[name] = _unmoved
@@ -638,10 +640,10 @@ class _Descent:
         """A wrong update in the terms of the step that it took."""
         if key != "p":
             return likeness(value, expected, Clues(self.dtype))
-        moved = floats(balls(value) - p)
+        moved = floats(_less(balls(value), p))
         if not moved.any():
             return "the parameter was not updated"
-        told = likeness(np.asarray(moved), np.asarray(expected - p, dtype=object), Clues(self.dtype))
+        told = likeness(moved, _less(expected, p), Clues(self.dtype))
         return f"of the step that it should take: {told}" if told else ""
 
     def _mistaken(
@@ -708,7 +710,7 @@ class _Descent:
             if not np.isfinite(value).all():
                 return replace(step, exact_loss=as_float(mine.loss[()]))
             with precision(whole.bits):
-                away = np.abs(floats(np.asarray(there - balls(value), dtype=object)))
+                away = np.abs(floats(_less(there, balls(value))))
             middle = floats(there)
             far = max(far, float(np.max(away / ulp_of(middle, self.dtype), initial=0.0)))
             size = np.abs(middle)
@@ -742,6 +744,11 @@ class _Descent:
                 "The gradient is not zeroed, as asked: what the optimizer sees at step n is the sum of the gradients of steps "
                 "1 to n, and no gradient of the loss."
             )
+        apart = [step.distance for step in steps if step.distance is not None]
+        if apart:
+            far = max(apart, key=lambda distance: distance.ulp)
+            relative = f", relative {far.relative:.2g}" if far.relative else ""
+            found.append(f"The engine's trajectory and the exact one are at most {far.ulp:.3g} ulp apart{relative}.")
         for where, curved in curvatures.items():
             found += _conditioning(curved, where, self.dtype)
         if (start := curvatures.get("start")) and (bound := _stable(self.rule, self.settings, start)) is not None:
@@ -792,6 +799,11 @@ def _mistaken_update(rule: Rule, mistake: Mistake, options: Mapping[str, Option]
         return None
     update = update_of(other, {**options_of(other, options), **mistake.options}, lr, dtype)
     return replace(update, lines=changed)
+
+
+def _less(a: Balls, b: Balls) -> Balls:
+    """a - b, an array also where it has no axes."""
+    return np.asarray(a - b, dtype=object)
 
 
 def _same(one: Comparison) -> bool:

@@ -76,6 +76,7 @@ class Loop:
         self.optimizer = self._made(make)
         self.take = step
         self.happened = Happened({})
+        self.has_closure = False
         self.optimizer.register_step_pre_hook(self._before)
         self.optimizer.register_step_post_hook(self._after)
 
@@ -145,14 +146,18 @@ class Loop:
         self.happened.traces.append(replace(trace, gradients=gradients))
         self.arrived = {}
 
-    def _before(self, *_: Any) -> None:
+    def _before(self, _: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         if self.happened.stepped:
             raise InputError("the step took more than one optimizer.step(); each is a step of its own")
+        # The hook gets the optimizer too, before what else `step` was called with.
+        self.has_closure = any(callable(argument) for argument in (*arguments[1:], *named.values()))
         self.happened.recorded = self._gradients()
         self.happened.state_before = self._states()
 
     def _after(self, *_: Any) -> None:
         self.happened.stepped = True
+        if self.has_closure:  # the backward ran inside of the step
+            self.happened.recorded = self._gradients()
         self.happened.after = self.numbers()
         self.happened.state_after = self._states()
 
