@@ -117,11 +117,17 @@ def _descent_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", help="float64, float32, bfloat16 or float16 (the file's own, or float64)")
     parser.add_argument("--until", type=float, metavar="BOUND", help="stop when the exact gradient is proved below this")
     parser.add_argument("--accumulate", action="store_true", help="never zero the gradient, to see what happens")
-    parser.add_argument("--micro-batches", type=_count, default=1, metavar="N", help="add up the gradients of N parts of the data")
+    parser.add_argument(
+        "--micro-batches", type=_count, default=1, metavar="N", help="add up the gradients of N parts of the data"
+    )
     parser.add_argument("--batch", action="append", metavar="NAME", help="a given tensor whose first axis is the batch (all)")
-    parser.add_argument("--reduction", default="sum", help="how the parts make the whole: sum, or mean (weighted with their shares)")
+    parser.add_argument(
+        "--reduction", default="sum", help="how the parts make the whole: sum, or mean (weighted with their shares)"
+    )
     parser.add_argument("--format", default="text", choices=DESCENT_FORMATS, help="of the report (text)")
-    parser.add_argument("--output", type=Path, metavar="PATH", help="write the report to a file; of Markdown, the plots beside it")
+    parser.add_argument(
+        "--output", type=Path, metavar="PATH", help="write the report to a file; of Markdown, the plots beside it"
+    )
 
 
 def _expression_options(parser: argparse.ArgumentParser) -> None:

@@ -182,7 +182,7 @@ def descend(
     taken = step or engine.plain_step(micro_batches, zero=not accumulate)
     loop = engine.Loop(held.point, names, format_, make, taken)
     documented = _rule_of(engine.ancestry(loop.optimizer), rule)
-    judged = _Descent(held, batches, format_, documented, accumulate, reduction)
+    judged = _Descent(held, batches, format_, documented, accumulate, reduction, switches=rule is None)
     tasks = [task_of(part) for part in batches]
     before = slope_at(held, loop.numbers())
     for number in range(1, asked + 1):
@@ -370,8 +370,9 @@ class _Descent:
     """The state of one judgement: what the steps so far have left."""
 
     def __init__(
-        self, problem: Problem, batches: Sequence[Problem], dtype: DType, rule: Rule, accumulate: bool, reduction: str
-    ) -> None:
+        self, problem: Problem, batches: Sequence[Problem], dtype: DType, rule: Rule, accumulate: bool, reduction: str, *,
+        switches: bool = False,
+    ) -> None:  # fmt: skip
         self.problem = problem
         self.graph = problem.graph
         self.batches = batches
@@ -379,6 +380,7 @@ class _Descent:
         self.rule = rule
         self.accumulate = accumulate
         self.reduction = reduction
+        self.switches = switches  # whether the optimizer's own settings may say that it is another of its family
         self.rounding: Arithmetic = rounding(dtype)
         self.enclosures = Enclosures(dtype)
         self.shapes: dict[str, Shape] = {leaf.name: leaf.shape for leaf in self.graph.parameters}
@@ -595,7 +597,7 @@ class _Descent:
     def _settings_of(self, happened: Happened, name: str) -> tuple[Rule, dict[str, Option], float]:
         settings = happened.settings[name]
         # In torch, AdamW is Adam with a switch.
-        rule = ADAMW if self.rule is ADAM and settings.get("decoupled_weight_decay") else self.rule
+        rule = ADAMW if self.switches and self.rule is ADAM and settings.get("decoupled_weight_decay") else self.rule
         if "lr" not in settings:
             raise InputError(f"the optimizer's settings have no 'lr', which the rule {rule.name!r} needs")
         options = learning_options(settings, rule.options)
@@ -647,7 +649,14 @@ class _Descent:
         return f"of the step that it should take: {told}" if told else ""
 
     def _mistaken(
-        self, number: int, p: Balls, g: Balls, state: Mapping[str, Balls], left: Arrays, options: Mapping[str, Option], lr: float
+        self,
+        number: int,
+        p: Balls,
+        g: Balls,
+        state: Mapping[str, Balls],
+        left: Arrays,
+        options: Mapping[str, Option],
+        lr: float,
     ) -> str:
         """A known mistake that explains every number of this update, in words."""
         own = {key: balls(value) for key, value in left.items() if key != "p" and value.shape == p.shape}
@@ -728,7 +737,11 @@ class _Descent:
         if start := curvature(self.graph, self._start()):
             found["start"] = start
         last = self.steps[-1].updated
-        if self._finite(last) and not (start and start.quadratic) and (end := curvature(self.graph, {**self.problem.point, **last})):
+        if (
+            self._finite(last)
+            and not (start and start.quadratic)
+            and (end := curvature(self.graph, {**self.problem.point, **last}))
+        ):
             found["end"] = end
         return found
 
@@ -738,7 +751,9 @@ class _Descent:
         known = steps[-1].exact_loss is not None
         losses = [loss for loss in (step.exact_loss if known else step.loss for step in steps) if loss is not None]
         if len(losses) > 1 and not (losses[-1] <= losses[0]) and not self.settings.get("maximize"):
-            found.append(f"The descent diverges: the loss grew from {losses[0]:.6g} to {losses[-1]:.6g} in {len(losses) - 1} steps.")
+            found.append(
+                f"The descent diverges: the loss grew from {losses[0]:.6g} to {losses[-1]:.6g} in {len(losses) - 1} steps."
+            )
         if self.accumulate:
             found.append(
                 "The gradient is not zeroed, as asked: what the optimizer sees at step n is the sum of the gradients of steps "
@@ -754,7 +769,9 @@ class _Descent:
         if (start := curvatures.get("start")) and (bound := _stable(self.rule, self.settings, start)) is not None:
             verdict = "above" if lr > bound else "below"
             near = "" if start.quadratic else "Near the start, "
-            found.append(f"{near}{'l' if near else 'L'}earning rates below {bound:.6g} are stable (from λmax); {lr:g} is {verdict}.")
+            found.append(
+                f"{near}{'l' if near else 'L'}earning rates below {bound:.6g} are stable (from λmax); {lr:g} is {verdict}."
+            )
         return found
 
 
@@ -808,7 +825,9 @@ def _less(a: Balls, b: Balls) -> Balls:
 
 def _same(one: Comparison) -> bool:
     """Whether a set that is a single number is the one compared."""
-    return all(x.is_finite() and x.contains(v) for x, v in zip(one.rounding.reshape(-1), one.value.reshape(-1).tolist(), strict=True))
+    return all(
+        x.is_finite() and x.contains(v) for x, v in zip(one.rounding.reshape(-1), one.value.reshape(-1).tolist(), strict=True)
+    )
 
 
 def _factor(total: Balls, whole: Balls) -> float | None:

@@ -93,9 +93,7 @@ class Rule:
         for name, value in options.items():
             if name not in self.options:
                 known = ", ".join(self.options) or "none but the learning rate"
-                raise InputError(
-                    f"{self.name} has no option {name!r}{did_you_mean(name, self.options) or f'; it has {known}'}"
-                )
+                raise InputError(f"{self.name} has no option {name!r}{did_you_mean(name, self.options) or f'; it has {known}'}")
             _check_option(self, name, value)
         return {**self.options, **options}
 

@@ -288,7 +288,9 @@ def curvature(graph: Graph, point: Mapping[str, np.ndarray]) -> Curvature | None
                 found.append([(b - a) / step for a, b in zip(here, moved, strict=True)])
         if not all(x.is_finite() and x.rad() < 2.0**-100 * (1 + abs(x)) for column in columns for x in column):
             return None
-        quadratic = all(x.overlaps(y) for left, right in zip(columns, halves, strict=True) for x, y in zip(left, right, strict=True))
+        quadratic = all(
+            x.overlaps(y) for left, right in zip(columns, halves, strict=True) for x, y in zip(left, right, strict=True)
+        )
         n = len(places)
         matrix = arb_mat(n, n, [((columns[i][j] + columns[j][i]) / 2).mid() for i in range(n) for j in range(n)])
         try:

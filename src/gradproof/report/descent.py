@@ -233,7 +233,9 @@ def markdown(report: DescentReport, images: Sequence[str] = ()) -> str:
         parts.append("\n".join(["## What does not pass", "", "```text", *failing, "```"]))
     parts.append(f"## Plots\n\nWide lines: the exact trajectory ({report.bits} bits). Dashed: {report.engine}.")
     parts += shown
-    table = tabulate([[_cell(x) for x in row] for row in rows], headers=map(_cell, heads), tablefmt="github", disable_numparse=True)
+    table = tabulate(
+        [[_cell(x) for x in row] for row in rows], headers=map(_cell, heads), tablefmt="github", disable_numparse=True
+    )
     parts.append(f"## Steps\n\n{table}")
     return "\n\n".join(part for part in parts if part)
 
