@@ -209,7 +209,7 @@ ADAM = Rule(
     {**_BETAS, "weight_decay": 0.0, "amsgrad": False, "maximize": False},
     {"step": 0.0, "exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0},
     (_NEGATED, _COUPLED, *_AVERAGES, *_ADAM),
-    (*_ADAM_MISTAKES, Mistake("weight decay is decoupled from the gradient, as in AdamW", rule="adamw", when=("weight_decay",))),
+    (*_ADAM_MISTAKES, Mistake("weight decay is decoupled from the gradient: AdamW", rule="adamw", when=("weight_decay",))),
 )  # fmt: skip
 
 ADAMW = Rule(

@@ -280,16 +280,17 @@ def curvature(graph: Graph, point: Mapping[str, np.ndarray]) -> Curvature | None
     with precision(HESSIAN_BITS):
         leaves = {name: balls(value) for name, value in point.items()}
         here = _flat(slope(graph, leaves, exact()))
-        columns, halves = [], []
+        columns: list[list[arb]] = []
+        others: list[list[arb]] = []
         for name, entry in places:
-            for step, found in ((HESSIAN_STEP, columns), (UNIT, halves)):
+            for step, found in ((HESSIAN_STEP, columns), (UNIT, others)):
                 at = leaves[name].reshape(-1)[entry] + step
                 moved = _flat(slope(graph, {**leaves, name: replaced(leaves[name], entry, at)}, exact()))
                 found.append([(b - a) / step for a, b in zip(here, moved, strict=True)])
         if not all(x.is_finite() and x.rad() < 2.0**-100 * (1 + abs(x)) for column in columns for x in column):
             return None
         quadratic = all(
-            x.overlaps(y) for left, right in zip(columns, halves, strict=True) for x, y in zip(left, right, strict=True)
+            x.overlaps(y) for left, right in zip(columns, others, strict=True) for x, y in zip(left, right, strict=True)
         )
         n = len(places)
         matrix = arb_mat(n, n, [((columns[i][j] + columns[j][i]) / 2).mid() for i in range(n) for j in range(n)])

@@ -35,7 +35,7 @@ class Happened:
     failure: str = ""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Replay:
     """An engine that has run already: what it did is looked at by the same check as any engine's run."""
 

@@ -8,6 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from .plot import Series, plot, templates
 from .words import place
 
 if TYPE_CHECKING:
-    from ..descent import DescentReport, Step
+    from ..descent_steps import DescentReport, Step
     from ..verdicts import Finding
 
 HEAD, TAIL, BAD = 6, 3, 6  # steps shown: the first, the last, and those that do not pass
@@ -111,7 +112,10 @@ def _sensitivity(report: DescentReport) -> str:
     caught = [finding.sensitivity for finding in report.findings if finding.sensitivity is not None]
     if not (report.ok and caught):
         return ""
-    return f"Sensitivity: a relative error above {max(caught):.2g} in any step would have been caught."
+    return (
+        f"Sensitivity: a relative error above {median(caught):.2g} would have been caught in half of the comparisons, above "
+        f"{max(caught):.2g} in each."
+    )
 
 
 # Tables
@@ -123,13 +127,10 @@ def _table(report: DescentReport, steps: Sequence[Step | None]) -> tuple[list[st
     names = [leaf.name for leaf in report.problem.graph.parameters]
     entries = sum(array.size for array in report.steps[0].parameters.values())
     output = report.problem.graph.output.name
-    gradient, heads = f"∂{output}/∂{names[0]}", []
+    gradient = f"∂{output}/∂{names[0]}"
     few = entries <= FEW
-    if few:
-        heads = [f"{gradient}, exact", engine, f"new {names[0]}, exact", engine]
-    else:
-        heads = ["largest |gradient|, exact", engine]
-    heads = ["step", f"{output}, exact", engine, *heads, "apart (ulp)", "verdict"]
+    shown = [f"{gradient}, exact", engine, f"new {names[0]}, exact", engine] if few else ["largest |gradient|, exact", engine]
+    heads = ["step", f"{output}, exact", engine, *shown, "apart (ulp)", "verdict"]
     rows = []
     for step in steps:
         if step is None:
@@ -190,7 +191,7 @@ def plots(report: DescentReport) -> dict[str, str]:
         mine = [float(step.updated[name].reshape(-1)[at]) for step in report.steps]
         theirs = [None if s.exact_updated is None else float(s.exact_updated[name].reshape(-1)[at]) for s in report.steps]
         start = float(report.steps[0].parameters[name].reshape(-1)[at])
-        lines.append(Series(f"{label}, exact", (start, *theirs), n))
+        lines.append(Series(f"{label}, exact", (start, *theirs), n, label=label))
         lines.append(Series(f"{label}, {engine}", (start, *mine), n, dashed=True))
     shown = ", ".join(label for label, _, _ in entries[:DRAWN]) + (f" of {len(entries)}" if len(entries) > DRAWN else "")
     found["parameters"] = plot(f"parameters: {shown}", lines, first=0)
@@ -234,7 +235,7 @@ def markdown(report: DescentReport, images: Sequence[str] = ()) -> str:
     parts.append(f"## Plots\n\nWide lines: the exact trajectory ({report.bits} bits). Dashed: {report.engine}.")
     parts += shown
     table = tabulate(
-        [[_cell(x) for x in row] for row in rows], headers=map(_cell, heads), tablefmt="github", disable_numparse=True
+        [[_cell(x) for x in row] for row in rows], headers=list(map(_cell, heads)), tablefmt="github", disable_numparse=True
     )
     parts.append(f"## Steps\n\n{table}")
     return "\n\n".join(part for part in parts if part)

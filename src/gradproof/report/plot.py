@@ -10,19 +10,20 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 76, 12, 30, 36
+LEFT, RIGHT, TOP, BOTTOM = 76, 72, 30, 36
 MAX_POINTS = 600  # of one line; more are no finer on a screen
 TICKS = 6
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line's name, its values by step (None or not finite: a gap), its place among the colours, and how it is drawn."""
+    """A line's name, its values by step (None or not finite: a gap), its place among the colours, and how it is drawn; `label` stands at its end."""
 
     name: str
     values: tuple[float | None, ...]
     colour: int = 0
     dashed: bool = False
+    label: str = ""
 
 
 @cache
@@ -60,7 +61,9 @@ def plot(title: str, series: Sequence[Series], *, log: bool = False, first: int 
             elif n % stride == 0 or n == len(values) - 1:
                 runs[-1].append(f"{x(n)},{y(value)}")
         shown = [" ".join(run if len(run) > 1 else run * 2) for run in runs if run]
-        lines.append({"name": one.name, "runs": shown, "colour": one.colour % 6, "dashed": one.dashed})
+        ends = [(n, value) for n, value in enumerate(values) if value is not None][-1:] if one.label else []
+        label = [{"x": x(n) + 5, "y": y(value) + 4, "text": one.label} for n, value in ends]
+        lines.append({"name": one.name, "runs": shown, "colour": one.colour % 6, "dashed": one.dashed, "label": label})
     marks = [{"y": y(at), "label": _power(at) if log else f"{at:.4g}"} for at in _ticks(low, high, log)]
     steps = [{"x": x(n), "label": first + n} for n in sorted({round((count - 1) * k / 4) for k in range(5)})]
     return (
