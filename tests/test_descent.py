@@ -200,7 +200,16 @@ def steps_before_the_backward(optimizer: torch.optim.Optimizer, loss: Callable[[
     value.backward()
 
 
+def changes_them_later(optimizer: torch.optim.Optimizer, loss: Callable[[], torch.Tensor]) -> None:
+    optimizer.zero_grad()
+    loss().backward()
+    optimizer.step()
+    for p in optimizer.param_groups[0]["params"]:
+        p.data.add_(1e-15)
+
+
 LOOP_FAULTS = [
+    (changes_them_later, "wrong", "outside of it"),
     (forgets_to_zero, "wrong", "zero_grad is missing"),
     (updates_in_the_graph, "failed", "leaf Variable"),
     (forgets_to_step, "wrong", "did not call optimizer.step()"),
@@ -432,6 +441,18 @@ def test_unequal_parts_of_a_mean_have_no_factor() -> None:
     problem = parse(MEAN, given=DATA, parameters={"w": [0.5, -0.5]})
     report = descend(problem, micro_batches=4, steps=1, learning_rate=0.01)
     assert "nor a multiple of it" in notes(report)[0]
+
+
+def test_a_micro_batch_left_out_is_refuted() -> None:
+    def step(optimizer: torch.optim.Optimizer, loss: Callable[[], torch.Tensor]) -> None:
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+    problem = parse(SUM, given=DATA, parameters={"w": [0.5, -0.5]})
+    report = descend(problem, micro_batches=2, step=step, steps=1, learning_rate=0.01)
+    assert report.verdict == "wrong"
+    assert "the step used 1 of the 2 micro-batches" in notes(report)
 
 
 def test_the_batch_can_be_named() -> None:

@@ -164,6 +164,8 @@ def _entries(problem: Problem, trajectory: Sequence[Mapping[str, Any]]) -> list[
             happened.after = read(trajectory[number], "parameters", number + 1)
         else:
             raise InputError(f"step {number} is the last and has no 'updated'; add it, or an entry with its 'parameters' alone")
+        if number < len(trajectory):
+            happened.end = read(trajectory[number], "parameters", number + 1)
         found.append(happened)
     if not found:
         raise InputError("the trajectory has no step")

@@ -188,8 +188,10 @@ class Judge:
                     findings += self._micro(happened, before)
                 findings += self._recorded(number, happened)
                 findings += self._updated(number, happened)
+                findings += self._afterwards(happened)
             findings = self._overflown(findings, before, happened)
-            after = slope_at(self.problem, happened.after) if self._finite(happened.after) else before
+            there = happened.end or happened.after
+            after = slope_at(self.problem, there) if self._finite(there) else before
         gradients = dict(happened.recorded)
         self.steps.append(
             Step(number, happened.before, loss, gradients, happened.after, tuple(findings), as_float(before.largest))
@@ -262,6 +264,19 @@ class Judge:
     def _sum_of(self, name: str, number: int) -> str:
         return f"the sum of those of steps {self.since[name]} to {number}"
 
+    def _afterwards(self, happened: Happened) -> list[Finding]:
+        """What the optimizer has nothing to do with: parts of the data left out, parameters changed by other hands."""
+        found = []
+        used, parts = len(happened.traces), len(self.batches)
+        if happened.traces and used < parts:
+            note = f"the step used {used} of the {parts} micro-batches"
+            found.append(bare_finding("micro-batches", self.graph.output.name, Verdict.WRONG, note))
+        for name, end in happened.end.items():
+            if not np.array_equal(end, happened.after[name], equal_nan=True):
+                note = "the parameter was changed after the optimizer's step, outside of it"
+                found.append(bare_finding("update", name, Verdict.WRONG, note))
+        return found
+
     # The gradient that the optimizer saw
 
     def _recorded(self, number: int, happened: Happened) -> list[Finding]:
@@ -279,6 +294,10 @@ class Judge:
             if recorded is None or not fresh:
                 why = "the backward gave a gradient, but .grad has none" if fresh else ".grad has numbers of no backward"
                 found.append(bare_finding("recorded", name, Verdict.WRONG, why))
+                continue
+            if not all(np.isfinite(gradient).all() for gradient in (recorded, *fresh)):
+                note = "the gradient is not finite already"
+                found.append(bare_finding("recorded", name, Verdict.UNDECIDED, note, inherited=True))
                 continue
             sums = [balls(gradient) for gradient in fresh]
             whole = [balls(carried), *sums] if left else sums
@@ -651,7 +670,7 @@ def _stable(rule: Rule, settings: Mapping[str, Any], curved: Curvature) -> float
 
     From the roots of the recurrence along the steepest eigenvector (Polyak, 1964, for the heavy ball).
     """
-    if rule.name != "sgd" or curved.largest <= 0 or settings.get("maximize"):
+    if rule.name != "sgd" or curved.largest <= 0 or curved.smallest < 0 or settings.get("maximize"):
         return None
     steep = curved.largest + float(settings.get("weight_decay", 0.0))
     momentum = float(settings.get("momentum", 0.0))

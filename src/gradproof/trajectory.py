@@ -210,7 +210,7 @@ def trajectory(
     if not whole:
         lost = (
             f"the exact trajectory is lost after step {len(steps)}: its balls have grown too wide, at {bits} bits too "
-            "(a kink, a pole, or errors that grow faster than any precision)"
+            "(a kink, a singular point, or errors that grow faster than any precision)"
         )
     return Trajectory(tuple(steps), bits, lost)
 

@@ -20,7 +20,8 @@ class Happened:
 
     `before` and `after` are the parameters. `traces` has one trace for each micro-batch, with the gradients as they arrived;
     `carried` is what `.grad` held before them and `recorded` what it held when the optimizer took its step. `settings` and
-    the states are by parameter; a state holds what the optimizer shows of it. `failure` is what was raised.
+    the states are by parameter; a state holds what the optimizer shows of it. `end` is what the parameters were when all of the
+    step was over, where that is known. `failure` is what was raised.
     """
 
     before: Arrays
@@ -31,6 +32,7 @@ class Happened:
     state_before: dict[str, Arrays] = field(default_factory=dict)
     state_after: dict[str, Arrays] = field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    end: Arrays = field(default_factory=dict)
     stepped: bool = False
     failure: str = ""
 

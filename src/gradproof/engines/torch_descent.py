@@ -115,6 +115,7 @@ class Loop:
         if not self.happened.stepped:
             self.happened.recorded = self._gradients()
             self.happened.after = self.numbers()
+        self.happened.end = self.numbers()
         return self.happened
 
     def _loss(self) -> torch.Tensor:

@@ -17,7 +17,7 @@ TICKS = 6
 
 @dataclass(frozen=True)
 class Series:
-    """A line's name, its values by step (None or not finite: a gap), its place among the colours, and how it is drawn; `label` stands at its end."""
+    """A line: values by step (None or not finite: a gap), its place among the colours; `label` stands at its end."""
 
     name: str
     values: tuple[float | None, ...]
