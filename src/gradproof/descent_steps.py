@@ -525,12 +525,10 @@ class Judge:
         if start := curvature(self.graph, self._start()):
             found["start"] = start
         last = self.steps[-1].updated
-        if (
-            self._finite(last)
-            and not (start and start.quadratic)
-            and (end := curvature(self.graph, {**self.problem.point, **last}))
-        ):
-            found["end"] = end
+        moved = any(not np.array_equal(last[name], value) for name, value in self.steps[0].parameters.items())
+        if moved and self._finite(last) and not (start and start.quadratic):
+            end = curvature(self.graph, {**self.problem.point, **last})
+            found |= {"end": end} if end else {}
         return found
 
     def _said(self, steps: Sequence[Step], curvatures: Mapping[str, Curvature], lr: float) -> list[str]:
