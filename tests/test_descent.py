@@ -533,6 +533,19 @@ def test_csv_has_a_row_for_each_step_to_the_last_digit(ols: Problem) -> None:
     assert (rows[0]["gradient w"], rows[0]["new w"], rows[0]["verdict"]) == ("-2.0", "1.02", "exact")
 
 
+def test_a_rule_is_shown_as_documented(logistic: Problem) -> None:
+    report = descend(logistic, steps=1, optimizer="adam")
+    assert report.lines == (
+        "a1 = 1 - beta1",
+        "a2 = 1 - beta2",
+        "c1 = 1 - beta1**step",
+        "c2 = 1 - beta2**step",
+        "exp_avg = beta1*exp_avg + a1*g",
+        "exp_avg_sq = beta2*exp_avg_sq + a2*g**2",
+        "p = p - lr*(exp_avg/c1)/(sqrt(exp_avg_sq/c2) + eps)",
+    )
+
+
 def test_json_holds_the_trajectory(logistic: Problem) -> None:
     report = descend(logistic, steps=3, optimizer="adam")
     whole = json.loads(report.to_json())
@@ -632,8 +645,9 @@ def test_bad_options_end_with_2_and_the_cure(options: str, capsys: pytest.Captur
         ({"rule": "sdg"}, "did you mean 'sgd'"),
         ({"step": lambda optimizer, loss: (loss(), loss())}, "more than 1 times"),
         ({"steps": 0}, "from 1"),
+        ({"learning_rate": "0.1"}, "expected a positive number"),
     ],
-    ids=["no optimizer", "one parameter", "no rule", "two rates", "no such rule", "two losses", "no steps"],
+    ids=["no optimizer", "one parameter", "no rule", "two rates", "no such rule", "two losses", "no steps", "a text"],
 )
 def test_bad_arguments_are_told(arguments: dict[str, Any], words: str, logistic: Problem) -> None:
     with pytest.raises(InputError, match=words):

@@ -177,7 +177,7 @@ def _entries(problem: Problem, trajectory: Sequence[Mapping[str, Any]]) -> list[
 
 def _check_numbers(learning_rate: float | None, until: float | None, micro_batches: int, reduction: str) -> None:
     for name, value in (("learning rate", learning_rate), ("bound", until)):
-        if value is not None and not 0 < value < float("inf"):
+        if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
             raise InputError(f"the {name} is {value!r}, expected a positive number")
     if isinstance(micro_batches, bool) or not isinstance(micro_batches, int) or micro_batches < 1:
         raise InputError(f"micro-batches: {micro_batches!r}, expected a number from 1")

@@ -27,7 +27,7 @@ from .files import Problem
 from .graph import Shape
 from .optimizers import ADAM, ADAMW, RULES, Line, Mistake, Option, Rule
 from .oracle import Report, check
-from .trajectory import Curvature, Slope, Trajectory, Update, curvature, first_state, slope, trajectory, update_of
+from .trajectory import Curvature, Slope, Trajectory, Update, curvature, documented, first_state, slope, trajectory, update_of
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, ulp_of, worst
 
 
@@ -172,7 +172,7 @@ class Judge:
         if not self.settings:
             rule, options, lr = self._settings_of(happened, next(iter(self.shapes)))
             self.settings = {"lr": lr, **options}
-            self.lines = tuple(line.text for line in rule.in_force(options))
+            self.lines = documented(rule.in_force(options), rule)
         with precision(START_BITS):
             if happened.traces:
                 for n, (part, trace) in enumerate(zip(self.batches, happened.traces, strict=False), 1):

@@ -90,6 +90,12 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(term.value for term in parsed(text).terms if term.op == "name")
 
 
+def documented(lines: Sequence[Line], rule: Rule) -> tuple[str, ...]:
+    """The lines as a reader needs them: without those that only other ways of writing use."""
+    used = frozenset({"p", "g", *rule.state}).union(*(_names(line.text) for line in lines))
+    return tuple(line.text for line in lines if parsed(line.text).name in used)
+
+
 @dataclass(frozen=True, eq=False)
 class Update:
     """A rule's update of one parameter, with the options and the learning rate of one step.
