@@ -25,6 +25,8 @@ FORBIDDEN = {
     "derivation": {"torch", "jax", "engines", "tape"},
     "blame": {"torch", "jax", "engines", "tape"},
     "enclosure": {"torch", "jax", "engines", "tape"},
+    "trajectory": {"torch", "jax", "engines", "tape"},
+    "optimizers": {"torch", "jax", "engines", "tape", "sympy", "flint"},
     "jax": {"engines"},
     "tape": {"jax", "engines", "calculus", "arithmetic", "reference", "enclosure", "verdicts"},
     "engines": {

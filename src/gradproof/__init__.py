@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .assertions import assert_gradients
+    from .descent import check_descent, descend
+    from .descent_steps import DescentReport
     from .engines.own import engine
     from .errors import EngineError, GradproofError, GraphError, InputError
     from .files import Problem, load, parse
@@ -30,6 +32,7 @@ _HOMES = {
     "assert_gradients": "assertions",
     "EngineError": "errors", "GradproofError": "errors", "GraphError": "errors", "InputError": "errors",
     "Problem": "files", "load": "files", "parse": "files",
+    "DescentReport": "descent_steps", "check_descent": "descent", "descend": "descent",
     "Report": "oracle", "check": "oracle",
     "explain": "report.derivation",
     "GradcheckError": "steps", "check_function": "steps", "gradcheck": "steps", "register_formula": "steps",
@@ -37,9 +40,9 @@ _HOMES = {
 }  # fmt: skip
 
 __all__ = [
-    "EngineError", "Finding", "GradcheckError", "GradproofError", "GraphError", "InputError", "Problem", "Report", "Verdict",
-    "__version__", "assert_gradients", "check", "check_function", "engine", "explain", "gradcheck", "load", "parse",
-    "register_formula",
+    "DescentReport", "EngineError", "Finding", "GradcheckError", "GradproofError", "GraphError", "InputError", "Problem",
+    "Report", "Verdict", "__version__", "assert_gradients", "check", "check_descent", "check_function", "descend", "engine",
+    "explain", "gradcheck", "load", "parse", "register_formula",
 ]  # fmt: skip
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ALL_PASS, SOMETHING_WRONG, BAD_INPUT, NOT_DECIDED = 0, 1, 2, 3
 
+DESCENT_FORMATS = ("text", "markdown", "html", "json", "csv")
+
 EXAMPLES = """\
 examples:
   gradproof check expressions/ols.toml
@@ -33,6 +35,7 @@ examples:
   gradproof check -e "loss = (w*x - y)**2" --given x=1 --given y=2 --parameter w=1
   gradproof explain expressions/ols.toml
   gradproof report expressions/ --output reports/
+  gradproof descend expressions/ols.toml --learning-rate 0.01 --steps 100
 
 exit codes:
   0 all pass · 1 something is wrong or failed · 2 bad usage or bad input
@@ -96,7 +99,35 @@ def _parser() -> argparse.ArgumentParser:
     _engine_options(report)
     report.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the pages go")
     report.add_argument("--jobs", type=_count, default=1, metavar="N", help="check N files at a time")
+
+    descend = command("descend", _descend, "train with torch, and check every step of it", "an expression file")
+    _expression_options(descend)
+    _descent_options(descend)
     return parser
+
+
+def _descent_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--steps", type=_count, metavar="N", help="how many (the file's own, or 100)")
+    parser.add_argument("--learning-rate", type=float, metavar="R", help="(the file's own, or torch's default)")
+    parser.add_argument("--optimizer", default="sgd", help="sgd (the default), adam, adamw, rmsprop or adagrad")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE",
+        help="of the optimizer, by torch's names: momentum=0.9, nesterov=true, betas=[0.9, 0.99]",
+    )  # fmt: skip
+    parser.add_argument("--dtype", help="float64, float32, bfloat16 or float16 (the file's own, or float64)")
+    parser.add_argument("--until", type=float, metavar="BOUND", help="stop when the exact gradient is proved below this")
+    parser.add_argument("--accumulate", action="store_true", help="never zero the gradient, to see what happens")
+    parser.add_argument(
+        "--micro-batches", type=_count, default=1, metavar="N", help="add up the gradients of N parts of the data"
+    )
+    parser.add_argument("--batch", action="append", metavar="NAME", help="a given tensor whose first axis is the batch (all)")
+    parser.add_argument(
+        "--reduction", default="sum", help="how the parts make the whole: sum, or mean (weighted with their shares)"
+    )
+    parser.add_argument("--format", default="text", choices=DESCENT_FORMATS, help="of the report (text)")
+    parser.add_argument(
+        "--output", type=Path, metavar="PATH", help="write the report to a file; of Markdown, the plots beside it"
+    )
 
 
 def _expression_options(parser: argparse.ArgumentParser) -> None:
@@ -176,6 +207,40 @@ def _report(arguments: argparse.Namespace) -> int:
     write(folder / "index.md", markdown.index(pages, errors))
     print(f"gradproof: {len(pages)} pages and index.md in {folder}", file=sys.stderr)
     return _exit_code(reports, bool(errors))
+
+
+def _descend(arguments: argparse.Namespace) -> int:
+    from .report import descent as forms
+    from .targets import is_function
+
+    for target in arguments.targets:
+        if is_function(target):
+            raise InputError(f"{target}: a function has no graph to descend on; expected an expression file")
+    makers = _problem_makers(arguments)
+    if len(makers) > 1:
+        raise InputError(f"{len(makers)} files; a descent is of one problem: name one of them")
+    problem = makers[0][1]()
+    from .descent import descend
+
+    report = descend(
+        problem, optimizer=arguments.optimizer, learning_rate=arguments.learning_rate, steps=arguments.steps,
+        options=_values(arguments.option, "--option"), dtype=arguments.dtype, until=arguments.until,
+        accumulate=arguments.accumulate, micro_batches=arguments.micro_batches, batch=arguments.batch,
+        reduction=arguments.reduction,
+    )  # fmt: skip
+    if arguments.output is None:
+        _print(forms.render(report, arguments.format), coloured=arguments.format == "text")
+    else:
+        path: Path = arguments.output
+        images: list[str] = []
+        if arguments.format == "markdown":
+            for name, drawing in forms.plots(report).items():
+                images.append(f"{path.stem}-{name}.svg")
+                write(path.parent / images[-1], drawing + "\n")
+        write(path, forms.render(report, arguments.format, images) + "\n")
+    if report.ok:
+        return ALL_PASS
+    return SOMETHING_WRONG if report.verdict in ("wrong", "failed") else NOT_DECIDED
 
 
 def _exit_code(reports: Sequence[Report], bad_input: bool) -> int:

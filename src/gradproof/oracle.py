@@ -118,7 +118,7 @@ def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None
     start = time.perf_counter()
     tested = engine_named(engine) if isinstance(engine, str) else engine
     format_ = dtype_named(dtype or problem.dtype or "float64", getattr(tested, "formats", DTYPES))
-    task = _task(problem)
+    task = task_of(problem)
     trace = _sound(tested.run(task, format_), problem)
     derivation = derive(problem.graph)
     findings = _Check(problem, task, trace, format_, derivation).findings()
@@ -154,7 +154,8 @@ def compared(reports: Sequence[Report]) -> list[Report]:
 SUSPECT = "all engines are wrong alike here: suspect the formula, as it is written, before the engines"
 
 
-def _task(problem: Problem) -> Task:
+def task_of(problem: Problem) -> Task:
+    """What an engine is asked for, so that every line of the problem can be judged."""
     graph = problem.graph
     active = graph.active
     shapes = graph.shapes

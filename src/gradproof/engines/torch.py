@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from typing import Any
 
@@ -131,6 +132,25 @@ class TorchEngine:
         tensors = {
             name: torch.tensor(value, dtype=kind, requires_grad=name in task.parameters) for name, value in task.point.items()
         }
+        trace = self.forward(task, tensors, kind)
+        output = tensors.get(task.statements[-1].name)
+        if output is None:
+            return trace
+        failures, unsupported = dict(trace.failures), dict(trace.unsupported)
+        try:
+            if output.requires_grad:
+                output.backward()
+        except NotImplementedError as error:
+            unsupported[""] = said(error)
+        except RuntimeError as error:
+            failures[""] = said(error)
+        return replace(trace, gradients=gradients_of(tensors), failures=failures, unsupported=unsupported)
+
+    def forward(self, task: Task, tensors: dict[str, torch.Tensor], kind: torch.dtype) -> Trace:
+        """Run the lines over the leaves' tensors, and each line's probes through it alone; no gradients yet.
+
+        The lines' tensors are added to `tensors`, as far as they could be computed.
+        """
         locals_: dict[tuple[str, str], np.ndarray | None] = {}
         failures: dict[str, str] = {}
         unsupported: dict[str, str] = {}
@@ -150,16 +170,7 @@ class TorchEngine:
                 unsupported[statement.name] = said(error)
             except (RuntimeError, TypeError, ValueError) as error:
                 failures[statement.name] = said(error)
-        output = tensors[task.statements[-1].name]
-        try:
-            if output.requires_grad:
-                output.backward()
-        except NotImplementedError as error:
-            unsupported[""] = said(error)
-        except RuntimeError as error:
-            failures[""] = said(error)
-        gradients = {name: _number(t.grad) if t.is_leaf or t.requires_grad else None for name, t in tensors.items()}
-        return Trace(_numbers(tensors), locals_, gradients, failures, unsupported)
+        return Trace(_numbers(tensors), locals_, {}, failures, unsupported)
 
     def _local(
         self, statement: Statement, tensors: Mapping[str, torch.Tensor], kind: torch.dtype, task: Task
@@ -183,7 +194,7 @@ class TorchEngine:
             else:
                 grads = [None] * len(parents)
             for parent, grad in zip(parents, grads, strict=True):
-                rows[parent].append(_number(grad))
+                rows[parent].append(number_of(grad))
         found: dict[tuple[str, str], np.ndarray | None] = {}
         for parent, items in rows.items():
             arrays = [item for item in items if item is not None]
@@ -196,7 +207,13 @@ class TorchEngine:
         return value.view_as(value) if any(value is tensors.get(name) for name in names(statement)) else value
 
 
-def _number(tensor: torch.Tensor | None) -> np.ndarray | None:
+def gradients_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray | None]:
+    """What `.grad` holds of every leaf and every line that needs a gradient."""
+    return {name: number_of(t.grad) if t.is_leaf or t.requires_grad else None for name, t in tensors.items()}
+
+
+def number_of(tensor: torch.Tensor | None) -> np.ndarray | None:
+    """A copy of a tensor's numbers in float64, which holds those of every dtype exactly."""
     return None if tensor is None else tensor.detach().to(torch.float64).numpy().copy()
 
 

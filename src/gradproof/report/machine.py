@@ -39,22 +39,23 @@ def _report(report: Report) -> dict[str, Any]:
         "ok": report.ok,
         "expected": None if expect is None else {"verdict": expect.verdict, "node": expect.node},
         "sensitivity": report.sensitivity,
-        "findings": [_finding(finding) for finding in report.findings],
+        "findings": [row(finding) for finding in report.findings],
         "seconds": round(report.seconds, 4),
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def row(finding: Finding) -> dict[str, Any]:
+    """A finding, every field by its name."""
     return {
         "kind": finding.kind,
         "node": finding.node,
         "wrt": finding.wrt,
         "formula": finding.formula,
-        "exact": _number(finding.exact),
-        "value": _number(finding.value),
-        "ulp": _number(finding.ulp),
-        "allowed_ulp": _number(finding.allowed_ulp),
-        "error": _number(finding.error),
+        "exact": plain(finding.exact),
+        "value": plain(finding.value),
+        "ulp": plain(finding.ulp),
+        "allowed_ulp": plain(finding.allowed_ulp),
+        "error": plain(finding.error),
         "index": list(finding.index),
         "verdict": finding.verdict.value,
         "note": finding.note,
@@ -62,12 +63,13 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "entries": finding.entries,
         "refuted": finding.refuted,
         "cancelled": finding.cancelled,
-        "sensitivity": _number(finding.sensitivity),
+        "sensitivity": plain(finding.sensitivity),
         "place": finding.place,
     }
 
 
-def _number(value: float | None) -> float | str | None:
+def plain(value: float | None) -> float | str | None:
+    """A number as JSON holds it; one that it cannot hold is a text."""
     if value is None:
         return None
     return value if math.isfinite(value) else str(value)

@@ -1,0 +1,98 @@
+"""A plot of a few lines over the steps, as SVG: light and dark by itself, readable without colours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+WIDTH, HEIGHT = 640, 300
+LEFT, RIGHT, TOP, BOTTOM = 76, 72, 30, 36
+MAX_POINTS = 600  # of one line; more are no finer on a screen
+TICKS = 6
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line: values by step (None or not finite: a gap), its place among the colours; `label` stands at its end."""
+
+    name: str
+    values: tuple[float | None, ...]
+    colour: int = 0
+    dashed: bool = False
+    label: str = ""
+
+
+@cache
+def templates() -> Environment:
+    """The templates of this package; what is put into them is escaped."""
+    return Environment(
+        loader=PackageLoader("gradproof", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+
+
+def plot(title: str, series: Sequence[Series], *, log: bool = False, first: int = 1) -> str:
+    """The lines over the steps from `first` on; `log` is for values that are all positive, others are left out there."""
+    drawn = [_cleaned(one, log) for one in series]
+    numbers = [y for one in drawn for y in one if y is not None]
+    low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
+    if high - low <= 1e-12 * max(abs(low), abs(high)):
+        pad = max(abs(low), abs(high)) * 0.1 or 1.0
+        low, high = low - pad, high + pad
+    count = max(2, max((len(one) for one in drawn), default=2))
+
+    def x(n: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * n / (count - 1), 1)
+
+    def y(value: float) -> float:
+        return round(TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low), 1)
+
+    lines = []
+    for one, values in zip(series, drawn, strict=True):
+        stride = max(1, len(values) // MAX_POINTS)
+        runs: list[list[str]] = [[]]
+        for n, value in enumerate(values):
+            if value is None:
+                runs.append([])
+            elif n % stride == 0 or n == len(values) - 1:
+                runs[-1].append(f"{x(n)},{y(value)}")
+        shown = [" ".join(run if len(run) > 1 else run * 2) for run in runs if run]
+        ends = [(n, value) for n, value in enumerate(values) if value is not None][-1:] if one.label else []
+        label = [{"x": x(n) + 5, "y": y(value) + 4, "text": one.label} for n, value in ends]
+        lines.append({"name": one.name, "runs": shown, "colour": one.colour % 6, "dashed": one.dashed, "label": label})
+    marks = [{"y": y(at), "label": _power(at) if log else f"{at:.4g}"} for at in _ticks(low, high, log)]
+    steps = [{"x": x(n), "label": first + n} for n in sorted({round((count - 1) * k / 4) for k in range(5)})]
+    return (
+        templates()
+        .get_template("plot.svg.jinja")
+        .render(title=title, lines=lines, marks=marks, steps=steps, width=WIDTH, height=HEIGHT, left=LEFT, top=TOP,
+                right=WIDTH - RIGHT, bottom=HEIGHT - BOTTOM)
+        .strip()
+    )  # fmt: skip
+
+
+def _cleaned(one: Series, log: bool) -> list[float | None]:
+    """What can be drawn: finite numbers, and their logarithms to base 10."""
+
+    def clean(value: float | None) -> float | None:
+        if value is None or not math.isfinite(value) or abs(value) > 1e300 or (log and value <= 0):
+            return None
+        return math.log10(value) if log else value
+
+    return [clean(value) for value in one.values]
+
+
+def _ticks(low: float, high: float, log: bool) -> list[float]:
+    step = 10.0 ** math.floor(math.log10((high - low) / TICKS))
+    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= TICKS)
+    if log and high - low >= 1:
+        step = max(1.0, round(step))
+    return [n * step + 0.0 for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _power(at: float) -> str:
+    return f"1e{at:.0f}" if at == round(at) else f"{10**at:.3g}"
