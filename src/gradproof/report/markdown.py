@@ -51,7 +51,7 @@ def index(entries: Sequence[tuple[Report, str]], errors: Sequence[Failure] = ())
     parts = ["# gradproof reports\n", f"{ok} of {len(entries)} as they should be.\n"]
     parts.append(table(rows, ["", "verdict", "expression file", "what it teaches"]))
     if errors:
-        parts.append("\n## Could not be read\n")
+        parts.append("\n## Could not be checked\n")
         parts.append(table([[escape(target), escape(message)] for target, message in errors], ["file", "why"]))
     return "\n".join(parts) + "\n"
 
