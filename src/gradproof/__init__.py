@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .errors import EngineError, GradproofError, GraphError, InputError
     from .files import Problem, load, parse
     from .oracle import Report, check
-    from .report.derivation import explain
+    from .report.explanation import explain
     from .steps import GradcheckError, check_function, gradcheck, register_formula
     from .verdicts import Finding, Verdict
 
@@ -31,7 +31,7 @@ _HOMES = {
     "EngineError": "errors", "GradproofError": "errors", "GraphError": "errors", "InputError": "errors",
     "Problem": "files", "load": "files", "parse": "files",
     "Report": "oracle", "check": "oracle",
-    "explain": "report.derivation",
+    "explain": "report.explanation",
     "GradcheckError": "steps", "check_function": "steps", "gradcheck": "steps", "register_formula": "steps",
     "Finding": "verdicts", "Verdict": "verdicts",
 }  # fmt: skip

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from . import __version__
 from .errors import GradproofError, InputError, Place
 from .progress import tracked
-from .report import FORMATS
+from .report import EXPLANATIONS, FORMATS
 
 if TYPE_CHECKING:
     from .files import Problem
@@ -95,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = command("explain", _explain, "the derivation alone, without an engine", files)
     _expression_options(explain)
+    explain.add_argument("--format", default="text", choices=EXPLANATIONS, help="of the derivation (text)")
+    explain.add_argument("--output", type=Path, metavar="PATH", help="write it to a file instead")
 
     report = command("report", _report, "write a Markdown page for each file, and an index", functions)
     _engine_options(report)
@@ -149,11 +151,17 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from .report.derivation import explain
+    from .report import explanation
 
-    found = _attempted(_problem_makers(arguments), lambda make: explain(make()))
-    _print("\n\n".join(text for _, text in found.done))
-    return INTERRUPTED if found.interrupted else BAD_INPUT if found.errors else ALL_PASS
+    made = _attempted(_problem_makers(arguments), lambda make: explanation.told(make()))
+    text = explanation.render([parts for _, parts in made.done], arguments.format)
+    if not made.done:
+        return INTERRUPTED if made.interrupted else BAD_INPUT  # why was told already
+    if arguments.output:
+        write(arguments.output, text + "\n")
+    else:
+        _print(text)
+    return INTERRUPTED if made.interrupted else BAD_INPUT if made.errors else ALL_PASS
 
 
 def _report(arguments: argparse.Namespace) -> int:

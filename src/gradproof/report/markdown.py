@@ -115,26 +115,26 @@ def page(report: Report) -> str:
 
 def _equation(node: Node) -> str:
     left, right = written(node)
-    return f"{_math(notation.latex(left))} = {_math(notation.latex(right))}"
+    return f"{math(notation.latex(left))} = {math(notation.latex(right))}"
 
 
 def _chain(derivation: Derivation) -> list[str]:
     rows = []
     for gradient in derivation.locals:
         left = rf"\frac{{\partial {notation.latex(gradient.left[0])}}}{{\partial {notation.latex(gradient.left[1])}}}"
-        rows.append([f"$`{_math(left)}`$", f"$`{_math(notation.latex(gradient.formula))}`$"])
+        rows.append([f"$`{math(left)}`$", f"$`{math(notation.latex(gradient.formula))}`$"])
     parts = [table(rows, ["local gradient", "formula"]) + "\n"]
     rows = []
     for adjoint in derivation.adjoints:
         equation = f"{notation.latex(adjoint.left)} = {notation.latex(adjoint.formula)}"
-        rows.append([f"$`{_math(equation)}`$", f"{adjoint.uses} uses, added" if adjoint.uses > 1 else ""])
+        rows.append([f"$`{math(equation)}`$", f"{adjoint.uses} uses, added" if adjoint.uses > 1 else ""])
     parts.append(table(rows, ["adjoint, from the output back", ""]) + "\n")
     if derivation.closed:
         output = notation.latex_name(derivation.graph.output.name)
         rows = []
         for name, formula in derivation.closed.items():
             left = rf"\frac{{\partial {output}}}{{\partial {notation.latex_name(name)}}}"
-            rows.append([f"$`{_math(f'{left} = {notation.latex(formula)}')}`$"])
+            rows.append([f"$`{math(f'{left} = {notation.latex(formula)}')}`$"])
         parts.append(table(rows, ["closed in the leaves"]) + "\n")
     return parts
 
@@ -197,7 +197,7 @@ def _label(text: str) -> str:
     return "".join(c if c.isalnum() or c in " _.,=+-/^" or ord(c) > 127 else f"#{ord(c)};" for c in short)
 
 
-def _math(tex: str) -> str:
+def math(tex: str) -> str:
     """Math inside a table cell: no bar, no backtick, no line break."""
     tex = tex.replace(r"\left|", r"\left\vert ").replace(r"\right|", r"\right\vert ").replace("|", r"\vert ")
     return tex.replace("`", "'").replace("\n", " ")
