@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Any
 
 import jinja2
 import numpy as np
@@ -124,9 +123,10 @@ def sections(explanation: Explanation) -> list[Section]:
         Section(f"The chain rule in numbers, step by step from {out} back (v̄ is ∂{out}/∂v: what arrives at v)",
                 tuple(_step_row(step, explanation) for step in explanation.steps)),
     ]  # fmt: skip
-    closed = [Row((_gradient(explanation, name), Formula(formula), *_filled(explanation, formula),
-                   *([] if formula.is_number else [Number(explanation.gradients[name])])))
-              for name, formula in explanation.closed.items()]  # fmt: skip
+    closed = [
+        Row((_gradient(explanation, name), Formula(formula), *_come_to(explanation, formula, explanation.gradients[name])))
+        for name, formula in explanation.closed.items()
+    ]
     if closed:
         made.append(Section("All in one: the gradient in the values that you gave", tuple(closed)))
     made += [_not_needed(explanation), _shared(explanation)]
@@ -147,7 +147,7 @@ def _graph_rows(explanation: Explanation) -> tuple[Row, ...]:
     for line in explanation.lines:
         sides = (Formula(line.left), Formula(line.right))
         if line.value.ndim == 0:
-            rows.append(Row((*sides, *_filled(explanation, line.right), Number(line.value))))
+            rows.append(Row((*sides, *_come_to(explanation, line.right, line.value))))
         else:
             rows.append(Row((*sides, Number(line.value)), _shape(line.value)))
     return tuple(rows)
@@ -161,7 +161,7 @@ def _slope_row(slope: Slope, explanation: Explanation) -> Row:
         shown = notation.text(slope.left[0]), notation.text(slope.left[1])
         remark = "; ".join(part for part in (remark, f"∂{shown[0]}/∂{shown[1]} = {number(slope.value)}") if part)
     elif not gradient.formula.is_number:
-        sides += [*_filled(explanation, gradient.formula), Number(slope.value)]
+        sides += _come_to(explanation, gradient.formula, slope.value)
     return Row(tuple(sides), remark)
 
 
@@ -190,22 +190,22 @@ def _path_rows(explanation: Explanation, name: str, paths: Sequence[Path]) -> li
     gradient = _gradient(explanation, name)
     if len(paths) == 1:
         told = "one step: the local gradient is the gradient" if len(paths[0].slopes) == 1 else ""
-        return [Row((gradient, *_path_sides(paths[0])), told)]
+        return [Row((gradient, *_path_sides(paths[0], alone=True)), told)]
     rows = [Row(_path_sides(path), f"along {' → '.join(str(_name_of(e)) for e in reversed(path.entries))}") for path in paths]
     scalar = all(path.value.ndim == 0 for path in paths)
     added = [_joined("+", [Number(path.value, True) for path in paths])] if scalar else []
     return [*rows, Row((gradient, *added, Number(explanation.gradients[name])), f"{len(paths)} paths, added")]
 
 
-def _path_sides(path: Path) -> tuple[Piece, ...]:
-    sides: list[Piece] = [_joined("·", [Partial(*pair) for pair in pairwise(path.entries)])]
+def _path_sides(path: Path, *, alone: bool = False) -> tuple[Piece, ...]:
+    along = [Partial(*pair) for pair in pairwise(path.entries)]
+    sides: list[Piece] = [_joined("·", along)] if len(along) > 1 or not alone else []
     if path.scalar:
         sides.append(_joined("·", [Formula(slope.gradient.formula) for slope in path.slopes]))
         if len(path.slopes) > 1:
             sides.append(_joined("·", [Number(slope.value, True) for slope in path.slopes]))
-    if not path.scalar or not all(slope.gradient.formula.is_number for slope in path.slopes) or len(path.slopes) > 1:
-        sides.append(Number(path.value))
-    return tuple(sides)
+    number_ = Number(path.value)
+    return tuple(sides) if sides and _text(sides[-1]) == _text(number_) else (*sides, number_)
 
 
 def _name_of(expression: sympy.Basic) -> sympy.Basic:
@@ -219,7 +219,7 @@ def _joined(sign: str, pieces: Sequence[Piece]) -> Piece:
 def _step_row(step: Step, explanation: Explanation) -> Row:
     sides: list[Piece] = [Formula(step.left), Formula(step.formula)]
     if step.value.ndim == 0:
-        sides += [*_filled(explanation, step.formula), *([] if step.formula.is_number else [Number(step.value)])]
+        sides += _come_to(explanation, step.formula, step.value)
         return Row(tuple(sides), f"{len(step.parts)} parts, added" if len(step.parts) > 1 else "")
     first = number(float(step.value.reshape(-1)[0]))
     filled = _filled(explanation, step.formula)
@@ -234,6 +234,13 @@ def _filled(explanation: Explanation, formula: sympy.Expr) -> tuple[Piece, ...]:
         return ()
     piece = Formula(*found)
     return (piece,) if len(_text(piece)) <= MAX_FILLED else ()
+
+
+def _come_to(explanation: Explanation, formula: sympy.Expr, value: np.ndarray | float) -> list[Piece]:
+    """What a scalar formula comes to: with its numbers in it, and then as one number."""
+    if formula.is_number and _text(Formula(formula)) == _number(value):
+        return []
+    return [*(piece for piece in _filled(explanation, formula) if _text(piece) != _number(value)), Number(value)]
 
 
 def _gradient(explanation: Explanation, name: str) -> Partial:
@@ -320,13 +327,16 @@ def _text(piece: Piece) -> str:
         case Number():
             return _bracketed(_number(piece.value)) if piece.bracketed else _number(piece.value)
         case Joined():
-            return f" {piece.sign} ".join(_within(piece, part, _text) for part in piece.pieces)
+            return f" {piece.sign} ".join(
+                f"({_text(part)})" if _stands_apart(piece, part) else _text(part) for part in piece.pieces
+            )
 
 
-def _within(joined: Joined, part: Piece, printed: Callable[[Any], str], brackets: str = "({})") -> str:
-    """A factor that is a sum stands in brackets."""
-    shown = printed(part)
-    return brackets.format(shown) if joined.sign == "·" and isinstance(part, Formula) and part.expression.is_Add else shown
+def _stands_apart(joined: Joined, part: Piece) -> bool:
+    """Whether a factor needs brackets: a sum, or one with a minus."""
+    if joined.sign != "·" or not isinstance(part, Formula):
+        return False
+    return part.expression.is_Add or part.expression.could_extract_minus_sign()
 
 
 def _latex(piece: Piece) -> str:
@@ -340,8 +350,7 @@ def _latex(piece: Piece) -> str:
         case Joined():
             sign = {"·": r"\cdot", "+": "+"}[piece.sign]
             return f" {sign} ".join(
-                rf"\left({_latex(part)}\right)" if _within(piece, part, _text) != _text(part) else _latex(part)
-                for part in piece.pieces
+                rf"\left({_latex(part)}\right)" if _stands_apart(piece, part) else _latex(part) for part in piece.pieces
             )
 
 
@@ -357,7 +366,7 @@ def _mathml(piece: Piece) -> str:
         case Joined():
             parts = [
                 f"<mrow><mo>(</mo>{_mathml(part)}<mo>)</mo></mrow>"
-                if _within(piece, part, _text) != _text(part) else _mathml(part)
+                if _stands_apart(piece, part) else _mathml(part)
                 for part in piece.pieces
             ]  # fmt: skip
             return f"<mrow>{texts('mo', piece.sign).join(parts)}</mrow>"

@@ -113,11 +113,20 @@ class _MathML(MathMLPresentationPrinter):
         name = type(e).__name__
         return self.called(SHOWN_AS.get(name, name), e.args)
 
+    def _print_exp(self, e: sympy.exp) -> Any:
+        return self.over("msup", self.leaf("mi", "e"), self._print(e.args[0]))
+
+    def _print_Exp1(self, e: sympy.Basic) -> Any:
+        return self.leaf("mi", "e")
+
+    def _print_Pi(self, e: sympy.Basic) -> Any:
+        return self.leaf("mi", "π")
+
     def _print_sign(self, e: sympy.Basic) -> Any:
         return self.called("sign", e.args)
 
     def _print_Max(self, e: sympy.Basic) -> Any:
-        return self.called("maximum" if e.is_Max else "minimum", sorted(e.args, key=default_sort_key))
+        return self.called("maximum" if isinstance(e, sympy.Max) else "minimum", sorted(e.args, key=default_sort_key))
 
     _print_Min = _print_Max
 
