@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,7 +30,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="of expression files and of the gradproof fixture: float64, float32, bfloat16 or float16",
     )
     group.addoption(
-        "--gradproof-engine", metavar="ENGINE", default="torch", help="the autograd that runs expression files (torch)"
+        "--gradproof-engine",
+        metavar="ENGINE",
+        default="torch",
+        help="the autograd that runs expression files (torch), or all installed",
     )
     group.addoption("--gradproof-report", metavar="DIR", help="write a Markdown page of every check, and index.md")
 
@@ -110,10 +114,10 @@ class RefutedError(AssertionError):
 
 
 class ExpressionFile(pytest.File):
-    """An expression file: a test for each parameter's gradient, and one for all the rest. It is checked once."""
+    """An expression file: a test for each parameter's gradient, and one for all the rest. An engine checks it once."""
 
     problem: Problem
-    _report: Report | None = None
+    _reports: Mapping[str, Report] = MappingProxyType({})
 
     def collect(self) -> Iterable[ExpressionTest]:
         from gradproof import load
@@ -123,19 +127,31 @@ class ExpressionFile(pytest.File):
             self.problem = load(_shown(self.path))
         except GradproofError as error:
             raise self.CollectError(str(error)) from None
-        yield ExpressionTest.from_parent(self, name=FORWARD_AND_LOCAL)
-        for leaf in self.problem.graph.parameters:
-            yield ExpressionTest.from_parent(self, name=f"gradient[{leaf.name}]", parameter=leaf.name)
+        asked = self.config.option.gradproof_engine
+        for engine in _engines(asked):
+            suffix = f"[{engine}]" if asked == "all" else ""
+            yield ExpressionTest.from_parent(self, name=FORWARD_AND_LOCAL + suffix, engine=engine)
+            for leaf in self.problem.graph.parameters:
+                name = f"gradient[{leaf.name}]{suffix}"
+                yield ExpressionTest.from_parent(self, name=name, engine=engine, parameter=leaf.name)
 
-    def report(self) -> Report:
+    def report(self, engine: str) -> Report:
         """The report of this file; the check runs when the first test asks for it."""
-        if self._report is None:
+        if engine not in self._reports:
             from gradproof import check
 
-            option = self.config.option
-            self._report = check(self.problem, engine=option.gradproof_engine, dtype=option.gradproof_dtype)
-            _keep(self, self._report, self.nodeid)
-        return self._report
+            report = check(self.problem, engine=engine, dtype=self.config.option.gradproof_dtype)
+            self._reports = {**self._reports, engine: report}
+            _keep(self, report, f"{self.nodeid} {engine}")
+        return self._reports[engine]
+
+
+def _engines(asked: str) -> tuple[str, ...]:
+    if asked != "all":
+        return (asked,)
+    from gradproof.engines import installed
+
+    return installed()
 
 
 def _shown(path: Path) -> Path:
@@ -148,12 +164,13 @@ class ExpressionTest(pytest.Item):
 
     parent: ExpressionFile
 
-    def __init__(self, *, parameter: str | None = None, **rest: Any) -> None:
+    def __init__(self, *, engine: str, parameter: str | None = None, **rest: Any) -> None:
         super().__init__(**rest)
+        self.engine = engine
         self.parameter = parameter
 
     def runtest(self) -> None:
-        report = self.parent.report()
+        report = self.parent.report(self.engine)
         if report.ok:
             return
         from gradproof.report.text import brief
@@ -227,11 +244,18 @@ class Gradproof:
         return report
 
     def check(self, problem: Problem, **options: Any) -> Report:
-        """`gradproof.check`, asserted. Where no dtype was asked for, the problem's own holds."""
+        """`gradproof.check`, asserted. Where no dtype was asked for, the problem's own holds.
+
+        Of several engines each is asserted, and the first one's report is returned.
+        """
         __tracebackhide__ = True
         import gradproof
 
-        return self._asserted(gradproof.check(problem, **{"engine": self.engine, "dtype": self._asked, **options}))
+        asked = options.pop("engine", self.engine)
+        engines = _engines(asked) if isinstance(asked, str) else (asked,)
+        reports = [gradproof.check(problem, **{"engine": engine, "dtype": self._asked, **options}) for engine in engines]
+        first, *_ = [self._asserted(report) for report in reports]
+        return first
 
     def assert_gradients(
         self, problem: Problem | str, point: Mapping[str, Any] | None, gradients: Mapping[str, Any], **options: Any

@@ -15,6 +15,7 @@ import gradproof.report.markdown
 import gradproof.steps
 from conftest import ROOT
 from gradproof import oracle
+from gradproof.engines import installed
 
 OLS = (ROOT / "expressions/ols.toml").read_text()
 ROOT_BRANCH = """\
@@ -172,6 +173,15 @@ def test_a_bad_file_is_an_error_of_collection_at_its_place(pytester: pytest.Pyte
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines([message.replace("[", "[[]")])
     assert "Traceback" not in result.stdout.str()
+
+
+def test_all_engines_are_a_test_each(pytester: pytest.Pytester) -> None:
+    write(pytester, ols=OLS)
+    names = installed()
+    assert {"torch", "jax"} < {*names}
+    result = run(pytester, "sums", "--gradproof-engine", "all", "-v")
+    result.assert_outcomes(passed=2 * len(names))
+    result.stdout.fnmatch_lines([f"*::gradient[[]w][[]{name}] PASSED*" for name in names])
 
 
 def test_options_choose_dtype_and_engine(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

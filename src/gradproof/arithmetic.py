@@ -543,6 +543,8 @@ class Arithmetic:
         once = self._one_rounding
         four = self._rounded(1.25 if self.dtype and self.dtype.precision < 24 else 4)
         cubed = self._rounded(2)  # x*x*x, in any format
+        # Compilers and kernels divide by multiplying with the reciprocal: two roundings. In 16 bits they are in float32.
+        quotient = self._rounded(1.25 if self.dtype and self.dtype.precision < 24 else 2)
         at_tie = _MAYBE if slopes else None
 
         def add(*terms: Any) -> Any:
@@ -568,7 +570,8 @@ class Arithmetic:
             "add": add,
             "mul": mul,
             "neg": np.negative,
-            "div": lambda a, b: once(lift(lambda x, y: x / ball(y), 2)(a, b)),
+            "div": lambda a, b: quotient(lift(lambda x, y: x / ball(y), 2)(a, b)),
+            "inverse": lambda b: once(lift(lambda y: 1 / ball(y))(b)),
             "power": power,
             "powlog": lambda a, b: once(four(four(lift(_power_log, 2)(a, b)))),
             "pow": lambda a, b: four(lift(lambda x, y: ball(x) ** ball(y), 2)(a, b)),
@@ -776,7 +779,7 @@ class _Printer(StrPrinter):
         if not any(factor.free_symbols for factor in over):
             # Engines divide a number by a tensor as the number times the tensor's reciprocal.
             bottom = self._call("mul", under) if len(under) > 1 else self._print(under[0])
-            return f"mul({', '.join([*map(self._print, over), f'div(number(1, 1), {bottom})'])})"
+            return f"mul({', '.join([*map(self._print, over), f'inverse({bottom})'])})"
         top = self._call("mul", over) if len(over) > 1 else self._print(over[0])
         # The slope of a/b is -a/b**2. Engines divide twice, so b**2 is not there to overflow, underflow or hold 0.
         squared = [factor.base for factor in under if factor.is_Pow and factor.exp == 2]
@@ -796,9 +799,9 @@ class _Printer(StrPrinter):
             return f"pow(number(1, {int(base)}), {self._print(-exponent)})"
         if exponent.is_Integer:
             # The slope of 1/x is the square of what was computed as 1/x.
-            return f"power(div(number(1, 1), {self._print(base)}), {-int(exponent)})"
+            return f"power(inverse({self._print(base)}), {-int(exponent)})"
         if exponent.is_Rational and exponent < 0:
-            return f"div(number(1, 1), {self._print(sympy.Pow(base, -exponent))})"
+            return f"inverse({self._print(sympy.Pow(base, -exponent))})"
         if exponent is sympy.S.Half:
             return self._call("sqrt", [base])
         return self._call("pow", [base, exponent])

@@ -96,7 +96,7 @@ def _problem(problem: Problem | str, point: Mapping[str, Any] | None, gradients:
                 raise InputError(f"the problem has no {name!r}{did_you_mean(name, problem.point)}")
             if value.shape != problem.point[name].shape:
                 raise InputError(f"{name!r} has shape {value.shape}, expected {problem.point[name].shape}")
-        whole = replace(problem, point={**problem.point, **held}, expect=None)
+        whole = replace(problem, point={**problem.point, **held}, expect={})
     else:
         parameters = {name: held[name] for name in gradients if name in held}
         for name in gradients:

@@ -42,13 +42,17 @@ class Expectation:
     verdict: str
     node: str | None = None
 
+    def met_by(self, verdict: str) -> bool:
+        """`exact` is as good as `rounding`."""
+        return verdict == self.verdict or (verdict, self.verdict) == ("exact", "rounding")
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """A graph with its point: what there is to check.
 
     `statements` is the parse tree, which an engine interprets; `graph` is what the reference works on; `point` holds a
-    float64 array for each leaf.
+    float64 array for each leaf. `expect` maps engines to what the file says will come of them, "" standing for the others.
     """
 
     title: str
@@ -58,8 +62,14 @@ class Problem:
     target: str = "<expression>"
     teaches: str = ""
     dtype: str | None = None
-    expect: Expectation | None = None
+    expect: Mapping[str, Expectation] = field(default_factory=dict)
     descent: Mapping[str, float] = field(default_factory=dict)
+
+    def expected(self, engine: str, dtype: str) -> Expectation | None:
+        """What the file says will come; it says so of its own dtype alone, if it names one."""
+        if self.dtype not in (None, dtype):
+            return None
+        return self.expect.get(engine) or self.expect.get("")
 
 
 def parse(
@@ -205,10 +215,10 @@ class _File:
             expect=self._expect(),
             descent=self._descent(),
         )
-        node = problem.expect.node if problem.expect else None
-        if node is not None and node not in problem.graph.shapes:
-            near = did_you_mean(node, problem.graph.shapes) or "; expected a line or a value of this file"
-            self.fail(f"unknown node {node!r}{near}", "expect", "node")
+        for engine, expectation in problem.expect.items():
+            if (node := expectation.node) is not None and node not in problem.graph.shapes:
+                near = did_you_mean(node, problem.graph.shapes) or "; expected a line or a value of this file"
+                self.fail(f"unknown node {node!r}{near}", _expect_table(engine), "node")
         return problem
 
     # Places
@@ -282,19 +292,24 @@ class _File:
         column = opening.end() - (self.text.rfind("\n", 0, opening.end()) + 1) + 1
         return value, Place(str(self.path), line, column)
 
-    def _expect(self) -> Expectation | None:
+    def _expect(self) -> dict[str, Expectation]:
+        """`[expect]` of any engine, `[expect.jax]` of that one."""
         table = self._table("expect")
-        if not table:
-            return None
-        self._known(table, _EXPECT, "expect")
+        engines = {key: value for key, value in table.items() if isinstance(value, dict) and key not in _EXPECT}
+        own = {key: value for key, value in table.items() if key not in engines}
+        tables = {"": own, **engines} if own else engines
+        return {engine: self._expectation(items, _expect_table(engine)) for engine, items in tables.items()}
+
+    def _expectation(self, table: Mapping[str, Any], name: str) -> Expectation:
+        self._known(table, _EXPECT, name)
         verdict, node = table.get("verdict"), table.get("node")
         if "verdict" not in table:
-            self.fail(f"'verdict' is missing in [expect]; expected one of {', '.join(_VERDICTS)}", "", "expect")
+            self.fail(f"'verdict' is missing in [{name}]; expected one of {', '.join(_VERDICTS)}", "", name)
         if verdict not in _VERDICTS:
             near = did_you_mean(str(verdict), _VERDICTS) or f"; expected one of {', '.join(_VERDICTS)}"
-            self.fail(f"unknown verdict {verdict!r}{near}", "expect", "verdict")
+            self.fail(f"unknown verdict {verdict!r}{near}", name, "verdict")
         if node is not None and not isinstance(node, str):
-            self.fail(f"'node' is {_kind(node)}, expected a node's name", "expect", "node")
+            self.fail(f"'node' is {_kind(node)}, expected a node's name", name, "node")
         return Expectation(verdict, node)
 
     def _descent(self) -> dict[str, float]:
@@ -425,6 +440,10 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, int):
         return not isinstance(value, bool) and abs(value) < 2**1023
     return isinstance(value, float) and math.isfinite(value)
+
+
+def _expect_table(engine: str) -> str:
+    return f"expect.{engine}" if engine else "expect"
 
 
 def _kind(value: Any) -> str:

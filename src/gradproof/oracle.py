@@ -70,7 +70,7 @@ class Report:
     def as_expected(self) -> bool:
         """Whether the file said what would come, and it came, at that node and nowhere else, and nothing worse."""
         expect = self.expected
-        if expect is None or self.verdict != expect.verdict:
+        if expect is None or not expect.met_by(self.verdict):
             return False
         blamed = {f.node for f in self.findings if f.verdict == expect.verdict and not f.inherited}
         return expect.node is None or blamed == {expect.node}
@@ -82,10 +82,8 @@ class Report:
 
     @property
     def expected(self) -> Expectation | None:
-        """What the file says will come; it says so of its own dtype alone, if it names one."""
-        if self.problem is None or self.problem.dtype not in (None, self.dtype):
-            return None
-        return self.problem.expect
+        """What the file says will come of this engine, in this dtype."""
+        return self.problem.expected(self.engine, self.dtype) if self.problem else None
 
     @property
     def sensitivity(self) -> float | None:

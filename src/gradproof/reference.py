@@ -16,8 +16,8 @@ import sympy
 from flint import arb
 from sympy import S
 
-from .arithmetic import NOUGHT, ZERO, Arithmetic, Balls, as_float, ball, compiled, exact, full, hull, lift
-from .calculus import partials
+from .arithmetic import NOUGHT, ZERO, Arithmetic, Balls, as_float, ball, compiled, exact, full, hull, lift, numbers
+from .calculus import other_form, partials
 from .graph import Lookup, Node, Read, Shape, open_axes, size
 
 Values = dict[str, Balls]
@@ -152,6 +152,8 @@ def pullback(
                 terms = np.negative(terms)
             elif slope is not S.One:
                 factor = _over(node, slope, values, arithmetic, slopes=True)
+                if arithmetic.dtype is not None and (other := other_form(node.formula)) is not None:
+                    factor = _either(factor, _over(node, other, values, arithmetic, slopes=True))
             parent = values[read.parent].shape
             where = places(read.index, node.indices, node.domain, parent)
             arriving.setdefault(read.parent, []).append(
@@ -160,6 +162,11 @@ def pullback(
     if tally is not None:
         tally |= {name: (len(terms), sum(map(np.abs, terms))) for name, terms in arriving.items()}
     return arrived | {name: arithmetic.settle(arithmetic.add_all(terms)) for name, terms in arriving.items()}
+
+
+def _either(a: Balls, b: Balls) -> Balls:
+    """What one form gives or the other; a form that has no value here is no way to compute it."""
+    return lift(lambda x, y: x.union(y) if x.is_finite() and y.is_finite() else x, 2)(numbers(a), numbers(b))
 
 
 def _scattered(

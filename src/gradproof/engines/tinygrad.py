@@ -18,22 +18,18 @@ from .interpreter import ARITHMETIC, Functions
 DEVICE = os.environ.get("DEV") or "PYTHON"
 
 
-def _reduction(function: Callable[..., Tensor], keeps: str = "keepdim") -> Callable[..., Tensor]:
+def _reduction(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def reduced(x: Tensor, axis: Any = None, keepdims: bool = False, **options: Any) -> Tensor:
         return function(x, axis, keepdim=keepdims, **options) if x.shape else x
 
     return reduced
 
 
-def _norm(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
-    return (x * x).sum(axis, keepdim=keepdims).sqrt() if x.shape else x.abs()
-
-
 def _condition(x: Any) -> Tensor:
     return x if isinstance(x, Tensor) else Tensor(np.asarray(x, dtype=bool), device=DEVICE)
 
 
-# log1p, expm1, erfc, gamma, lgamma and atan2 are not in tinygrad.
+# log1p, expm1, erfc, gamma, lgamma, atan2 and norm are not in tinygrad.
 FUNCTIONS: Functions = {
     **{
         name: getattr(Tensor, name)
@@ -46,7 +42,6 @@ FUNCTIONS: Functions = {
     "clip": lambda x, low, high: x.maximum(low).minimum(high),
     "sum": _reduction(Tensor.sum), "mean": _reduction(Tensor.mean), "max": _reduction(Tensor.max),
     "min": _reduction(Tensor.min), "logsumexp": _reduction(Tensor.logsumexp), "prod": _reduction(Tensor.prod),
-    "norm": _norm,
     "var": lambda x, axis=None, keepdims=False, ddof=0: x.var(axis, keepdim=keepdims, correction=ddof),
     "std": lambda x, axis=None, keepdims=False, ddof=0: x.std(axis, keepdim=keepdims, correction=ddof),
     "softmax": lambda x, axis=-1: x.softmax(axis), "log_softmax": lambda x, axis=-1: x.log_softmax(axis),
