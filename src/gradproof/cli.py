@@ -25,6 +25,7 @@ from .report import EXPLANATIONS, FORMATS
 if TYPE_CHECKING:
     from .files import Problem
     from .oracle import Report
+    from .quiz import Question, Quiz
 
 ALL_PASS, SOMETHING_WRONG, BAD_INPUT, NOT_DECIDED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     _expression_options(explain)
     explain.add_argument("--format", default="text", choices=EXPLANATIONS, help="of the derivation (text)")
     explain.add_argument("--output", type=Path, metavar="PATH", help="write it to a file instead")
+    explain.add_argument("--quiz", action="store_true", help="hide the gradients and ask for them")
 
     report = command("report", _report, "write a Markdown page for each file, and an index", functions)
     _engine_options(report)
@@ -153,6 +155,8 @@ def _check(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     from .report import explanation
 
+    if arguments.quiz:
+        return _quiz(arguments)
     made = _attempted(_problem_makers(arguments), lambda make: explanation.told(make()))
     text = explanation.render([parts for _, parts in made.done], arguments.format)
     if not made.done:
@@ -162,6 +166,65 @@ def _explain(arguments: argparse.Namespace) -> int:
     else:
         _print(text)
     return INTERRUPTED if made.interrupted else BAD_INPUT if made.errors else ALL_PASS
+
+
+def _quiz(arguments: argparse.Namespace) -> int:
+    """Ask on stdin and stdout; the end of the input, or Ctrl-C, ends the quiz and tells the score."""
+    from . import quiz
+
+    if arguments.format != "text" or arguments.output:
+        raise InputError("--quiz asks on the terminal; --format and --output do not go with it")
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal without UTF-8 is no error
+    made = _attempted(_problem_makers(arguments), lambda make: quiz.made(make()))
+    for _, asked in made.done:
+        _ask(asked)
+    return INTERRUPTED if made.interrupted else BAD_INPUT if made.errors else ALL_PASS
+
+
+def _ask(asked: Quiz) -> None:
+    from .report import number
+    from .report.explanation import graph_alone
+
+    print(graph_alone(asked.explanation))
+    print("\nAnswer with a formula (2*l) or a number (-2). An empty line shows the answer; Ctrl-D ends.")
+    total = len(asked.questions)
+    right = at_once = done = 0
+    try:
+        for n, question in enumerate(asked.questions, 1):
+            print(f"\n{n} of {total}   {question.asked} = ?")
+            tries = _tries(asked, question)
+            done += 1
+            right += tries > 0
+            at_once += tries == 1
+            value = number(question.value)
+            comes_to = "" if question.answer == value else f" = {value}"
+            print(f"  {'right' if tries else 'the answer'}: {question.asked} = {question.answer}{comes_to}")
+            if tries != 1 and question.why:
+                print(f"  because: {question.why}")
+    except (EOFError, KeyboardInterrupt):
+        print()
+    print(f"\n{right} of {done} right, {at_once} at the first try" + (f"; {total - done} not asked" if done < total else ""))
+
+
+def _tries(asked: Quiz, question: Question) -> int:
+    """How many tries it took to answer, of two; 0 for none that was right. What cannot be read is no try."""
+    tries = 0
+    while tries < 2:
+        text = input("  > ")
+        if not sys.stdin.isatty():
+            print(text)  # so that what was piped in stands in what comes out
+        if not text.strip():
+            return 0
+        try:
+            judged = asked.judge(question, text)
+        except InputError as error:
+            print(f"  that cannot be read: {error}")
+            continue
+        tries += 1
+        if judged.right:
+            return tries
+        print(f"  not {'yet' if tries < 2 else 'right'}{': ' + judged.words if judged.words else ''}")
+    return 0
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -109,6 +109,12 @@ def render(explanations: Sequence[Told], form: str) -> str:
     return RENDERERS[form](explanations)
 
 
+def graph_alone(explanation: Explanation) -> str:
+    """The graph with its values and without its gradients, as a quiz shows it."""
+    problem = explanation.problem
+    return as_text([Told(problem.title, "", (Section("The graph", _graph_rows(explanation)),))])
+
+
 # What is said
 
 
@@ -385,18 +391,23 @@ def _as_text(told: Told) -> str:
     for n, section in enumerate(told.sections, 1):
         lines = [f"{n}. {section.title}"]
         equations = [" = ".join(map(_text, row.sides)) for row in section.rows]
-        width = max((len(line) for line in equations if len(line) <= MAX_COLUMN), default=0)
+        width = max((columns(line) for line in equations if columns(line) <= MAX_COLUMN), default=0)
         for row, line in zip(section.rows, equations, strict=True):
             if len(line) > MAX_LINE:
                 line = "\n     = ".join(map(_text, row.sides))
-            beside = f"{line:<{width}}   {row.remark}"
-            if row.remark and (len(line) > width or len(beside) > MAX_LINE):
+            beside = f"{line}{' ' * (width - columns(line))}   {row.remark}"
+            if row.remark and (columns(line) > width or len(beside) > MAX_LINE):
                 beside = "\n".join([line, *_wrapped(row.remark, "     ")])
             lines.append(f"   {beside if row.remark else line}")
         for sentence in section.words:
             lines += _wrapped(sentence, "   ")
         shown.append("\n".join(lines))
     return "\n\n".join(shown)
+
+
+def columns(text: str) -> int:
+    """The width of a text on a terminal: a bar over a letter takes none."""
+    return len(text) - text.count(notation.BAR)
 
 
 def _wrapped(text: str, margin: str) -> list[str]:

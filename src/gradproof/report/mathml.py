@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 from types import MappingProxyType
 from typing import Any
+from xml.dom.minidom import Document
 
 import sympy
 from sympy.core.sorting import default_sort_key
@@ -31,11 +33,18 @@ class _MathML(MathMLPresentationPrinter):
     def __init__(self, filling: Filling) -> None:
         super().__init__({"mul_symbol": "times"})
         self.filling = filling
+        # SymPy writes its texts as they are, entities and all, so that a name with a tag in it would be one. Here every
+        # text is escaped, and SymPy's own entities are turned into their characters before.
+        self.dom = Document()
+        self.dom.createTextNode = lambda data: self.text(html.unescape(data))  # type: ignore[method-assign]
+
+    def text(self, data: str) -> Any:
+        return Document.createTextNode(self.dom, data)
 
     def leaf(self, tag: str, text: str) -> Any:
         element = self.dom.createElement(tag)
         # XML has no words for control characters, not even escaped.
-        element.appendChild(self.dom.createTextNode("".join(c if c.isprintable() else "?" for c in text)))
+        element.appendChild(self.text("".join(c if c.isprintable() else "?" for c in text)))
         return element
 
     def over(self, tag: str, *children: Any) -> Any:
