@@ -145,6 +145,11 @@ def well_formed(page: str) -> bool:
     return not tags.open and not {"script", "img", "link", "iframe"} & set(tags.tags)
 
 
+def test_that_a_script_would_be_seen() -> None:
+    assert well_formed("<p>&lt;script&gt;</p>")
+    assert not well_formed("<p><script>alert(1)</script></p>")
+
+
 def hostile() -> gradproof.Problem:
     """A title that is markup, and an auxiliary node named by a source text with < and | in it."""
     text = "a = 3 * sum(where((x < 1) | (x > 2), x, x**2))\nloss = sin(a) + a"

@@ -51,5 +51,10 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext gradproof`: the cell magic `%%gradproof`."""
+    import_module(".notebook", __name__).register(shell)
+
+
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
