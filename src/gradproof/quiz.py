@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from itertools import islice
 from math import isfinite, prod
 from typing import Any
 
@@ -34,6 +35,7 @@ from .syntax import parse_statements
 POINTS = 5  # the problem's own, and others around it
 MAX_LOCAL = 12  # questions for local gradients
 MAX_CHAINED = 4
+MAX_USES = 8  # of a name that are left out one by one
 NEAR = 1e-3  # relative; a number is an answer with so many digits
 CLOSE = 5e-2
 
@@ -131,10 +133,13 @@ def made(problem: Problem) -> Quiz:
     with precision(BITS):
         points = tuple(_points(problem, explanation))
         backs = [pullback(graph.nodes, point, {graph.output.name: full((1,), UNIT)}, graph.active, exact()) for point in points]
-        questions = [_local(explanation, slope, points) for slope in explanation.slopes if slope.gradient.formula is not S.Zero]
-        chained = [_chained(explanation, leaf, points, backs) for leaf in graph.parameters if leaf.name in backs[0]]
-        asked = [*questions[:MAX_LOCAL], *chained[:MAX_CHAINED]]
-        return Quiz(explanation, points, tuple(q for q in asked if all(map(_sharp, q.numbers)) and _sayable(q)))
+        slopes = (slope for slope in explanation.slopes if slope.gradient.formula is not S.Zero)
+        leaves = (leaf for leaf in graph.parameters if leaf.name in backs[0])
+        asked = (
+            *islice(filter(_fair, (_local(explanation, slope, points) for slope in slopes)), MAX_LOCAL),
+            *islice(filter(_fair, (_chained(explanation, leaf, points, backs) for leaf in leaves)), MAX_CHAINED),
+        )
+    return Quiz(explanation, points, asked)
 
 
 def _points(problem: Problem, explanation: Explanation) -> Iterator[Values]:
@@ -297,7 +302,7 @@ def _chain_mistakes(
         for child in children:
             others = " and ".join(other.name for other in children if other is not child)
             yield Mistake(f"only what {child.name} passes back; the use in {others} is not added", each(partial(passed, child)))
-        if len(children) > 2:
+        if 2 < len(children) <= MAX_USES:
             for child in children:
                 rest = [other for other in children if other is not child]
                 yield Mistake(f"the use in {child.name} is not added",
@@ -331,14 +336,10 @@ def _chain_mistakes(
 # Comparisons
 
 
-def _sharp(x: Any) -> bool:
-    """Whether a ball is a number, and not the range of slopes at a kink."""
-    return bool(x.is_finite() and (x.is_zero() or x.rel_accuracy_bits() > BITS // 4))
-
-
-def _sayable(question: Question) -> bool:
-    """Whether the number at the point is one that people could write: neither beyond a float nor below."""
-    return isfinite(question.value) and (question.value != 0 or question.numbers[0].is_zero())
+def _fair(question: Question) -> bool:
+    """Whether there is one answer that people could write: no range of slopes, as at a kink, and no number beyond floats."""
+    sharp = all(x.is_finite() and (x.is_zero() or x.rel_accuracy_bits() > BITS // 4) for x in question.numbers)
+    return sharp and isfinite(question.value) and (question.value != 0 or question.numbers[0].is_zero())
 
 
 def _same(a: Numbers, b: Numbers) -> bool:

@@ -143,7 +143,7 @@ def _findings(findings: Sequence[Finding]) -> str:
     rows = [
         [
             escape(name_of(finding).removeprefix("chained gradient of ")),
-            f"`` {finding.formula.replace('|', '∣').replace('`', 'ˋ')} ``" if finding.formula else "",
+            _code(finding.formula),
             number(finding.exact),
             number(finding.value),
             number(finding.ulp, 3),
@@ -153,6 +153,11 @@ def _findings(findings: Sequence[Finding]) -> str:
         for finding in findings
     ]
     return table(rows, ["", "formula", "exact", "engine", "ulp", "allowed ulp", "verdict"])
+
+
+def _code(text: str) -> str:
+    """A formula as code in a table's cell, in one line and without what would end either."""
+    return f"`` {' '.join(text.split()).replace('|', '∣').replace('`', 'ˋ')} ``" if text else ""
 
 
 def _picture(report: Report, derivation: Derivation) -> str:
