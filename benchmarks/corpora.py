@@ -14,12 +14,13 @@ import argparse
 import csv
 import json
 import re
+import signal
 import sys
 import time
 import tomllib
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -28,7 +29,7 @@ from itertools import islice
 from math import nan
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ from gradproof.dtypes import dtype_named
 from gradproof.errors import InputError
 from gradproof.files import Problem, parse
 from gradproof.oracle import check
+from gradproof.progress import tracked
 from gradproof.reference import evaluate, pullback
 from gradproof.verdicts import Finding, Verdict, worst
 
@@ -48,6 +50,8 @@ DTYPES = ("float64", "float32")
 BITS = 512  # of the exact derivatives; Filip's residuals lose 13 of their digits by cancellation
 SPREAD = 0.1  # relative, around the published parameters of a model
 SHOWN = 3  # entries of a point or points of a formula that are printed
+
+T = TypeVar("T")
 
 Numbers = Mapping[str, Any]  # floats or nested lists by name; as decimal text where the digits count
 Box = Mapping[str, tuple[float, float]]
@@ -263,8 +267,8 @@ COLUMNS = ("exact", "rounding", "kink", "undecided", "wrong", "failed", "beyond 
 def no_false_alarm(folder: Path, dtypes: Sequence[str], points: int, seed: int, processes: int) -> int:
     """Print the table of verdicts and every point that does not pass; the number of alarms."""
     jobs = [(case, dtype) for case in all_cases(folder) for dtype in dtypes]
-    with ProcessPoolExecutor(processes, initializer=one_thread) as pool:
-        tallies = list(pool.map(partial(tally, points=points, seed=seed), jobs, chunksize=4))
+    run = partial(tally, points=points, seed=seed)
+    tallies = kept(run, jobs, processes, lambda done: f"{done.case.corpus} {done.case.name}, {done.dtype}")
     for title, lines in (
         ("Beyond the dtype (true findings about the formula)", [line for t in tallies for line in t.beyond[:1]]),
         ("Alarms", [line for t in tallies for line in t.alarms[:SHOWN]]),
@@ -289,9 +293,22 @@ def no_false_alarm(folder: Path, dtypes: Sequence[str], points: int, seed: int, 
     return sum(bool(t.alarms) * sum(t.counts[str(v)] for v in Verdict if not v.passes) for t in tallies)
 
 
-def one_thread() -> None:
-    """The tensors are small: threads would only wait for each other."""
-    torch.set_num_threads(1)
+def kept(function: Callable[[Any], T], jobs: Sequence[Any], processes: int, describe: Callable[[T], str]) -> list[T]:
+    """The function of every job, in order; cut off by Ctrl-C, of those that came before it."""
+    found: list[T] = []
+    with ProcessPoolExecutor(processes, initializer=in_the_background) as pool:
+        try:
+            for item in tracked(pool.map(function, jobs, chunksize=4), len(jobs), describe):
+                found.append(item)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            print(f"interrupted after {len(found)} of {len(jobs)}", file=sys.stderr)
+    return found
+
+
+def in_the_background() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells what is done
+    torch.set_num_threads(1)  # the tensors are small: threads would only wait for each other
 
 
 # Second part: the printed digits
@@ -393,8 +410,7 @@ def printed_digits(folder: Path, processes: int) -> int:
     """
     readers = (feynman_published, symreg_published, nist_published, mixture_published)
     published = [item for read in readers for item in read(folder)]
-    with ProcessPoolExecutor(processes, initializer=one_thread) as pool:
-        matches = list(pool.map(match, published, chunksize=8))
+    matches = kept(match, published, processes, lambda done: f"{done.published.corpus} {done.published.name}")
     bad = [m for m in matches if not m.farthest <= (1 if m.published.digits > 17 else 10)]
     rows = []
     for key in dict.fromkeys((m.published.corpus, m.published.digits) for m in matches):

@@ -17,7 +17,8 @@ without a formula, by how many operators they block, and the errors, by how many
 
 The seeds come from the names, so that each run sees the same numbers. float64 has 540 operators with 12,463 samples that
 could be chosen ("choice" in the table). Loading the database and drawing the samples takes 15 s, the rest is the check, with
-a line for each operator on stderr. The exit status is 0 whenever the run was completed; cut off, it tells what it has.
+a line for each operator on stderr and, on a terminal, a bar. The exit status is 0 whenever the run was completed; cut off, it
+tells what it has.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ from tabulate import tabulate
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import gradproof
+from gradproof.progress import tracked
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 STARTUP = 300.0  # seconds that a process may take to load torch and the database
@@ -559,7 +561,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     results: list[Result] = []
     try:
-        for result in run(names, settings, options.jobs):
+        finished = run(names, settings, options.jobs)
+        for result in tracked(finished, len(names), lambda result: f"{result.op}: {result.outcome}"):
             results.append(result)
             took = f"{time.perf_counter() - start:.0f} s"
             line = f"[{len(results):3}/{len(names)} {took:>6}] {result.op}: {result.outcome} ({result.seconds:.1f} s)"

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import function_faults
 import reported_faults
 from gradproof import Verdict, check_function
+from gradproof.progress import tracked
 
 FAULTS: tuple[Any, ...] = (*function_faults.FAULTS, *reported_faults.FAULTS)
 FLOAT32_SEES = 1e-5
@@ -58,10 +59,14 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="write the table there too, as Markdown")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    rows = []
-    for n, fault in enumerate(FAULTS):
-        print(f"[{n + 1}/{len(FAULTS)}] {fault.name}", file=sys.stderr)
-        rows.append(row(fault))
+    rows: list[list[str]] = []
+    interrupted = False
+    try:
+        for fault in tracked(FAULTS, len(FAULTS), lambda fault: fault.name):
+            rows.append(row(fault))
+    except KeyboardInterrupt:
+        interrupted = True
+        print(f"interrupted after {len(rows)} of {len(FAULTS)} faults", file=sys.stderr)
     head = ["fault", "kind", "relative error", "float64: wrong", "twin", "float32: wrong", "twin", "gradcheck: wrong", "twin"]
     seen32 = sum(r[5] != "–" for r in rows)
     counts = (
@@ -75,7 +80,7 @@ def main() -> int:
     if arguments.output:
         table = tabulate(rows, headers=head, tablefmt="pipe", disable_numparse=True)
         arguments.output.write_text(f"# Planted faults\n\n{counts}.\n\n{table}\n")
-    return 0
+    return 130 if interrupted else 0
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path: Path, capsys: pytest.Ca
     assert main(["check", str(tmp_path)]) == 2
     out, err = capsys.readouterr()
     assert "b_good.toml" in out
-    assert "1 could not be read" in out
+    assert "1 could not be checked" in out
     assert "a_bad.toml:3:8: unknown function 'sume'; did you mean 'sum'?" in err
 
 

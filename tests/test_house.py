@@ -23,6 +23,8 @@ FORBIDDEN = {
     "syntax": {"torch", "jax", "engines", "sympy", "flint"},
     "verdicts": {"torch", "jax", "engines", "tape"},
     "derivation": {"torch", "jax", "engines", "tape"},
+    "explanation": {"torch", "jax", "engines", "tape"},
+    "quiz": {"torch", "jax", "engines", "tape"},
     "blame": {"torch", "jax", "engines", "tape"},
     "enclosure": {"torch", "jax", "engines", "tape"},
     "trajectory": {"torch", "jax", "engines", "tape"},

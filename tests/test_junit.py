@@ -137,9 +137,9 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_the_summary_counts_and_tells_what_is_not_ok(ols: Report) -> None:
     bad = replace(told_as(ols, Verdict.WRONG), title=HOSTILE)
     text = summary.render([ols, ols, bad], [("bad.toml", "bad.toml:1:1: " + "x" * 5000)])
-    assert text.startswith("### gradproof: 2 of 4 as they should be\n\n2 exact · 1 wrong · 1 could not be read\n")
+    assert text.startswith("### gradproof: 2 of 4 as they should be\n\n2 exact · 1 wrong · 1 could not be checked\n")
     assert "<script>" not in text
-    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")][2:] == ["wrong", "not read"]
+    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")][2:] == ["wrong", "not checked"]
     assert len(text) < 4000
     assert "|" not in summary.render([ols])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import io
 import pkgutil
 import re
 import shlex
@@ -39,6 +40,16 @@ def test_a_command_prints_what_the_page_shows(
     program, *arguments = shlex.split(command.removeprefix("$ "))
     assert program == "gradproof"
     main(arguments)
+    assert capsys.readouterr().out.strip() == shown.strip()
+
+
+@pytest.mark.parametrize("text", blocks("quiz"))
+def test_a_quiz_goes_as_the_page_shows(text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    command, _, shown = text.partition("\n")
+    answers = re.findall(r"^  > (.*)$", shown, re.MULTILINE)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(answers)))
+    main(shlex.split(command.removeprefix("$ gradproof ")))
     assert capsys.readouterr().out.strip() == shown.strip()
 
 

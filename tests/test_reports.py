@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
 
 from conftest import ROOT
-from gradproof import Report, check, load, parse
+from gradproof import Report, Verdict, check, load, parse
 from gradproof.cli import main, write
 from gradproof.report import markdown, render
 
@@ -112,6 +113,19 @@ def test_a_title_is_only_text() -> None:
     assert not re.search(r"(?<!\\)[`$*\[\]|]", head.removeprefix("# "))
     row = markdown.index([(check(problem), "page.md")]).splitlines()[-1]
     assert len(re.findall(r"(?<!\\)\|", row)) == 5  # four cells
+
+
+def test_nothing_that_a_report_quotes_is_markup() -> None:
+    report = check(parse("loss = w**2", parameters={"w": 1.0}))
+    text = f"{HOSTILE}\n# head\n| a | b |"
+    told = replace(report.findings[0], node=text, note=text, place=text, formula=text, verdict=Verdict.WRONG)
+    page = markdown.page(replace(report, title=text, target=text, findings=(told, *report.findings)))
+    outside = re.sub(r"`` .*? ``", "", page)
+    assert "<script>" not in outside
+    assert [line for line in page.splitlines() if line.startswith("#")][1:3] == ["## The graph", "## Nodes"]
+    for line in outside.splitlines():
+        if line.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", line)) in (2, 3, 6, 8), line  # the cells that its table has
 
 
 def test_a_source_with_a_bar_does_not_break_a_table() -> None:

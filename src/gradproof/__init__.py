@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .errors import EngineError, GradproofError, GraphError, InputError
     from .files import Problem, load, parse
     from .oracle import Report, check
-    from .report.derivation import explain
+    from .report.explanation import explain
     from .steps import GradcheckError, check_function, gradcheck, register_formula
     from .verdicts import Finding, Verdict
 
@@ -34,7 +34,7 @@ _HOMES = {
     "Problem": "files", "load": "files", "parse": "files",
     "DescentReport": "descent_steps", "check_descent": "descent", "descend": "descent",
     "Report": "oracle", "check": "oracle",
-    "explain": "report.derivation",
+    "explain": "report.explanation",
     "GradcheckError": "steps", "check_function": "steps", "gradcheck": "steps", "register_formula": "steps",
     "Finding": "verdicts", "Verdict": "verdicts",
 }  # fmt: skip
@@ -52,6 +52,11 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = value
     return value
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext gradproof`: the cell magic `%%gradproof`."""
+    import_module(".notebook", __name__).register(shell)
 
 
 def __dir__() -> list[str]:

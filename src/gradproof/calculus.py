@@ -301,12 +301,25 @@ def _solved(node: Node, n: int, js: list[Symbol], letters: Mapping[Symbol, Symbo
 
 @dataclass(frozen=True)
 class Adjoint:
-    """`v̄[j, ...] = formula` over the parents' entries and the children's adjoints; `uses` counts the children added."""
+    """`v̄[j, ...] = formula` over the parents' entries and the children's adjoints; `parts` are its uses, which are added."""
 
     name: str
     left: Expr
     formula: Expr
-    uses: int
+    parts: tuple[Use, ...] = ()
+
+    @property
+    def uses(self) -> int:
+        return len(self.parts)
+
+
+@dataclass(frozen=True)
+class Use:
+    """What one read of a name passes back to it: the read's node, its place among that node's reads, and the formula."""
+
+    node: str
+    read: int
+    formula: Expr
 
 
 def bar(name: str) -> str:
@@ -324,15 +337,17 @@ def adjoints(graph: Graph) -> tuple[Adjoint, ...]:
         for n, read in enumerate(node.reads):
             children.setdefault(read.parent, []).append((node, n))
     output = graph.output
-    made = [Adjoint(output.name, entry(bar(output.name), ()), S.One, 0)]
+    made = [Adjoint(output.name, entry(bar(output.name), ()), S.One)]
     targets: list[Node | Leaf] = [*reversed(graph.nodes[:-1]), *graph.parameters]
     for target in targets:
         if target.name not in graph.active:
             continue
         js = [_index(letter) for letter in _letters(_FREE_LETTERS, len(target.shape))]
-        # The output's adjoint is 1 and need not be written. Added at once: term by term SymPy sorts again each time.
-        total = sympy.Add(*(_pulled(node, n, js, seed=node is output) for node, n in children.get(target.name, [])))
-        made.append(Adjoint(target.name, entry(bar(target.name), tuple(js)), total, len(children.get(target.name, []))))
+        # The output's adjoint is 1 and need not be written.
+        uses = tuple(Use(node.name, n, _pulled(node, n, js, seed=node is output)) for node, n in children.get(target.name, []))
+        # Added at once: term by term SymPy sorts again each time.
+        total = sympy.Add(*(use.formula for use in uses))
+        made.append(Adjoint(target.name, entry(bar(target.name), tuple(js)), total, uses))
     return tuple(made)
 
 

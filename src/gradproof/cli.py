@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import re
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from . import __version__
 from .errors import GradproofError, InputError, Place
-from .report import FORMATS
+from .progress import tracked
+from .report import EXPLANATIONS, FORMATS
 
 if TYPE_CHECKING:
     from .files import Problem
     from .oracle import Report
+    from .quiz import Question, Quiz
 
-ALL_PASS, SOMETHING_WRONG, BAD_INPUT, NOT_DECIDED = 0, 1, 2, 3
+ALL_PASS, SOMETHING_WRONG, BAD_INPUT, NOT_DECIDED, INTERRUPTED = 0, 1, 2, 3, 130
 
 DESCENT_FORMATS = ("text", "markdown", "html", "json", "csv")
 
@@ -40,6 +44,7 @@ examples:
 exit codes:
   0 all pass · 1 something is wrong or failed · 2 bad usage or bad input
   3 nothing wrong, but something is undecided or unsupported
+  130 interrupted (Ctrl-C); what was done is reported
 """
 
 T = TypeVar("T")
@@ -55,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("gradproof: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader has gone (`| head`); nothing is left to tell it.
         with suppress(OSError):
@@ -94,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = command("explain", _explain, "the derivation alone, without an engine", files)
     _expression_options(explain)
+    explain.add_argument("--format", default="text", choices=EXPLANATIONS, help="of the derivation (text)")
+    explain.add_argument("--output", type=Path, metavar="PATH", help="write it to a file instead")
+    explain.add_argument("--quiz", action="store_true", help="hide the gradients and ask for them")
 
     report = command("report", _report, "write a Markdown page for each file, and an index", functions)
     _engine_options(report)
@@ -161,38 +169,106 @@ def _count(text: str) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from .report import render, side_by_side
 
-    reports, errors = _checked(arguments)
+    found = _checked(arguments)
+    reports, errors = [report for _, report in found.done], found.errors
     _summarise(reports, errors)
     if arguments.engine == "all" and arguments.format == "text":
         text = side_by_side.render(reports, errors)
     else:
         text = render(reports, arguments.format, errors)
     if arguments.format == "text" and not reports:
-        return BAD_INPUT  # why was told already
+        return _exit_code(reports, found)  # why was told already
     if arguments.output:
         write(arguments.output, text + "\n")
     else:
         _print(text, coloured=arguments.format == "text")
-    return _exit_code(reports, bool(errors))
+    return _exit_code(reports, found)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from .report.derivation import explain
+    from .report import explanation
 
-    problems, errors = _attempted(_problem_makers(arguments), lambda make: make())
-    texts, more = _attempted([(target, problem) for target, problem in problems], explain)
-    _print("\n\n".join(text for _, text in texts))
-    return BAD_INPUT if errors or more else ALL_PASS
+    if arguments.quiz:
+        return _quiz(arguments)
+    made = _attempted(_problem_makers(arguments), lambda make: explanation.told(make()))
+    text = explanation.render([parts for _, parts in made.done], arguments.format)
+    if not made.done:
+        return INTERRUPTED if made.interrupted else BAD_INPUT  # why was told already
+    if arguments.output:
+        write(arguments.output, text + "\n")
+    else:
+        _print(text)
+    return INTERRUPTED if made.interrupted else BAD_INPUT if made.errors else ALL_PASS
+
+
+def _quiz(arguments: argparse.Namespace) -> int:
+    """Ask on stdin and stdout; the end of the input, or Ctrl-C, ends the quiz and tells the score."""
+    from . import quiz
+
+    if arguments.format != "text" or arguments.output:
+        raise InputError("--quiz asks on the terminal; --format and --output do not go with it")
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal without UTF-8 is no error
+    made = _attempted(_problem_makers(arguments), lambda make: quiz.made(make()))
+    for _, asked in made.done:
+        _ask(asked)
+    return INTERRUPTED if made.interrupted else BAD_INPUT if made.errors else ALL_PASS
+
+
+def _ask(asked: Quiz) -> None:
+    from .report import number
+    from .report.explanation import graph_alone
+
+    print(graph_alone(asked.explanation))
+    print("\nAnswer with a formula (2*l) or a number (-2). An empty line shows the answer; Ctrl-D ends.")
+    total = len(asked.questions)
+    right = at_once = done = 0
+    try:
+        for n, question in enumerate(asked.questions, 1):
+            print(f"\n{n} of {total}   {question.asked} = ?")
+            tries = _tries(asked, question)
+            done += 1
+            right += tries > 0
+            at_once += tries == 1
+            value = number(question.value)
+            comes_to = "" if question.answer == value else f" = {value}"
+            print(f"  {'right' if tries else 'the answer'}: {question.asked} = {question.answer}{comes_to}")
+            if tries != 1 and question.why:
+                print(f"  because: {question.why}")
+    except (EOFError, KeyboardInterrupt):
+        print()
+    print(f"\n{right} of {done} right, {at_once} at the first try" + (f"; {total - done} not asked" if done < total else ""))
+
+
+def _tries(asked: Quiz, question: Question) -> int:
+    """How many tries it took to answer, of two; 0 for none that was right. What cannot be read is no try."""
+    tries = 0
+    while tries < 2:
+        text = input("  > ")
+        if not sys.stdin.isatty():
+            print(text)  # so that what was piped in stands in what comes out
+        if not text.strip():
+            return 0
+        try:
+            judged = asked.judge(question, text)
+        except InputError as error:
+            print(f"  that cannot be read: {error}")
+            continue
+        tries += 1
+        if judged.right:
+            return tries
+        print(f"  not {'yet' if tries < 2 else 'right'}{': ' + judged.words if judged.words else ''}")
+    return 0
 
 
 def _report(arguments: argparse.Namespace) -> int:
     from .report import markdown
 
     arguments.expression, arguments.given, arguments.parameter = None, [], []
-    reports, errors = _checked(arguments)
     folder: Path = arguments.output
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file, expected a folder for the pages", Place(str(folder)))
+    found = _checked(arguments)
+    reports = [report for _, report in found.done]
     pages: list[tuple[Report, str]] = []
     names: set[str] = set()
     for report in reports:
@@ -204,9 +280,9 @@ def _report(arguments: argparse.Namespace) -> int:
         names.add(name)
         pages.append((report, name))
         write(folder / name, markdown.page(report))
-    write(folder / "index.md", markdown.index(pages, errors))
+    write(folder / "index.md", markdown.index(pages, found.errors))
     print(f"gradproof: {len(pages)} pages and index.md in {folder}", file=sys.stderr)
-    return _exit_code(reports, bool(errors))
+    return _exit_code(reports, found)
 
 
 def _descend(arguments: argparse.Namespace) -> int:
@@ -243,8 +319,10 @@ def _descend(arguments: argparse.Namespace) -> int:
     return SOMETHING_WRONG if report.verdict in ("wrong", "failed") else NOT_DECIDED
 
 
-def _exit_code(reports: Sequence[Report], bad_input: bool) -> int:
-    if bad_input:
+def _exit_code(reports: Sequence[Report], found: Attempts[Any]) -> int:
+    if found.interrupted:
+        return INTERRUPTED
+    if found.errors:
         return BAD_INPUT
     if any(report.verdict in ("wrong", "failed") for report in reports if not report.ok):
         return SOMETHING_WRONG
@@ -256,7 +334,7 @@ def _exit_code(reports: Sequence[Report], bad_input: bool) -> int:
 # Targets
 
 
-def _checked(arguments: argparse.Namespace) -> tuple[list[Report], list[tuple[str, str]]]:
+def _checked(arguments: argparse.Namespace) -> Attempts[Report]:
     """A report for every target that can be read, and the reasons why the others cannot."""
     from .dtypes import dtype_named
     from .engines import engine_named, installed
@@ -275,15 +353,9 @@ def _checked(arguments: argparse.Namespace) -> tuple[list[Report], list[tuple[st
         arguments.targets = [target for target in arguments.targets if target not in functions]
     if arguments.targets or not functions:
         work += _problem_makers(arguments)
-    jobs = getattr(arguments, "jobs", 1)
     run = partial(_check_one, engines=engines, dtype=arguments.dtype)
-    if jobs > 1 and len(work) > 1:
-        with ProcessPoolExecutor(jobs) as pool:
-            futures = [(target, pool.submit(run, make)) for target, make in work]
-            found, errors = _attempted(futures, lambda future: future.result())
-    else:
-        found, errors = _attempted(work, run)
-    return [report for _, reports in found for report in reports], errors
+    found = _attempted(work, run, arguments.jobs)
+    return Attempts([(target, report) for target, reports in found.done for report in reports], found.errors, found.interrupted)
 
 
 def _only_their_own(arguments: argparse.Namespace) -> None:
@@ -309,21 +381,75 @@ def _check_one(make: Callable[[], Problem] | str, engines: Sequence[str], dtype:
     return compared([check(problem, engine=engine, dtype=dtype) for engine in engines])
 
 
-def _attempted(
-    items: Sequence[tuple[str, Any]], function: Callable[[Any], T]
-) -> tuple[list[tuple[str, T]], list[tuple[str, str]]]:
+@dataclass
+class Attempts(Generic[T]):
+    """What came of a list of targets: what was made of them, in their order, and the reasons why the others failed.
+
+    `interrupted` says that Ctrl-C came; the targets that were not reached are among the errors.
+    """
+
+    done: list[tuple[str, T]] = field(default_factory=list)
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def _attempted(items: Sequence[tuple[str, Any]], function: Callable[[Any], T], jobs: int = 1) -> Attempts[T]:
     """`function` of every item; an item with a bad input is told on stderr and does not stop the others."""
-    done: list[tuple[str, T]] = []
-    errors: list[tuple[str, str]] = []
-    with _progress(len(items)) as step:
-        for target, item in items:
-            step(target)
+    made: dict[int, T] = {}
+    reasons: dict[int, str] = {}
+    interrupted = False
+    outcomes = _in_processes(items, function, jobs) if jobs > 1 and len(items) > 1 else _one_by_one(items, function)
+    try:
+        for n, outcome in outcomes:
+            if isinstance(outcome, GradproofError):
+                reasons[n] = str(outcome)
+                print(f"gradproof: {outcome}", file=sys.stderr)
+            else:
+                made[n] = outcome
+    except KeyboardInterrupt:
+        interrupted = True
+        outcomes.close()
+        print(f"gradproof: interrupted after {len(made) + len(reasons)} of {len(items)}", file=sys.stderr)
+        reasons |= {n: "interrupted before it was checked" for n in range(len(items)) if n not in made and n not in reasons}
+    names = [target for target, _ in items]
+    done = [(names[n], made[n]) for n in sorted(made)]
+    return Attempts(done, [(names[n], reasons[n]) for n in sorted(reasons)], interrupted)
+
+
+Outcomes = Generator[tuple[int, T | GradproofError]]
+
+
+def _one_by_one(items: Sequence[tuple[str, Any]], function: Callable[[Any], T]) -> Outcomes[T]:
+    for n, (_, item) in tracked(enumerate(items), len(items), lambda pair: pair[1][0]):
+        try:
+            yield n, function(item)
+        except GradproofError as error:
+            yield n, error
+
+
+def _in_processes(items: Sequence[tuple[str, Any]], function: Callable[[Any], T], jobs: int) -> Outcomes[T]:
+    """The outcomes as they come."""
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(jobs, initializer=_end_silently)
+    try:
+        futures = {pool.submit(function, item): n for n, (_, item) in enumerate(items)}
+        for future in tracked(as_completed(futures), len(items), lambda future: items[futures[future]][0]):
             try:
-                done.append((target, function(item)))
+                yield futures[future], future.result()
             except GradproofError as error:
-                errors.append((target, str(error)))
-                print(f"gradproof: {error}", file=sys.stderr)
-    return done, errors
+                yield futures[future], error
+    except (KeyboardInterrupt, GeneratorExit):
+        # Without this, the pool would wait for what its processes have in hand.
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_silently() -> None:
+    """A terminal's Ctrl-C goes to the workers too: they end at once, and the one who started them tells it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _problem_makers(arguments: argparse.Namespace) -> list[tuple[str, Callable[[], Problem]]]:
@@ -429,26 +555,3 @@ def _print(text: str, *, coloured: bool = False) -> None:
 
     theme = Theme({"verdict.pass": "green", "verdict.told": "yellow", "verdict.bad": "bold red"})
     Console(theme=theme, highlighter=Verdicts(), soft_wrap=True).print(text, markup=False)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A step for every item, told on stderr: a bar on a terminal, a line each elsewhere; nothing for a single item."""
-    if total < 2:
-        yield lambda name: None
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("", total=total)
-            count = iter(range(total))
-
-            def step(name: str) -> None:
-                bar.update(task, completed=next(count), description=name)
-
-            yield step
-    else:
-        count = iter(range(1, total + 1))
-        yield lambda name: print(f"[{next(count)}/{total}] {name}", file=sys.stderr)

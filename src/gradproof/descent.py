@@ -199,7 +199,7 @@ def _held(problem: Problem, dtype: DType) -> Problem:
         if not np.isfinite(value).all():
             raise InputError(f"{name!r} holds {np.abs(problem.point[name]).max():.6g}, beyond {dtype.name}'s largest, "
                              f"{dtype.largest:.6g}")  # fmt: skip
-    return replace(problem, point=point, expect=None, dtype=None)
+    return replace(problem, point=point, expect={}, dtype=None)
 
 
 def _batches(problem: Problem, count: int, names: Sequence[str] | None, reduction: str) -> list[Problem]:

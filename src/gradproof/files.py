@@ -65,6 +65,28 @@ class Problem:
     expect: Mapping[str, Expectation] = field(default_factory=dict)
     descent: Mapping[str, float] = field(default_factory=dict)
 
+    # What a notebook shows; the formats are loaded when one does.
+
+    def _repr_html_(self) -> str:
+        from .report import fragment
+
+        return fragment.of_problem(self)
+
+    def _repr_markdown_(self) -> str:
+        from .report import fragment
+
+        return fragment.markdown(self)
+
+    def _repr_latex_(self) -> str:
+        from .report import fragment
+
+        return fragment.latex(self.graph)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        from .report import fragment
+
+        printer.text(fragment.plain(self.graph, self.title))
+
     def expected(self, engine: str, dtype: str) -> Expectation | None:
         """What the file says will come; it says so of its own dtype alone, if it names one."""
         if self.dtype not in (None, dtype):
@@ -127,7 +149,15 @@ def load(path: str | Path) -> Problem:
     Raises `InputError` with file, line and column for anything that is not as the format says.
     """
     path = Path(path)
-    text = _text(path)
+    return loads(_text(path), path)
+
+
+def loads(text: str, path: str | Path = "<expression file>") -> Problem:
+    """The problem of an expression file's text; `path` is where it says it comes from, and where its CSV files lie.
+
+    Raises `InputError`, as `load` does.
+    """
+    path = Path(path)
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -178,6 +178,23 @@ class Graph:
                 names.add(node.name)
         return frozenset(names)
 
+    # What a notebook shows; the formats are loaded when one does.
+
+    def _repr_html_(self) -> str:
+        from .report import fragment
+
+        return fragment.of_graph(self)
+
+    def _repr_latex_(self) -> str:
+        from .report import fragment
+
+        return fragment.latex(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        from .report import fragment
+
+        printer.text(fragment.plain(self))
+
 
 @dataclass(frozen=True)
 class Line:

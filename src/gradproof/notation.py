@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import sympy
@@ -14,18 +16,26 @@ BAR = "\u0304"
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega".split()
 
 
-def text(expression: sympy.Basic) -> str:
-    """`Σ_k X[i,k]*w[k]`, `δ(i,j)`, `2*x*(w*x - y)`."""
-    return _TEXT.doprint(expression)
+# What stands for a name's entry in place of the name: its number, for one.
+Filling = Mapping[sympy.Basic, str]
 
 
-def latex(expression: sympy.Basic) -> str:
+def text(expression: sympy.Basic, filling: Filling = MappingProxyType({})) -> str:
+    """`Σ_k X[i,k]*w[k]`, `δ(i,j)`, `2*x*(w*x - y)`; filled with numbers, `2*1*(1*1 - 2)`."""
+    return _Text(filling).doprint(expression)
+
+
+def latex(expression: sympy.Basic, filling: Filling = MappingProxyType({})) -> str:
     """The same in LaTeX, for GitHub's math."""
-    return _LATEX.doprint(expression)
+    return _Latex(filling).doprint(expression)
 
 
 class _Shared:
     """What both notations print alike: the terms of a sum, positive ones first, as people write them."""
+
+    def __init__(self, filling: Filling) -> None:
+        super().__init__()
+        self.filling = filling
 
     def _ordered(self, expr: sympy.Add) -> list[sympy.Expr]:
         terms = list(expr.as_ordered_terms())
@@ -49,9 +59,11 @@ class _Text(_Shared, StrPrinter):
         return str(expr.p) if abs(expr.p) < 10**15 else f"{float(expr):.6g}"
 
     def _print_Symbol(self, expr: sympy.Symbol) -> str:
-        return _named(expr.name)
+        return self.filling.get(expr) or _named(expr.name)
 
     def _print_Indexed(self, expr: sympy.Indexed) -> str:
+        if expr in self.filling:
+            return self.filling[expr]
         return f"{_named(str(expr.base.label))}[{','.join(map(self._print, expr.indices))}]"
 
     def _print_Sum(self, expr: sympy.Sum) -> str:
@@ -76,7 +88,7 @@ class _Text(_Shared, StrPrinter):
         return f"step({self._print(expr.args[0])})"
 
     def _print_Function(self, expr: sympy.Function) -> str:
-        name = _NAMES.get(type(expr).__name__, type(expr).__name__)
+        name = SHOWN_AS.get(type(expr).__name__, type(expr).__name__)
         return f"{name}({', '.join(map(self._print, expr.args))})"
 
     _print_Abs = _print_Max = _print_Min = _print_sign = _print_Function
@@ -85,7 +97,7 @@ class _Text(_Shared, StrPrinter):
         return f"digamma({self._print(expr.args[1])})"
 
 
-_NAMES = {"Abs": "abs", "Max": "maximum", "Min": "minimum", "loggamma": "lgamma", "gelu_erf": "erf"}
+SHOWN_AS = {"Abs": "abs", "Max": "maximum", "Min": "minimum", "loggamma": "lgamma", "gelu_erf": "erf"}
 
 
 def _named(name: str) -> str:
@@ -110,9 +122,11 @@ class _Latex(_Shared, LatexPrinter):
         return rf"\left({tex}\right)"
 
     def _print_Symbol(self, expr: sympy.Symbol, style: str = "plain") -> str:
-        return latex_name(expr.name)
+        return self.filling.get(expr) or latex_name(expr.name)
 
     def _print_Indexed(self, expr: sympy.Indexed) -> str:
+        if expr in self.filling:
+            return self.filling[expr]
         name = latex_name(str(expr.base.label))
         base = f"{{{name}}}" if "_{" in name else name
         return f"{base}_{{{','.join(map(self._print, expr.indices))}}}"
@@ -136,7 +150,7 @@ class _Latex(_Shared, LatexPrinter):
         name = type(expr).__name__
         if name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "log", "exp", "asin", "acos", "atan", "erf"):
             return super()._print_Function(expr, exp)
-        name = _NAMES.get(name, name).replace("_", r"\_")
+        name = SHOWN_AS.get(name, name).replace("_", r"\_")
         args = ", ".join(map(self._print, expr.args))
         shown = rf"\operatorname{{{name}}}{self._brackets(args)}"
         return rf"{shown}^{{{exp}}}" if exp is not None else shown
@@ -171,6 +185,3 @@ _ESCAPED = {
     "\\": r"\backslash ", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "^": r"\char94 ", "_": r"\_",
     "%": r"\%", "~": r"\sim ",
 }  # fmt: skip
-
-_TEXT = _Text()
-_LATEX = _Latex()

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from flint import arb
@@ -99,6 +100,19 @@ class Report:
 
     def to_json(self) -> str:
         return self._rendered("json")
+
+    # What a notebook shows.
+
+    def _repr_html_(self) -> str:
+        from .report import fragment
+
+        return fragment.of_report(self)
+
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(self.to_text())
 
     def _rendered(self, form: str) -> str:
         # Loaded when asked for: a check in a test needs no tables.

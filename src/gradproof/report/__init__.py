@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 # format: the module with a function `render(reports, errors)`
 FORMATS = {"text": "text", "markdown": "markdown", "json": "machine", "junit": "junit"}
 
+EXPLANATIONS = ("text", "markdown", "html")  # formats of `explain`
+
 Failure = tuple[str, str]  # a target that could not be read, and why
 
 

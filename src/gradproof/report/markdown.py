@@ -51,7 +51,7 @@ def index(entries: Sequence[tuple[Report, str]], errors: Sequence[Failure] = ())
     parts = ["# gradproof reports\n", f"{ok} of {len(entries)} as they should be.\n"]
     parts.append(table(rows, ["", "verdict", "expression file", "what it teaches"]))
     if errors:
-        parts.append("\n## Could not be read\n")
+        parts.append("\n## Could not be checked\n")
         parts.append(table([[escape(target), escape(message)] for target, message in errors], ["file", "why"]))
     return "\n".join(parts) + "\n"
 
@@ -115,26 +115,26 @@ def page(report: Report) -> str:
 
 def _equation(node: Node) -> str:
     left, right = written(node)
-    return f"{_math(notation.latex(left))} = {_math(notation.latex(right))}"
+    return f"{math(notation.latex(left))} = {math(notation.latex(right))}"
 
 
 def _chain(derivation: Derivation) -> list[str]:
     rows = []
     for gradient in derivation.locals:
         left = rf"\frac{{\partial {notation.latex(gradient.left[0])}}}{{\partial {notation.latex(gradient.left[1])}}}"
-        rows.append([f"$`{_math(left)}`$", f"$`{_math(notation.latex(gradient.formula))}`$"])
+        rows.append([f"$`{math(left)}`$", f"$`{math(notation.latex(gradient.formula))}`$"])
     parts = [table(rows, ["local gradient", "formula"]) + "\n"]
     rows = []
     for adjoint in derivation.adjoints:
         equation = f"{notation.latex(adjoint.left)} = {notation.latex(adjoint.formula)}"
-        rows.append([f"$`{_math(equation)}`$", f"{adjoint.uses} uses, added" if adjoint.uses > 1 else ""])
+        rows.append([f"$`{math(equation)}`$", f"{adjoint.uses} uses, added" if adjoint.uses > 1 else ""])
     parts.append(table(rows, ["adjoint, from the output back", ""]) + "\n")
     if derivation.closed:
         output = notation.latex_name(derivation.graph.output.name)
         rows = []
         for name, formula in derivation.closed.items():
             left = rf"\frac{{\partial {output}}}{{\partial {notation.latex_name(name)}}}"
-            rows.append([f"$`{_math(f'{left} = {notation.latex(formula)}')}`$"])
+            rows.append([f"$`{math(f'{left} = {notation.latex(formula)}')}`$"])
         parts.append(table(rows, ["closed in the leaves"]) + "\n")
     return parts
 
@@ -143,7 +143,7 @@ def _findings(findings: Sequence[Finding]) -> str:
     rows = [
         [
             escape(name_of(finding).removeprefix("chained gradient of ")),
-            f"`` {finding.formula.replace('|', '∣').replace('`', 'ˋ')} ``" if finding.formula else "",
+            _code(finding.formula),
             number(finding.exact),
             number(finding.value),
             number(finding.ulp, 3),
@@ -153,6 +153,11 @@ def _findings(findings: Sequence[Finding]) -> str:
         for finding in findings
     ]
     return table(rows, ["", "formula", "exact", "engine", "ulp", "allowed ulp", "verdict"])
+
+
+def _code(text: str) -> str:
+    """A formula as code in a table's cell, in one line and without what would end either."""
+    return f"`` {' '.join(text.split()).replace('|', '∣').replace('`', 'ˋ')} ``" if text else ""
 
 
 def _picture(report: Report, derivation: Derivation) -> str:
@@ -197,7 +202,7 @@ def _label(text: str) -> str:
     return "".join(c if c.isalnum() or c in " _.,=+-/^" or ord(c) > 127 else f"#{ord(c)};" for c in short)
 
 
-def _math(tex: str) -> str:
+def math(tex: str) -> str:
     """Math inside a table cell: no bar, no backtick, no line break."""
     tex = tex.replace(r"\left|", r"\left\vert ").replace(r"\right|", r"\right\vert ").replace("|", r"\vert ")
     return tex.replace("`", "'").replace("\n", " ")

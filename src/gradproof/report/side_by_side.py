@@ -33,7 +33,7 @@ def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
     if any(alike.values()):
         parts.append("\n".join(f"{target}: {', '.join(nodes)}: {SUSPECT}" for target, nodes in alike.items() if nodes))
     fine = len(reports) - len(other)
-    unread = f", {len(errors)} files could not be read" if errors else ""
+    unread = f", {len(errors)} files could not be checked" if errors else ""
     parts.append(f"{fine} of {len(reports)} as they should be{unread}; * marks those that are not")
     return "\n\n".join(parts)
 

@@ -18,16 +18,16 @@ LENGTH = 300  # of a cell
 
 
 def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
-    """Counts of all reports; a row for each that does not pass, and for what could not be read."""
+    """Counts of all reports; a row for each that does not pass, and for what could not be checked."""
     bad = [report for report in reports if not report.ok]
     counts = Counter(report.verdict.value for report in reports)
     told = [f"{count} {verdict}" for verdict, count in sorted(counts.items())]
-    told += [f"{len(errors)} could not be read"] if errors else []
+    told += [f"{len(errors)} could not be checked"] if errors else []
     parts = [f"### gradproof: {len(reports) - len(bad)} of {len(reports) + len(errors)} as they should be\n"]
     parts.append(f"{' · '.join(told) or 'nothing was checked'}\n")
     rows = [[report.verdict.value, _cell(report.target), _cell(f"{report.engine}, {report.dtype}"),
              _cell(f"{report.title}: {headline(report)}")] for report in bad]  # fmt: skip
-    rows += [["not read", _cell(target), "", _cell(message)] for target, message in errors]
+    rows += [["not checked", _cell(target), "", _cell(message)] for target, message in errors]
     if rows:
         parts.append(table(rows[:ROWS], ["verdict", "target", "engine", "what"]) + "\n")
     if len(rows) > ROWS:

@@ -32,7 +32,7 @@ def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
         parts.append(_table(rows, ["", "verdict", "file", "title", "compared"]))
     parts += [_full(report) for report in failing]
     counted = f"{len(reports) - len(failing)} of {len(reports)} as they should be"
-    parts.append(counted + (f", {len(errors)} could not be read" if errors else ""))
+    parts.append(counted + (f", {len(errors)} could not be checked" if errors else ""))
     return "\n\n".join(parts)
 
 

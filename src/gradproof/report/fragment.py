@@ -1,0 +1,150 @@
+"""What a notebook shows of a report, a problem and a graph: a piece of a page, and nobody's text is markup in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from .. import notation
+from ..calculus import fused, written
+from . import number
+from .mathml import mathml
+from .words import KINDS, headline, name_of, place, sensitivity
+
+if TYPE_CHECKING:
+    from ..files import Problem
+    from ..graph import Graph, Node
+    from ..oracle import Report
+    from ..verdicts import Finding
+
+ROWS = 24  # of a table; what does not pass comes first
+SHORT = 300  # characters of a cell
+COLOURS = {
+    "exact": "good", "rounding": "good", "kink": "told", "undecided": "told", "unsupported": "told", "wrong": "bad",
+    "failed": "bad",
+}  # fmt: skip
+HEAD = ("formula", "exact", "engine", "ulp", "allowed", "verdict")
+
+
+@dataclass(frozen=True)
+class Table:
+    head: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+def of_report(report: Report) -> str:
+    """The headline, a table for each kind of finding, and the notes."""
+    lines = [headline(report), f"{report.engine}, {report.dtype}"]
+    tables = []
+    for kind, title in KINDS:
+        findings = sorted(
+            (finding for finding in report.findings if finding.kind == kind),
+            key=lambda finding: (finding.verdict.passes, finding.inherited),
+        )
+        if findings:
+            tables.append(Table((title, *HEAD), tuple(map(_row, findings[:ROWS]))))
+    notes = [f"{name_of(f)}{place(f.index)}: {f.note}" for f in report.findings if f.note][:ROWS]
+    return _page(report.title, lines, _picture(report), tables, [*notes, *sensitivity(report)])
+
+
+def _row(finding: Finding) -> tuple[str, ...]:
+    where = f" ({finding.place})" if finding.place else ""
+    return (
+        _short(name_of(finding).removeprefix("chained gradient of ") + where),
+        _short(finding.formula),
+        number(finding.exact),
+        number(finding.value),
+        number(finding.ulp, 3),
+        number(finding.allowed_ulp, 3),
+        finding.verdict.value,
+    )
+
+
+def of_problem(problem: Problem) -> str:
+    """The title, the lines in index notation, and the point."""
+    tables = [_lines(problem.graph), Table((), tuple(_point(problem)))]
+    return _page(problem.title, [problem.teaches] if problem.teaches else [], _picture(problem), tables, ())
+
+
+def of_graph(graph: Graph) -> str:
+    leaves = tuple((leaf.name, _shape(leaf.shape), "given" if leaf.given else "learned") for leaf in graph.leaves)
+    return _page("", (), _picture(graph), [_lines(graph), Table((), leaves)], ())
+
+
+def latex(graph: Graph) -> str:
+    """The lines as one display of LaTeX."""
+    lines = [r" &= ".join(map(notation.latex, written(node))) for node in fused(graph).nodes]
+    return "$$\n\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}\n$$"
+
+
+def markdown(problem: Problem) -> str:
+    """A problem as Markdown with math."""
+    from .markdown import escape, table
+
+    rows = [[escape(name), escape(value), word] for name, value, word in _point(problem)]
+    parts = [f"**{escape(problem.title)}**", escape(problem.teaches), latex(problem.graph), table(rows, ["", "", ""])]
+    return "\n\n".join(part for part in parts if part)
+
+
+def plain(graph: Graph, title: str = "") -> str:
+    """The lines as text."""
+    lines = [" = ".join(map(notation.text, written(node))) for node in fused(graph).nodes]
+    return "\n".join([*([title] if title else []), *(f"  {line}" for line in lines)])
+
+
+def _lines(graph: Graph) -> Table:
+    return Table((), tuple((_equation(node),) for node in fused(graph).nodes))
+
+
+def _equation(node: Node) -> Markup:
+    left, right = written(node)
+    return Markup(f"<math>{mathml(left)}<mo>=</mo>{mathml(right)}</math>")  # mathml() escapes every name
+
+
+def _point(problem: Problem) -> list[tuple[str, str, str]]:
+    """Each leaf with its value, or the first of its entries."""
+    rows = []
+    for leaf in problem.graph.leaves:
+        value = problem.point[leaf.name]
+        shown = number(float(value)) if value.ndim == 0 else np.array2string(value, precision=6, separator=", ", threshold=12)
+        rows.append((leaf.name, " ".join(shown.split()), "given" if leaf.given else "learned"))
+    return rows
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape)) or "scalar"
+
+
+def _picture(shown: Report | Problem | Graph) -> str:
+    """Where a drawing of the graph goes: markup that is safe already. There is none yet."""
+    return ""
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= SHORT else text[: SHORT - 1] + "…"
+
+
+def _page(title: str, lines: Sequence[str], picture: str, tables: Sequence[Table], notes: Sequence[str]) -> str:
+    shown, told = [_short(line) for line in lines], [_short(note) for note in notes]
+    return _template().render(
+        title=_short(title),
+        lines=shown,
+        picture=picture,
+        tables=tables,
+        notes=told,
+        colours=COLOURS,
+    )
+
+
+@cache
+def _template() -> jinja2.Template:
+    loader = jinja2.PackageLoader("gradproof.report", "")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("fragment.html.jinja")
