@@ -7,7 +7,7 @@ import io
 import json
 import math
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -652,3 +652,14 @@ def test_bad_options_end_with_2_and_the_cure(options: str, capsys: pytest.Captur
 def test_bad_arguments_are_told(arguments: dict[str, Any], words: str, logistic: Problem) -> None:
     with pytest.raises(InputError, match=words):
         descend(logistic, **arguments)
+
+
+def test_ctrl_c_reports_the_steps_that_are_done() -> None:
+    def three(steps: range) -> Iterator[int]:
+        yield from steps[:3]
+        raise KeyboardInterrupt
+
+    report = descend(load(EXPRESSIONS / "ols.toml"), watched=three, steps=10)
+    assert (len(report.steps), report.asked, report.interrupted, report.ok) == (3, 10, True, True)
+    with pytest.raises(KeyboardInterrupt):  # nothing is done yet
+        descend(load(EXPRESSIONS / "ols.toml"), watched=lambda steps: three(steps[:0]), steps=10)

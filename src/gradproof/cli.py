@@ -302,7 +302,7 @@ def _descend(arguments: argparse.Namespace) -> int:
         problem, optimizer=arguments.optimizer, learning_rate=arguments.learning_rate, steps=arguments.steps,
         options=_values(arguments.option, "--option"), dtype=arguments.dtype, until=arguments.until,
         accumulate=arguments.accumulate, micro_batches=arguments.micro_batches, batch=arguments.batch,
-        reduction=arguments.reduction,
+        reduction=arguments.reduction, watched=lambda steps: tracked(steps, len(steps), lambda n: f"step {n}"),
     )  # fmt: skip
     if arguments.output is None:
         _print(forms.render(report, arguments.format), coloured=arguments.format == "text")
@@ -314,6 +314,9 @@ def _descend(arguments: argparse.Namespace) -> int:
                 images.append(f"{path.stem}-{name}.svg")
                 write(path.parent / images[-1], drawing + "\n")
         write(path, forms.render(report, arguments.format, images) + "\n")
+    if report.interrupted:
+        print(f"gradproof: interrupted after {len(report.steps)} of {report.asked} steps", file=sys.stderr)
+        return INTERRUPTED
     if report.ok:
         return ALL_PASS
     return SOMETHING_WRONG if report.verdict in ("wrong", "failed") else NOT_DECIDED

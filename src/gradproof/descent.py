@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ def descend(
     reduction: str = "sum",
     step: StepFunction | None = None,
     rule: str | None = None,
+    watched: Callable[[range], Iterable[int]] = iter,
 ) -> DescentReport:
     """Train with torch, and check every step: loss, gradients, the gradient recorded, the optimizer's state, the update.
 
@@ -58,6 +59,9 @@ def descend(
     `until`: stop when every entry of the exact gradient at the engine's parameters is proved smaller. `accumulate`: never
     zero the gradient. `micro_batches`: split the given tensors named in `batch` (all that have axes, where they agree) along
     their first axis and add up the gradients; with `reduction="mean"` each part's loss is weighted with its share of the whole.
+
+    `watched` is given the steps' numbers and gives them back, to show how far it is. Ctrl-C ends the descent, and what was done
+    till then is the report.
 
     Raises `InputError` for options that do not fit. What the engine raises is a finding of verdict `failed`.
     """
@@ -85,16 +89,22 @@ def descend(
     judged = Judge(held, batches, format_, documented, accumulate, reduction, switches=rule is None)
     tasks = [task_of(part) for part in batches]
     before = slope_at(held, loop.numbers())
-    for number in range(1, asked + 1):
-        here = loop.numbers()
-        happened = loop.step([replace(task, point={**task.point, **here}) for task in tasks])
-        before = judged.step(number, happened, before)
-        if judged.over(before, until):
-            break
+    interrupted = False
+    try:
+        for number in watched(range(1, asked + 1)):
+            here = loop.numbers()
+            happened = loop.step([replace(task, point={**task.point, **here}) for task in tasks])
+            before = judged.step(number, happened, before)
+            if judged.over(before, until):
+                break
+    except KeyboardInterrupt:
+        if not judged.steps:
+            raise
+        interrupted = True
     title = type(loop.optimizer).__name__
     where = type(loop.optimizer).__module__
     shown = f"torch.optim.{title}" if where.startswith("torch.optim") else title
-    return judged.report("torch", shown, asked, until, time.perf_counter() - start)
+    return replace(judged.report("torch", shown, asked, until, time.perf_counter() - start), interrupted=interrupted)
 
 
 def check_descent(

@@ -82,6 +82,7 @@ class DescentReport:
     bits: int
     seconds: float
     problem: Problem
+    interrupted: bool = False
 
     @property
     def findings(self) -> tuple[Finding, ...]:
