@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="torch",
         help="the autograd that runs expression files (torch), or all installed",
     )
-    group.addoption("--gradproof-report", metavar="DIR", help="write a Markdown page of every check, and index.md")
+    group.addoption("--gradproof-report", metavar="DIR", help="write a page of every check, in Markdown and HTML, and an index")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -370,6 +370,7 @@ class Pages:
     """
 
     NAME = "gradproof-pages"
+    TITLE = "gradproof: what the tests checked"
 
     def __init__(self, config: pytest.Config, folder: Path) -> None:
         self.config = config
@@ -384,12 +385,13 @@ class Pages:
         import hashlib
 
         from gradproof.cli import write
-        from gradproof.report import markdown
+        from gradproof.report import html, markdown
 
         self.counts[test] = count = self.counts.get(test, 0) + 1
         stem = re.sub(r"[^\w.-]+", "-", Path(report.target).name.removesuffix(".toml")).strip("-.")[:60] or "report"
         name = f"{stem}-{hashlib.sha256(f'{test} {count}'.encode()).hexdigest()[:8]}.md"
         write(self.folder / name, markdown.page(report))
+        write((self.folder / name).with_suffix(".html"), html.page(report))
         self.written[name] = {
             "ok": report.ok,
             "verdict": report.verdict.value,
@@ -419,12 +421,26 @@ class Pages:
         from gradproof.cli import write
 
         write(self.folder / "index.md", self._index())
+        write(self.folder / "index.html", self._index_page())
+
+    def _sorted(self) -> list[tuple[str, dict[str, Any]]]:
+        return sorted(self.pages.items(), key=lambda entry: (entry[1]["ok"], entry[1]["test"], entry[0]))
+
+    def _index_page(self) -> str:
+        from gradproof.report.html import Entry, Verdict, listing
+
+        entries = [
+            Entry(str(Path(name).with_suffix(".html")), page["title"], Verdict(page["verdict"], page["ok"]), page["ran"],
+                  page["test"])
+            for name, page in self._sorted()
+        ]  # fmt: skip
+        return listing(entries, sorted(self.unread.items()), self.TITLE)
 
     def _index(self) -> str:
         from gradproof.report.markdown import escape, table
 
-        pages = sorted(self.pages.items(), key=lambda entry: (entry[1]["ok"], entry[1]["test"], entry[0]))
-        parts = ["# gradproof: what the tests checked\n"]
+        pages = self._sorted()
+        parts = [f"# {self.TITLE}\n"]
         parts.append(f"{sum(page['ok'] for _, page in pages)} of {len(pages)} as they should be.\n")
         rows = [
             ["✓" if page["ok"] else "✗", page["verdict"], f"[{escape(page['title'])}]({name})",
@@ -439,7 +455,7 @@ class Pages:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         count = "1 page" if len(self.pages) == 1 else f"{len(self.pages)} pages"
-        terminalreporter.write_line(f"gradproof: {count} and index.md in {self.folder}")
+        terminalreporter.write_line(f"gradproof: {count} and an index in {self.folder}")
 
 
 def _keep(node: pytest.Item | pytest.File, report: Report, test: str) -> None:

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import igraph  # noqa: F401 # see below
 import pytest
 
-# A run inside of this process forgets the modules that it imported; torch and NumPy must not be imported twice.
+# A run inside of this process forgets the modules that it imported; torch, NumPy and igraph must not be imported twice.
 import gradproof.assertions
+import gradproof.report.html
 import gradproof.report.markdown
 import gradproof.steps
 from conftest import ROOT
@@ -337,7 +339,7 @@ def test_a_page_for_all_that_ran_and_an_index(pytester: pytest.Pytester, workers
     arguments = ["sums", "test_a_page_for_all_that_ran_and_an_index.py", "--continue-on-collection-errors", *workers]
     result = run(pytester, "--gradproof-report", "out/pages", *arguments)
     result.assert_outcomes(passed=6, failed=3, errors=1)
-    result.stdout.fnmatch_lines(["gradproof: 6 pages and index.md in *pages"])
+    result.stdout.fnmatch_lines(["gradproof: 6 pages and an index in *pages"])
     index, names = pages(pytester.path / "out" / "pages")
     assert len(names) == 6  # two files called ols, and one test that checks twice, keep apart
     assert set(re.findall(r"\]\(([^)]+\.md)\)", index)) == names
@@ -346,6 +348,11 @@ def test_a_page_for_all_that_ran_and_an_index(pytester: pytest.Pytester, workers
     assert index.index("✗") < index.index("✓")
     branch = next(name for name in names if name.startswith("branch"))
     assert "A branch that is not taken" in (pytester.path / "out/pages" / branch).read_text()
+    listed = (pytester.path / "out/pages/index.html").read_text()
+    assert set(re.findall(r'href="([^"]+)"', listed)) == {name.replace(".md", ".html") for name in names}
+    assert "4 of 6 as they should be." in listed
+    assert "unknown function &#39;sine&#39;" in listed
+    assert "A branch that is not taken" in (pytester.path / "out/pages" / branch).with_suffix(".html").read_text()
 
 
 def test_a_run_without_a_check_has_an_empty_index(pytester: pytest.Pytester) -> None:

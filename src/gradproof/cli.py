@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ALL_PASS, SOMETHING_WRONG, BAD_INPUT, NOT_DECIDED, INTERRUPTED = 0, 1, 2, 3, 130
 
+PAGE_ENDINGS = {"markdown": ".md", "html": ".html"}
 DESCENT_FORMATS = ("text", "markdown", "html", "json", "csv")
 
 EXAMPLES = """\
@@ -103,8 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--output", type=Path, metavar="PATH", help="write it to a file instead")
     explain.add_argument("--quiz", action="store_true", help="hide the gradients and ask for them")
 
-    report = command("report", _report, "write a Markdown page for each file, and an index", functions)
+    report = command("report", _report, "write a page for each file, and an index", functions)
     _engine_options(report)
+    report.add_argument("--format", choices=PAGE_ENDINGS, default="markdown", help="of the pages (markdown)")
     report.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the pages go")
     report.add_argument("--jobs", type=_count, default=1, metavar="N", help="check N files at a time")
 
@@ -261,27 +263,30 @@ def _tries(asked: Quiz, question: Question) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from .report import markdown
+    from importlib import import_module
 
+    from .report import PAGES
+
+    pages, ending = import_module(f".report.{PAGES[arguments.format]}", __package__), PAGE_ENDINGS[arguments.format]
     arguments.expression, arguments.given, arguments.parameter = None, [], []
     folder: Path = arguments.output
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file, expected a folder for the pages", Place(str(folder)))
     found = _checked(arguments)
     reports = [report for _, report in found.done]
-    pages: list[tuple[Report, str]] = []
+    named: list[tuple[Report, str]] = []
     names: set[str] = set()
     for report in reports:
         stem = re.sub(r"[^\w.-]+", "-", Path(report.target).name.removesuffix(".toml"))
-        name, again = f"{stem}.md", 1
-        while name in names or name == "index.md":
+        name, again = f"{stem}{ending}", 1
+        while name in names or name == f"index{ending}":
             again += 1
-            name = f"{stem}-{again}.md"
+            name = f"{stem}-{again}{ending}"
         names.add(name)
-        pages.append((report, name))
-        write(folder / name, markdown.page(report))
-    write(folder / "index.md", markdown.index(pages, found.errors))
-    print(f"gradproof: {len(pages)} pages and index.md in {folder}", file=sys.stderr)
+        named.append((report, name))
+        write(folder / name, pages.page(report))
+    write(folder / f"index{ending}", pages.index(named, found.errors))
+    print(f"gradproof: {len(named)} pages and index{ending} in {folder}", file=sys.stderr)
     return _exit_code(reports, found)
 
 

@@ -98,6 +98,10 @@ class Report:
     def to_markdown(self) -> str:
         return self._rendered("markdown")
 
+    def to_html(self) -> str:
+        """A page that needs nothing from elsewhere."""
+        return self._rendered("html")
+
     def to_json(self) -> str:
         return self._rendered("json")
 

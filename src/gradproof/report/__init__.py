@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from ..oracle import Report
 
 # format: the module with a function `render(reports, errors)`
-FORMATS = {"text": "text", "markdown": "markdown", "json": "machine", "junit": "junit"}
+FORMATS = {"text": "text", "markdown": "markdown", "html": "html", "json": "machine", "junit": "junit"}
 
 EXPLANATIONS = ("text", "markdown", "html")  # formats of `explain`
+
+PAGES = {form: FORMATS[form] for form in ("markdown", "html")}  # those that make a page each, and an index
 
 Failure = tuple[str, str]  # a target that could not be read, and why
 

@@ -432,10 +432,10 @@ def _as_markdown(told: Told) -> str:
 
 def as_html(explanations: Sequence[Told]) -> str:
     """One page that needs nothing from elsewhere and runs no script."""
-    return _template().render(explanations=explanations, equation=_equation)
+    return _template().render(explanations=explanations, equation=equation)
 
 
-def _equation(row: Row) -> str:
+def equation(row: Row) -> str:
     return f"<math>{'<mo>=</mo>'.join(map(_mathml, row.sides))}</math>"
 
 

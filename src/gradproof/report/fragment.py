@@ -14,6 +14,7 @@ from markupsafe import Markup
 from .. import notation
 from ..calculus import fused, written
 from . import number
+from .drawing import drawing
 from .mathml import mathml
 from .words import KINDS, headline, name_of, place, sensitivity
 
@@ -50,7 +51,9 @@ def of_report(report: Report) -> str:
         if findings:
             tables.append(Table((title, *HEAD), tuple(map(_row, findings[:ROWS]))))
     notes = [f"{name_of(f)}{place(f.index)}: {f.note}" for f in report.findings if f.note][:ROWS]
-    return _page(report.title, lines, _picture(report), tables, [*notes, *sensitivity(report)])
+    return _page(
+        report.title, lines, drawing(report.problem, report) if report.problem else "", tables, [*notes, *sensitivity(report)]
+    )
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
@@ -69,12 +72,12 @@ def _row(finding: Finding) -> tuple[str, ...]:
 def of_problem(problem: Problem) -> str:
     """The title, the lines in index notation, and the point."""
     tables = [_lines(problem.graph), Table((), tuple(_point(problem)))]
-    return _page(problem.title, [problem.teaches] if problem.teaches else [], _picture(problem), tables, ())
+    return _page(problem.title, [problem.teaches] if problem.teaches else [], drawing(problem), tables, ())
 
 
 def of_graph(graph: Graph) -> str:
     leaves = tuple((leaf.name, _shape(leaf.shape), "given" if leaf.given else "learned") for leaf in graph.leaves)
-    return _page("", (), _picture(graph), [_lines(graph), Table((), leaves)], ())
+    return _page("", (), drawing(graph), [_lines(graph), Table((), leaves)], ())
 
 
 def latex(graph: Graph) -> str:
@@ -119,11 +122,6 @@ def _point(problem: Problem) -> list[tuple[str, str, str]]:
 
 def _shape(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape)) or "scalar"
-
-
-def _picture(shown: Report | Problem | Graph) -> str:
-    """Where a drawing of the graph goes: markup that is safe already. There is none yet."""
-    return ""
 
 
 def _short(text: str) -> str:
