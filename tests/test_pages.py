@@ -39,6 +39,9 @@ def browser() -> Iterator[Browser]:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     main(["report", *map(str, EXPRESSIONS), str(ROOT / "docs/examples.py:swish"), "--format", "html", "--output", str(folder)])
+    logistic, perceptron = (str(ROOT / f"expressions/{name}.toml") for name in ("logistic_regression", "perceptron"))
+    main(["descend", logistic, "--steps", "5", "--format", "html", "--output", str(folder / "descent.html")])
+    main(["explain", perceptron, "--format", "html", "--output", str(folder / "explanation.html")])
     return folder
 
 
@@ -66,7 +69,7 @@ class Opened:
 
 def test_every_page_is_whole_and_asks_for_nothing(browser: Browser, site: Path) -> None:
     pages = sorted(site.glob("*.html"))
-    assert len(pages) == len(EXPRESSIONS) + 2
+    assert len(pages) == len(EXPRESSIONS) + 4
     for path in pages:
         with Opened(browser, path) as opened:
             assert opened.requests == [path.as_uri()], path.name
@@ -112,7 +115,9 @@ def test_what_is_pointed_at_is_told(browser: Browser, site: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["index", "ols", "perceptron", "where_trap", "abs_at_zero", "examples.py-swish"])
+@pytest.mark.parametrize(
+    "name", ["index", "ols", "perceptron", "where_trap", "abs_at_zero", "examples.py-swish", "descent", "explanation"]
+)
 def test_an_accessibility_check_finds_nothing_serious(browser: Browser, site: Path, name: str, scheme: str) -> None:
     with Opened(browser, site / f"{name}.html", scheme) as opened:
         found = Axe().run(opened.page).response["violations"]

@@ -15,7 +15,8 @@ import numpy as np
 from tabulate import tabulate
 
 from . import machine, number
-from .plot import Series, plot, templates
+from .plot import Series, plot
+from .templates import rendered
 from .words import place
 
 if TYPE_CHECKING:
@@ -259,7 +260,8 @@ def html(report: DescentReport) -> str:
     """One page that needs nothing else."""
     heads, rows = _table(report, _chosen(report, LONG, TAIL))
     notes = [note for note in [*report.notes, _sensitivity(report)] if note]
-    return templates().get_template("descent.html.jinja").render(
+    return rendered(
+        "descent.html.jinja",
         title=report.title, headline=headline(report), settings=settings(report), ok=report.ok, lines=_rule(report),
         notes=notes, failing=_failing(report), images=list(plots(report).values()), heads=heads, rows=rows,
         engine=report.engine, bits=report.bits,

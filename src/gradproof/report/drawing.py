@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
-import jinja2
 from wcwidth import wcswidth
 
 from .. import notation
 from ..calculus import fused, local_gradient, written
 from ..graph import Graph, Node
 from . import number
-from .words import name_of
+from .templates import rendered
+from .words import STYLES, SYMBOLS, name_of, shortened
 
 if TYPE_CHECKING:
     from ..files import Problem
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from ..verdicts import Finding
 
 MAX_NODES = 60  # that people can still look at
-MARKS = {"exact": "✓", "rounding": "✓", "kink": "◇", "wrong": "✗", "failed": "✗", "undecided": "?", "unsupported": "–"}
-STYLES = {"exact": "good", "rounding": "good", "kink": "told", "wrong": "bad", "failed": "bad"}
 COLUMN, HEIGHT, LAYER, GAP, MARGIN = 7.6, 40.0, 96.0, 34.0, 14.0  # pixels
 MAX_NAME, MAX_LABEL, MAX_TIP = 22, 20, 46  # columns
 TIP_LINE = 17.0
@@ -105,7 +102,8 @@ def drawing(shown: Problem | Graph, report: Report | None = None) -> str:
     title = "The graph" if isinstance(shown, Graph) else f"The graph of {_short(shown.title, 60)}"
     # From the output back; what is drawn later lies above, so that no box hides a tip, which hangs below its own.
     boxes.sort(key=lambda box: (-box.y, -box.x))
-    return _template().render(
+    return rendered(
+        "drawing.svg.jinja",
         boxes=boxes, edges=edges, width=wide, height=high, title=title, id=f"graph{next(_drawings)}", box_height=HEIGHT,
         tip_line=TIP_LINE,
     )  # fmt: skip
@@ -168,7 +166,7 @@ def _box(name: str, graph: Graph, place: Point, width: float, findings: Sequence
     node = next((node for node in graph.nodes if node.name == name), None)
     own = [finding for finding in findings if finding.node == name]
     worst = max((f for f in own if not f.inherited), key=lambda f: f.verdict.severity, default=None)
-    mark = f"{MARKS[worst.verdict.value]} {worst.verdict.value}" if worst is not None else ""
+    mark = f"{SYMBOLS[worst.verdict.value]} {worst.verdict.value}" if worst is not None else ""
     if not mark and leaf is not None:
         mark = "given" if leaf.given else "learned"
     told = [notation.text(written(node)[0]) + " = " + notation.text(written(node)[1])] if node is not None else [name]
@@ -212,12 +210,4 @@ def _columns(text: str) -> int:
 
 def _short(text: str, columns: int) -> str:
     """In one line, without control characters, which XML has no words for."""
-    text = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
-    return text if len(text) <= columns else text[: columns - 1] + "…"
-
-
-@cache
-def _template() -> jinja2.Template:
-    loader = jinja2.PackageLoader("gradproof.report", "")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("drawing.svg.jinja")
+    return shortened("".join(c if c.isprintable() else "?" for c in " ".join(text.split())), columns)

@@ -9,10 +9,8 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 
-import jinja2
 import numpy as np
 import sympy
 
@@ -23,6 +21,7 @@ from ..files import Problem
 from . import number
 from .markdown import escape, math, table
 from .mathml import mathml, texts
+from .templates import rendered
 
 MAX_LINE = 108  # characters of a line of text
 MAX_COLUMN = 60  # of an equation with a remark beside it
@@ -432,19 +431,11 @@ def _as_markdown(told: Told) -> str:
 
 def as_html(explanations: Sequence[Told]) -> str:
     """One page that needs nothing from elsewhere and runs no script."""
-    return _template().render(explanations=explanations, equation=equation)
+    return rendered("explanation.html.jinja", explanations=explanations, equation=equation)
 
 
 def equation(row: Row) -> str:
     return f"<math>{'<mo>=</mo>'.join(map(_mathml, row.sides))}</math>"
-
-
-@cache
-def _template() -> jinja2.Template:
-    loader = jinja2.PackageLoader("gradproof.report", "")
-    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(
-        "explanation.html.jinja"
-    )
 
 
 RENDERERS: dict[str, Callable[[Sequence[Told]], str]] = {

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -16,7 +14,8 @@ from ..calculus import fused, written
 from . import number
 from .drawing import drawing
 from .mathml import mathml
-from .words import KINDS, headline, name_of, place, sensitivity
+from .templates import rendered
+from .words import KINDS, STYLES, headline, name_of, place, sensitivity, shortened
 
 if TYPE_CHECKING:
     from ..files import Problem
@@ -25,11 +24,6 @@ if TYPE_CHECKING:
     from ..verdicts import Finding
 
 ROWS = 24  # of a table; what does not pass comes first
-SHORT = 300  # characters of a cell
-COLOURS = {
-    "exact": "good", "rounding": "good", "kink": "told", "undecided": "told", "unsupported": "told", "wrong": "bad",
-    "failed": "bad",
-}  # fmt: skip
 HEAD = ("formula", "exact", "engine", "ulp", "allowed", "verdict")
 
 
@@ -59,8 +53,8 @@ def of_report(report: Report) -> str:
 def _row(finding: Finding) -> tuple[str, ...]:
     where = f" ({finding.place})" if finding.place else ""
     return (
-        _short(name_of(finding).removeprefix("chained gradient of ") + where),
-        _short(finding.formula),
+        shortened(name_of(finding).removeprefix("chained gradient of ") + where),
+        shortened(finding.formula),
         number(finding.exact),
         number(finding.value),
         number(finding.ulp, 3),
@@ -124,25 +118,14 @@ def _shape(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape)) or "scalar"
 
 
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= SHORT else text[: SHORT - 1] + "…"
-
-
 def _page(title: str, lines: Sequence[str], picture: str, tables: Sequence[Table], notes: Sequence[str]) -> str:
-    shown, told = [_short(line) for line in lines], [_short(note) for note in notes]
-    return _template().render(
-        title=_short(title),
+    shown, told = [shortened(line) for line in lines], [shortened(note) for note in notes]
+    return rendered(
+        "fragment.html.jinja",
+        title=shortened(title),
         lines=shown,
         picture=picture,
         tables=tables,
         notes=told,
-        colours=COLOURS,
+        colours=STYLES,
     )
-
-
-@cache
-def _template() -> jinja2.Template:
-    loader = jinja2.PackageLoader("gradproof.report", "")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("fragment.html.jinja")

@@ -12,18 +12,17 @@ import platform
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 from markupsafe import Markup
 
 from ..calculus import written
 from . import Failure, explanation, number
 from .drawing import drawing
 from .mathml import mathml
-from .words import KINDS, chained_error, headline, name_of, node_rows, place, sensitivity
+from .templates import rendered, source
+from .words import KINDS, STYLES, SYMBOLS, chained_error, headline, name_of, node_rows, place, sensitivity, shortened
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -32,10 +31,8 @@ if TYPE_CHECKING:
     from ..verdicts import Finding
 
 TITLE = "gradproof reports"
-SYMBOLS = {"exact": "✓", "rounding": "✓", "kink": "◇", "wrong": "✗", "failed": "✗", "undecided": "?", "unsupported": "–"}
 MAX_EXPLAINED = 60  # nodes; beyond, nobody reads the chain rule step by step
 MAX_FORMULA = 60  # operations that MathML is made of
-MAX_CELL = 300  # characters
 LIBRARIES = ("gradproof", "sympy", "python-flint", "numpy")
 
 
@@ -62,7 +59,7 @@ class Verdict:
     @property
     def colour(self) -> str:
         """Of a style: what is not as it should be, what is told, what is fine."""
-        return "bad" if not self.ok else "good" if self.word in ("exact", "rounding") else "told"
+        return "bad" if not self.ok else "told" if STYLES[self.word] == "bad" else STYLES[self.word]
 
 
 @dataclass(frozen=True)
@@ -132,18 +129,16 @@ def listing(entries: Sequence[Entry], errors: Sequence[Failure] = (), title: str
 
 
 def _page(title: str, views: Sequence[View], entries: Sequence[Entry] = (), errors: Sequence[Failure] = ()) -> str:
+    script = source("page.js")
     counts = Counter(entry.verdict.word for entry in entries)
-    return _template("page.html.jinja").render(
-        title=title, views=views, entries=entries, errors=errors, script=Markup(_script()), hash=_hash(_script()),
+    return rendered(
+        "page.html.jinja",
+        title=title, views=views, entries=entries, errors=errors, script=Markup(script), hash=_hash(script),
         counts=[(SYMBOLS[word], word, counts[word]) for word in SYMBOLS if counts[word]],
         fine=sum(entry.verdict.ok for entry in entries), equation=explanation.equation,
         environment=_environment({view.run.split()[1].rstrip(",") for view in views}),
         is_verdict=lambda cell: isinstance(cell, Verdict),
     )  # fmt: skip
-
-
-def _script() -> str:
-    return _source("page.js")
 
 
 def _hash(script: str) -> str:
@@ -152,7 +147,7 @@ def _hash(script: str) -> str:
 
 def _entry(report: Report, link: str) -> Entry:
     about = report.problem.teaches if report.problem else ""
-    return Entry(link, _short(report.title), Verdict(report.verdict.value, report.ok), _run(report), about)
+    return Entry(link, shortened(report.title), Verdict(report.verdict.value, report.ok), _run(report), about)
 
 
 def _run(report: Report) -> str:
@@ -165,10 +160,10 @@ def _view(report: Report, anchor: str) -> View:
         problem = None
     return View(
         anchor=anchor,
-        title=_short(report.title),
+        title=shortened(report.title),
         teaches=report.problem.teaches if report.problem else "",
         verdict=Verdict(report.verdict.value, report.ok),
-        headline=_short(headline(report)),
+        headline=shortened(headline(report)),
         run=_run(report),
         picture=Markup(drawing(problem, report) if problem else ""),
         faults=tuple(_fault(finding, report) for finding in _ordered(report.findings) if not finding.verdict.passes),
@@ -186,13 +181,13 @@ def _ordered(findings: Sequence[Finding]) -> list[Finding]:
 def _fault(finding: Finding, report: Report) -> Fault:
     off = f"off by {number(finding.ulp, 3)} ulp, allowed {number(finding.allowed_ulp, 3)}" if finding.ulp is not None else ""
     return Fault(
-        name=_short(name_of(finding) + place(finding.index)),
+        name=shortened(name_of(finding) + place(finding.index)),
         place=finding.place,
         verdict=Verdict(finding.verdict.value, report.ok),
         expected=number(finding.exact, 17),
         got=number(finding.value, 17),
         distance=off,
-        formula=_short(finding.formula),
+        formula=shortened(finding.formula),
         note=finding.note + ("; inherited" if finding.inherited and "inherited" not in finding.note else ""),
     )
 
@@ -201,7 +196,7 @@ def _tables(report: Report) -> Iterator[Table]:
     if report.derivation is None:
         columns = ("node", "line", "forward", "backward", "ulp", "allowed ulp")
         yield Table(f"Autograd nodes, each at {report.engine}'s own numbers", columns, tuple(
-            (_short(row.node), row.place, _cell(row.forward, report), _cell(row.backward, report),
+            (shortened(row.node), row.place, _cell(row.forward, report), _cell(row.backward, report),
              number(row.worst.ulp, 3), number(row.worst.allowed_ulp, 3))
             for row in node_rows(report)
         ))  # fmt: skip
@@ -217,7 +212,7 @@ def _row(finding: Finding, formulas: dict[tuple[str, str, str | None], Expr], re
     formula = formulas.get((finding.kind, finding.node, finding.wrt))
     drawn = formula is not None and formula.count_ops() <= MAX_FORMULA
     return (
-        _short(name_of(finding).removeprefix("chained gradient of ")),
+        shortened(name_of(finding).removeprefix("chained gradient of ")),
         _cell(finding.verdict.value, report),
         _math(formula) if drawn and formula is not None else _code(finding.formula),
         number(finding.exact),
@@ -252,7 +247,7 @@ def _math(formula: Expr) -> Markup:
 
 
 def _code(text: str) -> Markup:
-    return Markup("<code>{}</code>").format(_short(text)) if text else Markup("")
+    return Markup("<code>{}</code>").format(shortened(text)) if text else Markup("")
 
 
 def _remarks(report: Report) -> Iterator[str]:
@@ -260,7 +255,7 @@ def _remarks(report: Report) -> Iterator[str]:
     yield from sensitivity(report)
     for finding in report.findings:
         if finding.note and finding.verdict.passes:
-            yield _short(f"{name_of(finding)}{place(finding.index)}: {finding.note}")
+            yield shortened(f"{name_of(finding)}{place(finding.index)}: {finding.note}")
 
 
 def _environment(engines: set[str]) -> list[tuple[str, str]]:
@@ -275,24 +270,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return ""
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
-
-
-@cache
-def _environment_of_templates() -> jinja2.Environment:
-    loader = jinja2.PackageLoader("gradproof.report", "")
-    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-
-
-def _template(name: str) -> jinja2.Template:
-    return _environment_of_templates().get_template(name)
-
-
-@cache
-def _source(name: str) -> str:
-    source, *_ = _environment_of_templates().loader.get_source(_environment_of_templates(), name)  # type: ignore[union-attr]
-    return source.strip()

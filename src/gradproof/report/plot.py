@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from .templates import rendered
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 76, 72, 30, 36
@@ -24,15 +23,6 @@ class Series:
     colour: int = 0
     dashed: bool = False
     label: str = ""
-
-
-@cache
-def templates() -> Environment:
-    """The templates of this package; what is put into them is escaped."""
-    return Environment(
-        loader=PackageLoader("gradproof", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
 
 
 def plot(title: str, series: Sequence[Series], *, log: bool = False, first: int = 1) -> str:
@@ -66,13 +56,10 @@ def plot(title: str, series: Sequence[Series], *, log: bool = False, first: int 
         lines.append({"name": one.name, "runs": shown, "colour": one.colour % 6, "dashed": one.dashed, "label": label})
     marks = [{"y": y(at), "label": _power(at) if log else f"{at:.4g}"} for at in _ticks(low, high, log)]
     steps = [{"x": x(n), "label": first + n} for n in sorted({round((count - 1) * k / 4) for k in range(5)})]
-    return (
-        templates()
-        .get_template("plot.svg.jinja")
-        .render(title=title, lines=lines, marks=marks, steps=steps, width=WIDTH, height=HEIGHT, left=LEFT, top=TOP,
-                right=WIDTH - RIGHT, bottom=HEIGHT - BOTTOM)
-        .strip()
-    )  # fmt: skip
+    return rendered(
+        "plot.svg.jinja", title=title, lines=lines, marks=marks, steps=steps, width=WIDTH, height=HEIGHT, left=LEFT, top=TOP,
+        right=WIDTH - RIGHT, bottom=HEIGHT - BOTTOM,
+    ).strip()  # fmt: skip
 
 
 def _cleaned(one: Series, log: bool) -> list[float | None]:

@@ -18,6 +18,15 @@ KINDS = (
 )
 
 
+# A verdict's symbol, so that nothing hangs on a colour, and its style.
+SYMBOLS = {"exact": "✓", "rounding": "✓", "kink": "◇", "wrong": "✗", "failed": "✗", "undecided": "?", "unsupported": "–"}
+STYLES = {
+    "exact": "good", "rounding": "good", "kink": "told", "undecided": "told", "unsupported": "told", "wrong": "bad",
+    "failed": "bad",
+}  # fmt: skip
+MAX_TEXT = 300  # characters of a cell
+
+
 @dataclass(frozen=True)
 class NodeRow:
     """An autograd node in one row: its value's verdict, that of all it passed on, and its worst finding."""
@@ -105,3 +114,9 @@ def chained_error(report: Report) -> list[str]:
 
 def place(index: tuple[int, ...]) -> str:
     return f"[{','.join(map(str, index))}]" if index else ""
+
+
+def shortened(text: str, limit: int = MAX_TEXT) -> str:
+    """A text in one line of at most `limit` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
