@@ -75,7 +75,8 @@ def test_a_recorded_function_displays_itself() -> None:
 
 
 @pytest.fixture
-def shell() -> Iterator[InteractiveShell]:
+def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)  # of another environment than this one it would warn
     shell = InteractiveShell.instance()
     shell.run_line_magic("load_ext", "gradproof")
     yield shell
