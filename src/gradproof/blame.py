@@ -206,6 +206,7 @@ def _lower_precision(value: np.ndarray, right: np.ndarray, dtype: DType | None) 
             continue
         if np.allclose(value, right, rtol=64 * other.unit_roundoff, atol=0):
             return f"every entry is a number of {other.name}: computed in a lower precision"
-    if np.allclose(value, right, rtol=2.0**-20, atol=0) and dtype.precision > 24:
+    near, nearer = (np.allclose(value, right, rtol=2.0**-bits, atol=0) for bits in (20, 32))
+    if near and not nearer and dtype.precision > 24:
         return "it is right to some seven digits: computed in float32, or with a constant of too few digits"
     return ""
