@@ -392,8 +392,8 @@ _MAGNITUDE: dict[str, Callable[[arb, arb], arb]] = {
     "loggamma": lambda x, value: abs(value) + 4,
     "gelu_erf": lambda x, value: abs(value) + 1,
     # exp(x - log(2)): the difference is rounded before it goes into the exponential.
-    "sinh": lambda x, value: abs(value) * (1 + abs(x) / 4),
-    "cosh": lambda x, value: abs(value) * (1 + abs(x) / 4),
+    "sinh": lambda x, value: abs(value * x) / 4,
+    "cosh": lambda x, value: abs(value * x) / 4,
     # x*x is rounded before it goes into an exponential.
     "erfc": lambda x, value: abs(value) * (1 + x * x if x > 0 else 1),
     "erfcx": lambda x, value: abs(value) * (1 if x > 0 else 1 + x * x),
