@@ -101,7 +101,7 @@ def test_the_closed_form_is_the_gradient(problem: Problem) -> None:
         for name, form in forms.items():
             symbols = tuple(sorted(form.free_symbols, key=str))
             arrays = [np.asarray(arb(float(problem.point[names[s]])), object) for s in symbols]
-            value = compiled(form, symbols, exact(), slopes=False)(*arrays)
+            value = compiled(form, symbols, exact(), "values")(*arrays)
             assert numbers(np.asarray(value, object))[()].overlaps(gradients[name][()])
 
 
@@ -143,7 +143,7 @@ def test_a_textbook_slope_is_the_derivative_of_the_definition(row: object) -> No
             for slope in (textbook, calculus):
                 symbols = tuple(s for n, s in enumerate(map(slot, range(row.arity))) if s in slope.free_symbols)
                 arrays = [points[n] for n in range(row.arity) if slot(n) in slope.free_symbols]
-                got = compiled(slope, symbols, exact(), slopes=True)(*arrays)
+                got = compiled(slope, symbols, exact(), "slopes")(*arrays)
                 values.append(numbers(np.broadcast_to(np.asarray(got, object), (20,))))
             assert overlap(*values)
 
@@ -156,8 +156,8 @@ def test_named_functions_are_what_their_definitions_say() -> None:
             if function.__name__ == "log1p":
                 points = np.asarray(balls(np.linspace(-0.9, 3.3, 12)), object)
             arrays = [points, points[::-1]][: len(operands)]
-            call = compiled(function(*operands), operands, exact(), slopes=False)(*arrays)
-            definition = compiled(define(function(*operands)), operands, exact(), slopes=False)(*arrays)
+            call = compiled(function(*operands), operands, exact(), "values")(*arrays)
+            definition = compiled(define(function(*operands)), operands, exact(), "values")(*arrays)
         assert overlap(call, definition)
 
 

@@ -26,7 +26,7 @@ from flint import arb, arb_mat, ctx, fmpq
 from sympy.printing.str import StrPrinter
 
 from .dtypes import DTYPES, DType
-from .graph import Shape
+from .graph import STILL, Shape
 
 Balls = Any  # an object array of arb and ZERO, or a single one of them
 
@@ -208,11 +208,29 @@ def _equal(a: Any, b: Any, at_tie: float | None) -> float:
     return _YES if a == b else _MAYBE
 
 
-def _compare(relation: str, at_tie: float | None, a: Any, b: Any) -> Any:
+def same(a: Any, b: Any) -> bool:
+    """Whether two numbers are equal as far as a working precision of thousands of bits tells: computed in two ways, not two."""
+    return bool(a == b) or (bool(a.overlaps(b)) and bool((a - b).rad() < (abs(a) + abs(b)) * _APART))
+
+
+_APART = arb(2) ** -1500
+
+
+def _met(relation: str, a: Any, b: Any) -> float:
+    """A relation beside the point, where nothing is tied that anything moves: what still is so is equal."""
+    a, b = arb(ball(a)), arb(ball(b))
+    if not (a.is_exact() and b.is_exact()) and same(a, b):
+        return _NO if relation == "<" else _YES
+    return _equal(a, b, None) if relation == "==" else _decide(a, b, relation == "<", None)
+
+
+def _compare(relation: str, at_tie: float | None, a: Any, b: Any, beside: bool = False) -> Any:
     """Relations of balls, or of plain indices, which are always decided."""
     if not _is_object(a) and not _is_object(b):
         plain = {"<": np.less, "<=": np.less_equal, "==": np.equal}[relation]
         return plain(a, b).astype(float)
+    if beside:
+        return lift(partial(_met, relation), 2)(a, b)
     if relation == "==":
         return lift(partial(_equal, at_tie=at_tie), 2)(a, b)
     return lift(partial(_decide, strict=relation == "<", at_tie=at_tie), 2)(a, b)
@@ -246,6 +264,11 @@ def _step(x: arb) -> Any:
     if x > 0:
         return arb(1)
     return ZERO if x < 0 else arb(0.5, 0.5)
+
+
+def _unmoved_step(x: arb) -> Any:
+    """The slope of max(x, 0) where x is 0 all around, as far as can be told: two operands that stay equal share one."""
+    return arb(0.5) if x.contains(NOUGHT) and x.rad() < _APART else _step(x)
 
 
 def _sign(x: arb) -> arb:
@@ -406,8 +429,10 @@ _MAGNITUDE: dict[str, Callable[[arb, arb], arb]] = {
 class Arithmetic:
     """Tables of operations on balls, for values and for slopes; with a dtype, every operation may round.
 
-    The slope table differs where a formula has branches: at the boundary itself both count, so a derivative there is
-    the ball of all that the branches give.
+    The slope tables differ where a formula has branches. In `slopes`, at a boundary itself both branches count, so that a
+    derivative there is the ball of all that they give. In `beside`, for a point that was moved off its boundaries, what
+    still stands exactly at one was not moved and is decided as the value is. A condition on what is given is decided in
+    every table: nothing that is differentiated moves it.
     """
 
     def __init__(self, dtype: DType | None = None, accumulator: DType | None = None) -> None:
@@ -416,8 +441,8 @@ class Arithmetic:
         self._half = dtype is not None and dtype.precision < 24 and not dtype.stepwise
         self._one_rounding = self._rounded(1)
         self._within = self._bounded()
-        self.values = self._table(slopes=False)
-        self.slopes = self._table(slopes=True)
+        self.tables = {mode: self._table(mode) for mode in ("values", "slopes", "beside")}
+        self.values = self.tables["values"]
 
     def settle(self, array: Balls) -> Balls:
         """What a node's value, or a cotangent, is from here on: as it was computed."""
@@ -545,13 +570,14 @@ class Arithmetic:
 
     # Tables
 
-    def _table(self, slopes: bool) -> dict[str, Any]:
+    def _table(self, mode: str) -> dict[str, Any]:
+        slopes = mode != "values"
         once = self._one_rounding
         four = self._rounded(1.25 if self._half else 4)
         cubed = self._rounded(2)  # x*x*x, in any format
         # Compilers and kernels divide by multiplying with the reciprocal: two roundings. In 16 bits they are in float32.
         quotient = self._rounded(1.25 if self._half else 2)
-        at_tie = _MAYBE if slopes else None
+        at_tie = _MAYBE if mode == "slopes" else None
 
         def add(*terms: Any) -> Any:
             return once(np.add(*terms)) if len(terms) == 2 else once(self.add_all([np.asarray(t, object) for t in terms]))
@@ -586,14 +612,19 @@ class Arithmetic:
             "pi": lambda: once(arb.pi()),
             "e": lambda: once(arb.const_e()),
             "abs": lambda x: np.abs(x),
-            "sign": lift(lambda x: (_slope_of_abs if slopes else _sign)(ball(x))),
-            "step": lift(lambda x: _step(ball(x))),
-            "dirac": lift(lambda x: _dirac(ball(x))),
+            "sign": lift(lambda x: (_slope_of_abs if mode == "slopes" else _sign)(ball(x))),
+            "step": lift(lambda x: _unmoved_step(ball(x)) if mode == "beside" else _step(ball(x))),
+            "dirac": lift(lambda x: ZERO if mode == "beside" and x is not ZERO and x.is_zero() else _dirac(ball(x))),
             "maximum": lambda *xs: _fold(lift(lambda a, b: ball(a).max(ball(b)), 2), xs),
             "minimum": lambda *xs: _fold(lift(lambda a, b: ball(a).min(ball(b)), 2), xs),
-            "less": partial(_compare, "<", at_tie),
-            "less_equal": partial(_compare, "<=", at_tie),
-            "equal": partial(_compare, "==", at_tie),
+            "less": partial(_compare, "<", at_tie, beside=mode == "beside"),
+            "less_equal": partial(_compare, "<=", at_tie, beside=mode == "beside"),
+            "equal": partial(_compare, "==", at_tie, beside=mode == "beside"),
+            "sure_less": partial(_compare, "<", None),
+            "sure_less_equal": partial(_compare, "<=", None),
+            "sure_equal": partial(_compare, "==", None),
+            "sure_sign": lift(lambda x: _sign(ball(x))),
+            "sure_step": lift(lambda x: _unmoved_step(ball(x))),
             "both": lambda *cs: _fold(np.minimum, cs),
             "either": lambda *cs: _fold(np.maximum, cs),
             "negate": lambda c: 1.0 - c,
@@ -833,7 +864,9 @@ class _Printer(StrPrinter):
         if isinstance(expr, sympy.polygamma) and expr.args[0] == 0:
             return self._call("digamma", expr.args[1:])
         name = _CALLS.get(type(expr).__name__, type(expr).__name__)
-        return self._call(name, expr.args[:1] if name == "step" else expr.args)
+        if name in ("sign", "step"):
+            return self._call(_sure(expr) + name, expr.args[:1])
+        return self._call(name, expr.args)
 
     _print_Abs = _print_sign = _print_Max = _print_Min = _print_Heaviside = _print_DiracDelta = _print_Function
     _print_exp = _print_ExpBase = _print_Function
@@ -844,9 +877,10 @@ class _Printer(StrPrinter):
 
     def _print_Relational(self, expr: sympy.Rel) -> str:
         a, b = self._side(expr.lhs), self._side(expr.rhs)
+        sure = _sure(expr)
         return {
-            "<": f"less({a}, {b})", "<=": f"less_equal({a}, {b})", "==": f"equal({a}, {b})",
-            ">": f"less({b}, {a})", ">=": f"less_equal({b}, {a})", "!=": f"negate(equal({a}, {b}))",
+            "<": f"{sure}less({a}, {b})", "<=": f"{sure}less_equal({a}, {b})", "==": f"{sure}equal({a}, {b})",
+            ">": f"{sure}less({b}, {a})", ">=": f"{sure}less_equal({b}, {a})", "!=": f"negate({sure}equal({a}, {b}))",
         }[expr.rel_op]  # fmt: skip
 
     def _side(self, expr: sympy.Expr) -> str:
@@ -869,11 +903,16 @@ class _Printer(StrPrinter):
         return "false"
 
 
+def _sure(condition: sympy.Basic) -> str:
+    """`sure_` for what is a matter of given numbers alone, which nothing that is differentiated moves."""
+    still = all(symbol.name.startswith(STILL) or symbol.is_integer for symbol in condition.free_symbols)
+    return "sure_" if still and condition.free_symbols else ""
+
+
 _CALLS = {"Abs": "abs", "Max": "maximum", "Min": "minimum", "Heaviside": "step", "DiracDelta": "dirac"}
 
 
 @cache
-def compiled(formula: sympy.Expr, args: tuple[sympy.Symbol, ...], arithmetic: Arithmetic, slopes: bool) -> Callable[..., Any]:
-    """The formula as a function of arrays, lambdified for one arithmetic."""
-    table = arithmetic.slopes if slopes else arithmetic.values
-    return sympy.lambdify(args, formula, modules=[table], printer=_Printer, cse=True)
+def compiled(formula: sympy.Expr, args: tuple[sympy.Symbol, ...], arithmetic: Arithmetic, mode: str) -> Callable[..., Any]:
+    """The formula as a function of arrays, lambdified for one arithmetic; `mode` names one of its tables."""
+    return sympy.lambdify(args, formula, modules=[arithmetic.tables[mode]], printer=_Printer, cse=True)

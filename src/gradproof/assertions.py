@@ -24,6 +24,7 @@ from .enclosure import START_BITS, Enclosures, Run
 from .errors import InputError, did_you_mean
 from .files import Problem, parse
 from .graph import Line, lines, size
+from .judging import judge_pulled
 from .oracle import Report
 from .reference import evaluate
 from .report import number
@@ -165,8 +166,11 @@ class _Assertion:
         given = {n: sharp[n] for n in line.parents}
         pulled = self.enclosures.pulled(run, given, rows)[parent]
         wide = run.pull({n: loose[n] for n in line.parents}, self.enclosures.rounding, rows).reshape(pulled.exact.shape)
-        compared = Comparison(jacobian.reshape(pulled.exact.shape), pulled.exact, numbers(wide), pulled.kinks)
-        judged = judge(compared, self.dtype)
+        judged = judge_pulled(
+            {parent: jacobian.reshape(pulled.exact.shape)},
+            {parent: replace(pulled, rounding=np.where(pulled.kinks, pulled.rounding, numbers(wide)))},
+            {parent: self.dtype},
+        )[parent]
         return as_finding("local", name, parent, formula, judged)
 
     def _gradients(self, gradients: Mapping[str, Any]) -> list[Finding]:
@@ -182,23 +186,28 @@ class _Assertion:
         rows = {output: full((1,), UNIT)}
         pulled = self.enclosures.pulled(run, self.leaves, rows)
         spread: dict[str, Balls] | None = None
-        for name, value in gradients.items():
-            expected = pulled[name].row(0)
+        single = {name: whole.row(0) for name, whole in pulled.items()}
+        arrays = {
+            name: None if value is None else as_numbers(f"gradient of {name}", value) for name, value in gradients.items()
+        }
+        fitting = {n: array if array is not None and array.shape == parameters[n] else None for n, array in arrays.items()}
+        together = judge_pulled(fitting, single, dict.fromkeys(gradients, self.dtype))
+        for name, array in arrays.items():
+            expected = single[name]
             formula = self.derivation.formula("gradient", name)
-            if value is None:
+            if array is None:
                 found.append(bare_finding("gradient", name, Verdict.WRONG, "no gradient (None)"))
                 continue
-            array = as_numbers(f"gradient of {name}", value)
             if array.shape != parameters[name]:
                 judged = missing(parameters[name], expected.exact, f"shape {array.shape}, expected {parameters[name]}")
                 found.append(as_finding("gradient", name, None, formula, judged))
                 continue
-            judged = judge(Comparison(array, expected.exact, expected.rounding, expected.kinks), self.dtype)
-            note = BALL
+            judged, note = together[name], BALL
             if judged.verdict in (Verdict.ROUNDING, Verdict.UNDECIDED) and not self._narrow(expected.exact, expected.rounding):
                 spread = self._spread(run, rows) if spread is None else spread
-                judged = judge(Comparison(array, expected.exact, spread[name], expected.kinks), self.dtype)
-                note = STATISTICAL
+                if np.isfinite(radii(spread[name])).all():  # at a removable point no run has a number
+                    judged = judge(Comparison(array, expected.exact, spread[name], expected.kinks), self.dtype)
+                    note = STATISTICAL
             looks = likeness(array, expected.exact, Clues(self.dtype, self._extents())) if not judged.verdict.passes else ""
             told = "; ".join(part for part in (judged.note, looks, note) if part)
             found.append(as_finding("gradient", name, None, formula, replace(judged, note=told)))

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from . import mistakes
-from .arithmetic import NOUGHT, UNIT, Balls, as_float, balls, centres, numbers, precision, rounding
+from .arithmetic import NOUGHT, UNIT, Balls, balls, centres, numbers, rounding
 from .blame import likeness
 from .derivation import derive
 from .dtypes import DTYPES, DType
-from .enclosure import LIMIT_BITS, Enclosures, Pulled
+from .enclosure import Enclosures, Pulled
 from .errors import GradproofError, InputError, Place, UnsupportedError
 from .graph import Graph, Shape
+from .judging import judge_pulled
 from .lowered import given_of, run_of
-from .reference import FAR, Values, evaluate
+from .reference import Values, evaluate
 from .tape.lowering import Lowering
 from .tape.recording import Edge, Region, Step, Tape
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, missing
@@ -168,27 +168,28 @@ class NodeCheck:
         pulled = self.enclosures.pulled(run, self.given, rows)
         kernels: list[dict[str, Pulled]] = []
         found = []
+        single = {name: each.row(0) for name, each in pulled.items()}
+        formats = {name: format_of(self.region_of(edge).dtype, self.formats) for edge, name in self.inputs.items()}
+        known = {name: dtype for name, dtype in formats.items() if dtype is not None}
+        passed = {name: totals.get(edge) for edge, name in self.inputs.items() if name in known}
+        together = judge_pulled(passed, single, known)
         for edge, name in self.inputs.items():
-            region = self.step.inputs[edge]
-            assert region is not None
-            dtype = format_of(region.dtype, self.formats)
+            region, dtype = self.region_of(edge), formats[name]
             if dtype is None:
                 found.append(bare_finding("local", self.step.name, Verdict.UNSUPPORTED, f"dtype {region.dtype}"))
                 continue
             if not region.values.size:
                 continue
-            value, expected = totals.get(edge), pulled[name].row(0)
+            value, expected = totals.get(edge), single[name]
             if value is None:
                 judged = self._absent(region.shape, expected.exact)
             else:
-                judged = judge(Comparison(value, expected.exact, expected.rounding, expected.kinks), dtype)
+                judged = together[name]
                 if judged.verdict is Verdict.UNDECIDED and dtype.precision < FUSED.precision:
                     kernels = kernels or [held.pulled(run, self.given, rows) for held in self._kernels(dtype)]
                     for inner in (each[name].row(0) for each in kernels):
                         again = Comparison(value, inner.exact, _once(inner.rounding, dtype), inner.kinks)
                         judged = _better(judged, judge(again, dtype))
-                if judged.verdict is Verdict.KINK and expected.kinks.sum() > 1:
-                    judged = self._together(judged, name, value, expected.kinks, rows, dtype)
             looks = text = ""
             if judged.verdict is Verdict.WRONG and value is not None:
                 looks = likeness(value, expected.exact, mistakes.clues(self, edge, name, rows, dtype))
@@ -197,6 +198,12 @@ class NodeCheck:
             note = "; ".join(part for part in (judged.note, looks) if part)
             found.append(as_finding("local", self.step.name, name, text, replace(judged, note=note)))
         return found
+
+    def region_of(self, edge: Edge) -> Region:
+        """What the node was given by an edge."""
+        region = self.step.inputs[edge]
+        assert region is not None
+        return region
 
     def _totals(self, passed: Sequence[np.ndarray | None]) -> dict[Edge, np.ndarray | None]:
         """What was passed on to each input, by all edges that lead there."""
@@ -220,29 +227,6 @@ class NodeCheck:
                 return f"received a cotangent of shape {cotangent.shape} for a value of shape {shape}"
             rows[name] = balls(cotangent)[None]
         return rows
-
-    def _together(
-        self, judged: Judgement, name: str, value: np.ndarray, kinks: np.ndarray, rows: Mapping[str, Balls], dtype: DType
-    ) -> Judgement:
-        """Entries with a kink each, moved together: tied entries of a maximum have one cotangent between them."""
-
-        def weighed(step: Any) -> Any:
-            moved = self.given[name].copy()
-            moved[kinks] = moved[kinks] + step
-            values = evaluate(self.lowering.nodes, {**self.given, name: moved}, self.enclosures.exact)
-            return sum(numbers(values[output] * row[0]).sum() for output, row in rows.items())
-
-        # By its values, because tied entries stay tied along the way.
-        with precision(LIMIT_BITS):
-            here, right, left = weighed(NOUGHT), weighed(FAR), weighed(-FAR)
-            slope, other = (right - here) / FAR, (here - left) / FAR
-            if not abs(slope - other) < (abs(slope) + abs(other)) * 2.0**-100:
-                return judged
-        total, magnitude = balls(value[kinks]).sum(), float(np.abs(value[kinks]).sum())
-        if abs(total - slope) <= 64 * dtype.unit_roundoff * magnitude + dtype.smallest * kinks.sum():
-            return judged
-        shown = f"{as_float(total.mid()):.6g}, and the function is smooth along them, with {as_float(slope.mid()):.6g}"
-        return replace(judged, verdict=Verdict.WRONG, note=f"{kinks.sum()} entries with a kink together get {shown}")
 
     def _absent(self, shape: Shape, expected: Balls) -> Judgement:
         judged = missing(shape, numbers(expected), "passed None, though the derivative is not zero")

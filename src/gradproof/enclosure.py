@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from .arithmetic import (
     Balls,
     as_float,
     ball,
+    balls,
     centres,
     exact,
     full,
@@ -59,11 +61,15 @@ class Pulled:
     kinks: np.ndarray
     parts: int = 0  # how many were added up
     magnitude: Balls | None = None  # the sum of the parts' magnitudes
+    ties: Ties | None = None  # of all targets together, where entries are at a kink
+    at: int | None = None  # which of the cotangents, of a single row
 
     def row(self, n: int) -> Pulled:
         """What one of the cotangents gives."""
         magnitude = None if self.magnitude is None else numbers(self.magnitude[n])
-        return Pulled(numbers(self.exact[n]), numbers(self.rounding[n]), np.asarray(self.kinks[n]), self.parts, magnitude)
+        kinks = np.asarray(self.kinks[n])
+        at = n % len(self.exact)
+        return Pulled(numbers(self.exact[n]), numbers(self.rounding[n]), kinks, self.parts, magnitude, self.ties, at)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,14 +82,30 @@ class Run:
     wanted: frozenset[str]
 
     def pull(
-        self, given: Values, arithmetic: Arithmetic, rows: Cotangents, tally: dict[str, tuple[int, Balls]] | None = None
+        self,
+        given: Values,
+        arithmetic: Arithmetic,
+        rows: Cotangents,
+        tally: dict[str, tuple[int, Balls]] | None = None,
+        mode: str = "slopes",
     ) -> Balls:
         """The cotangents of all targets side by side, one row for each row of the outputs' cotangents."""
         values = evaluate(self.nodes, given, arithmetic)
-        back = pullback(self.nodes, values, rows, self.wanted, arithmetic, tally)
+        back = pullback(self.nodes, values, rows, self.wanted, arithmetic, tally, mode)
         count = count_of(rows)
         parts = [back[t] if t in back else full((count, *shape), NOUGHT) for t, shape in self.targets.items()]
         return np.concatenate([part.reshape(count, -1) for part in parts], axis=1)
+
+    def places(self) -> list[tuple[str, int]]:
+        """Each column of what is pulled: its target, and the entry of it."""
+        return [(target, n) for target, shape in self.targets.items() for n in range(size(shape))]
+
+    def moving(self, given: Values) -> list[str]:
+        """The inputs that gradients flow to: all that a kink can be moved by."""
+        return [name for name in given if name in self.wanted or name in self.targets]
+
+
+LEAN = arb(2) ** -100  # of a step: what the other inputs are moved by, where ties go along with the step
 
 
 class Sides:
@@ -94,20 +116,33 @@ class Sides:
         self.name, self.entry, self.column = name, entry, column
         self.memory: dict[Any, Balls] = {}
 
-    def _at(self, step: Any) -> Values:
-        values = self.given[self.name]
-        return {**self.given, self.name: replaced(values, self.entry, values.reshape(-1)[self.entry] + step)}
+    def _at(self, step: Any, lean: int = 0) -> Values:
+        given = _leaning(self.run, self.given, step * LEAN * lean) if lean else self.given
+        values = given[self.name]
+        return {**given, self.name: replaced(values, self.entry, values.reshape(-1)[self.entry] + step)}
 
-    def moved(self, step: Any, arithmetic: Arithmetic) -> Balls:
-        """The entry's cotangents, one for each row, with the entry moved by `step`."""
-        key = (str(step), arithmetic.dtype)
+    def moved(self, step: Any, arithmetic: Arithmetic, lean: int = 0) -> Balls:
+        """The entry's cotangents, one for each row, with the entry moved by `step`, and all others by a little to one side."""
+        key = (str(step), arithmetic.dtype, lean)
         if key not in self.memory:
-            self.memory[key] = self.run.pull(self._at(step), arithmetic, self.rows)[:, self.column]
+            self.memory[key] = self.run.pull(self._at(step, lean), arithmetic, self.rows, mode="beside")[:, self.column]
         return self.memory[key]
 
+    def _entry(self, arithmetic: Arithmetic, row: int, lean: int, step: Any) -> Any:
+        return self.moved(step, arithmetic, lean)[row]
+
     def slopes(self, arithmetic: Arithmetic, row: int) -> OneSided:
+        """The limits from both sides. Operands that stay equal along the way (`maximum(x + t, y + t)`, by t) leave it open
+        which of them counts: then both sides of their tie are looked at."""
         with precision(LIMIT_BITS):
-            return one_sided(lambda step: self.moved(step, arithmetic)[row])
+            found = one_sided(partial(self._entry, arithmetic, row, 0))
+            if not found.wide:
+                return found
+            a, b = (one_sided(partial(self._entry, arithmetic, row, lean)) for lean in (1, -1))
+            if not (a.ball.is_finite() and b.ball.is_finite()):
+                return found
+            apart = abs(a.ball - b.ball) > (abs(a.ball) + abs(b.ball)) * arb(2) ** -50 + arb(2) ** -150
+            return OneSided(a.ball.union(b.ball), smooth=a.smooth and b.smooth and not apart)
 
     def _values(self, step: Any, arithmetic: Arithmetic) -> Balls:
         values = evaluate(self.run.nodes, self._at(step), arithmetic)
@@ -127,6 +162,143 @@ class Sides:
             right, here, left = (self._values(step, arithmetic) for step in (FAR, NOUGHT, -FAR))
             pairs = (*zip(right, here, strict=True), *zip(left, here, strict=True))
             return any(abs(a - b) > (abs(a) + abs(b)) * least + 2.0**-40 for a, b in pairs)
+
+
+def _leaning(run: Run, given: Values, amount: Any) -> Values:
+    """The inputs moved by up to twice the amount, each entry its own way."""
+    random = np.random.default_rng(0)
+    leaning = dict(given)
+    for name in run.moving(given):
+        drawn = random.choice([-1.0, 1.0], given[name].shape) * random.uniform(1, 2, given[name].shape)
+        leaning[name] = np.asarray(given[name] + balls(drawn) * amount, object)
+    return leaning
+
+
+MAX_VERTICES = 60  # gradients beside the point that are looked at for one set of entries
+MAX_STEPS = 5000  # of the search for the nearest point of their hull
+
+
+class Ties:
+    """The entries of all targets at a kink, taken together: the Clarke subdifferential is a set of vectors.
+
+    It is the convex hull of the gradients beside the point. Where a vector leaves it, there is a direction in which every
+    gradient beside the point gives less than the vector: it is looked for from the point of the hull that is nearest to the
+    vector, whose hull grows by the gradients beside the point in that direction.
+    """
+
+    def __init__(self, run: Run, given: Values, rows: Cotangents, arithmetic: Arithmetic, kinks: np.ndarray) -> None:
+        self.run, self.given, self.rows, self.arithmetic, self.kinks = run, given, rows, arithmetic, kinks
+        self.places = run.places()
+
+    def columns(self, row: int) -> np.ndarray:
+        """The columns at a kink that the run's own inputs can be moved by."""
+        return np.array([c for c in np.flatnonzero(self.kinks[row]) if self.places[c][0] in self.given], dtype=int)
+
+    def _gradients(self, columns: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """The gradients beside the point in that direction, one for each row; nan where there are none."""
+        with precision(LIMIT_BITS):
+            moved = _leaning(self.run, self.given, FAR * LEAN)
+            scale = max(float(np.abs(direction).max()), 1e-300)
+            for column, step in zip(columns, direction / scale, strict=True):
+                if step:
+                    name, entry = self.places[column]
+                    moved[name] = replaced(moved[name], entry, moved[name].reshape(-1)[entry] + FAR * float(step))
+            return centres(self.run.pull(moved, self.arithmetic, self.rows, mode="beside"))
+
+    def groups(self, columns: np.ndarray) -> list[np.ndarray]:
+        """Columns that belong together: those whose gradients change when one of them goes another way."""
+        rows = np.flatnonzero(self.kinks[:, columns].any(axis=1))
+        label = np.arange(len(columns))
+        base = np.random.default_rng(1).uniform(0.5, 1.5, len(columns)) * (-1.0) ** np.arange(len(columns))
+        for n in range(len(columns)):
+            seen = [self._gradients(columns, np.where(np.arange(len(columns)) == n, far, base))[np.ix_(rows, columns)]
+                    for far in (8.0, -4.0, 0.05)]  # fmt: skip
+            changed = np.ptp(seen, axis=0) > 1e-9 * np.abs(seen).max(axis=0)
+            for m in np.flatnonzero(changed.any(axis=0)):
+                label[label == label[m]] = label[n]
+        return [np.flatnonzero(label == one) for one in np.unique(label)]
+
+    @cached_property
+    def _grouped(self) -> dict[bytes, list[np.ndarray]]:
+        return {}
+
+    def refuted(self, row: int, vector: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, str] | None:
+        """The columns that are no subgradient together, and why; None where they may be.
+
+        `vector` and `reach`, what rounding allows each entry, are over all columns of the row.
+        """
+        columns = self.columns(row)
+        if len(columns) < 2:
+            return None
+        key = columns.tobytes()
+        if key not in self._grouped:
+            self._grouped[key] = self.groups(columns) if len(columns) <= MAX_SIDES else [np.arange(len(columns))]
+        for group in self._grouped[key]:
+            if len(group) > 1 and (why := self._outside(row, columns, group, vector, reach)):
+                return columns[group], why
+        return None
+
+    def _outside(self, row: int, columns: np.ndarray, group: np.ndarray, vector: np.ndarray, reach: np.ndarray) -> str:
+        """Why these entries are outside of the hull of the gradients beside the point; empty where they may be inside."""
+        here, allowed = vector[columns[group]], np.maximum(reach[columns[group]], 1e-300)
+        known: list[np.ndarray] = []
+
+        def look(direction: np.ndarray) -> None:
+            for sign in (1.0, -1.0):
+                whole = np.zeros(len(columns))
+                whole[group] = sign * direction
+                gradient = self._gradients(columns, whole)[row, columns[group]]
+                if np.isfinite(gradient).all():
+                    known.append(gradient)
+
+        random = np.random.default_rng(2)
+        for direction in (here, np.ones(len(group)), random.normal(size=len(group))):
+            if direction.any():
+                look(direction)
+        if not known:
+            return ""
+        spread = np.maximum(np.ptp(known, axis=0), allowed)
+        while True:
+            nearest = _nearest((np.array(known) - here) / spread)
+            if (np.abs(nearest) * spread <= allowed).all():
+                return ""
+            before, least = len(known), min((vertex - here) / spread @ nearest for vertex in known)
+            if before < MAX_VERTICES:
+                look(-nearest / spread)
+                look(-nearest / spread + random.normal(size=len(group)) * np.abs(nearest / spread).max() * 0.1)
+            if not any((vertex - here) / spread @ nearest < least - 1e-9 * abs(least) for vertex in known[before:]):
+                break
+        along = -nearest / spread
+        along = along / np.abs(along).max()
+        most = max(float(vertex @ along) for vertex in known)
+        if not float(here @ along) > most + float(allowed @ np.abs(along)):
+            return ""
+        return (
+            f"together these {len(group)} entries are no subgradient: along one direction they give {float(here @ along):.6g}, "
+            f"and the function's slope there is at most {most:.6g}"
+        )
+
+
+def _nearest(points: np.ndarray) -> np.ndarray:
+    """The point nearest to 0 of the hull of some points, weight handed from the worst of them to the best.
+
+    Mitchell, Demyanov and Malozemov, Finding the point of a polyhedron closest to the origin, SIAM J. Control 12, 1974.
+    """
+    weights = np.full(len(points), 1 / len(points))
+    nearest = weights @ points
+    for _ in range(MAX_STEPS):
+        reached = points @ nearest
+        best = int(np.argmin(reached))
+        used = np.flatnonzero(weights > 0)
+        worst = int(used[np.argmax(reached[used])])
+        gap, step = reached[worst] - reached[best], points[best] - points[worst]
+        if gap <= 1e-30 + 1e-16 * abs(reached[worst]):
+            break
+        share = min(weights[worst], gap / float(step @ step))
+        weights[best] += share
+        weights[worst] = max(weights[worst] - share, 0.0)
+        nearest = weights @ points
+    return nearest
 
 
 class Enclosures:
@@ -171,12 +343,13 @@ class Enclosures:
         found = self.settled(lambda: run.pull(given, self.exact, rows), rounded)
         kinks = np.zeros(found.shape, bool)
         self._from_both_sides(run, given, rows, found, rounded, kinks)
+        ties = Ties(run, given, rows, self.exact, kinks) if (kinks.sum(axis=1) > 1).any() else None
         result: dict[str, Pulled] = {}
         start = 0
         for target, shape in run.targets.items():
             part = slice(start, start + size(shape))
             mine, loose, bent = (array[:, part].reshape(count_of(rows), *shape) for array in (found, rounded, kinks))
-            result[target] = Pulled(mine, loose, bent, *tally.get(target, (0, None)))
+            result[target] = Pulled(mine, loose, bent, *tally.get(target, (0, None)), ties)
             start = part.stop
         return result
 
@@ -195,12 +368,12 @@ class Enclosures:
         if nowhere.any():
             found[nowhere] = NOWHERE
         open_ = self.unsettled(found, rounded)
-        look = open_ | tied(run.nodes, values)
+        look = open_ | tied(run.nodes, values, run.wanted | set(run.targets))
         look[nowhere] = False
         if not look.any():
             return
         broken = ~np.isfinite(radii(found))
-        places = [(target, n) for target, shape in run.targets.items() for n in range(size(shape))]
+        places = run.places()
         columns = [int(column) for column in np.flatnonzero(look.any(axis=0)) if places[column][0] in given]
         for column in columns[:MAX_SIDES]:
             self._column(Sides(run, given, rows, *places[column], column), look, open_, found, rounded, kinks)
@@ -225,13 +398,37 @@ class Enclosures:
             sides = side.slopes(self.exact, int(row))
             if sides.smooth and not open_[row, column] and found[row, column].overlaps(sides.ball):
                 continue  # the tie is another entry's
-            found[row, column] = sides.ball
+            before, found[row, column] = found[row, column], sides.ball
             kinks[row, column] = not sides.smooth and sides.ball.is_finite()
+            if kinks[row, column]:
+                rounded[row, column] = self._blurred(sides.ball, before, rounded[row, column])
+                # What rounding hides either way is no kink that anyone sees.
+                kinks[row, column] = not sides.ball.rad() * 2 < rounded[row, column].rad()
             if sides.smooth:
                 # Not where the formula's branches meet, but beside it: there rounding does not change branches.
                 unit = self.dtype.unit_roundoff
                 step = UNIT * (16 * unit * side.scale)
-                near = [ball(side.moved(s, self.rounding)[row]) for s in (step, -step)]
-                near = [x for x in near if x.is_finite()]
                 here = sides.ball * arb(1, 64 * unit)
+                near = self._near(side, int(row), step, here)
                 rounded[row, column] = here.union(near[0]).union(near[-1]) if near else NOWHERE
+
+    def _near(self, side: Sides, row: int, step: Any, here: Any) -> list[Any]:
+        """What rounding makes of the derivative a step beside the point; where that step is too near to tell, a wider one."""
+        found: list[Any] = []
+        for wider in (0, 14, 28):
+            sides = [ball(side.moved(s * arb(2) ** wider, self.rounding)[row]) for s in (step, -step)]
+            near = [x for x in sides if x.is_finite()]
+            if near and (not found or max(x.rad() for x in near) < max(x.rad() for x in found)):
+                found = near
+            if found and max(x.rad() for x in found) <= abs(here).upper() * 2.0**-10:
+                break
+        return found
+
+    def _blurred(self, span: Any, exact_ball: Any, rounded: Any) -> Any:
+        """The span of one-sided derivatives, its ends allowed what rounding adds to all that the branches give."""
+        blur = arb(0, 16 * self.dtype.unit_roundoff) * abs(span).upper() + arb(0, self.dtype.smallest)
+        exact_ball, rounded = ball(exact_ball), ball(rounded)
+        if exact_ball.is_finite() and rounded.is_finite():
+            more = max(rounded.upper() - exact_ball.upper(), exact_ball.lower() - rounded.lower(), key=as_float)
+            blur = blur + arb(0, 1) * more.max(NOUGHT).upper()
+        return span + blur

@@ -42,6 +42,15 @@ def slot(n: int) -> sympy.Symbol:
     return sympy.Symbol(f"z{n}", real=True)
 
 
+STILL = "g"  # how the name of a slot begins whose number no gradient moves
+
+
+@cache
+def still(n: int) -> sympy.Symbol:
+    """`slot(n)`, where it delivers a number that no gradient moves: in a slope, a condition on such numbers is decided."""
+    return sympy.Symbol(f"{STILL}{n}", real=True)
+
+
 class Lookup(sympy.Function):
     """An integer table as a function of indices, for index maps that go through a tensor: gather, embedding, sort.
 

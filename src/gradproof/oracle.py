@@ -14,7 +14,7 @@ chained gradient against the exact one from the leaves is told as well.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -43,6 +43,7 @@ from .enclosure import START_BITS, Enclosures, Pulled, Run
 from .engines import Engine, Task, Trace, engine_named
 from .files import Expectation, Problem
 from .graph import Graph, Line, Node, Shape, lines, size
+from .judging import judge_pulled
 from .reference import Values, evaluate, singular
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, missing, worst
 
@@ -327,15 +328,17 @@ class _Check:
         pulled = self.enclosures.pulled(run, given, {line.name: balls(rows)})
         if cotangent is None:
             self._blinded(line, self.trace.unseen.get(line.name, f"no usable cotangent at {line.name}"))
-        found = []
+        count = len(probes)
+        local = {
+            parent: replace(each, exact=each.exact[:count], rounding=each.rounding[:count], kinks=each.kinks[:count])
+            for parent, each in pulled.items()
+        }
+        told = {parent: self.trace.locals.get((line.name, parent)) for parent in parents}
+        together = judge_pulled(told, local, dict.fromkeys(parents, self.dtype))
         for parent in self.task.parents[line.name]:
-            passed = pulled[parent]
             if cotangent is not None:
-                self.arrived.setdefault(parent, []).append((line.name, passed.row(-1)))
-            count = len(probes)
-            local = Pulled(passed.exact[:count], passed.rounding[:count], passed.kinks[:count])
-            found.append(self._local(line, parent, local))
-        return found
+                self.arrived.setdefault(parent, []).append((line.name, pulled[parent].row(-1)))
+        return [self._local(line, parent, local[parent], together.get(parent)) for parent in self.task.parents[line.name]]
 
     def _cotangent(self, line: Line) -> np.ndarray | None:
         """The gradient that the engine itself had at the line."""
@@ -350,17 +353,15 @@ class _Check:
         for parent in self.task.parents[line.name]:
             self.blind[parent] = why
 
-    def _local(self, line: Line, parent: str, expected: Pulled) -> Finding:
+    def _local(self, line: Line, parent: str, expected: Pulled, judged: Judgement | None) -> Finding:
         value = self.trace.locals.get((line.name, parent))
         rows = len(expected.exact)
-        if value is None:
+        if value is None or judged is None:
             for verdict, messages in ((Verdict.FAILED, self.trace.failures), (Verdict.UNSUPPORTED, self.trace.unsupported)):
                 if line.name in messages:
                     failed = bare_finding("local", line.name, verdict, messages[line.name])
                     return replace(failed, wrt=parent, formula=self._local_formula(line.name, parent))
             judged = self._absent(expected.exact.shape, expected.exact)
-        else:
-            judged = judge(Comparison(value, expected.exact, expected.rounding, expected.kinks), self.dtype)
         # The index of a Jacobian's entry: that of the line, then that of the parent.
         full_jacobian = rows == size(line.shape)
         if judged.index and full_jacobian:
@@ -387,14 +388,17 @@ class _Check:
 
     def _gradients(self) -> list[Finding]:
         """The chained gradient of every active name, from the output back, and none on given tensors."""
-        whole = self._end_to_end()
+        whole = {name: each.row(0) for name, each in self._end_to_end().items()}
+        told = {name: self.trace.gradients.get(name) for name in whole}
+        self.whole = judge_pulled(told, whole, dict.fromkeys(whole, self.dtype))
+        self.steps = self._chained_steps(whole)
         found = []
         output = self.graph.output.name
         names = [line.name for line in reversed(lines(self.graph)) if line.name in self.active and line.name != output]
         names = [name for name in names if name not in self.trace.unseen]
         names += [leaf.name for leaf in self.graph.parameters]
         for name in names:
-            found.append(self._gradient(name, whole[name].row(0)))
+            found.append(self._gradient(name, whole[name]))
         for leaf in self.graph.leaves:
             gradient = self.trace.gradients.get(leaf.name) if leaf.given else None
             if gradient is not None:
@@ -411,21 +415,13 @@ class _Check:
         uses = self.arrived.get(name, [])
         if gradient is None:
             return self._finding("gradient", name, None, self._absent(shape, from_leaves.exact))
-        whole = judge(Comparison(gradient, from_leaves.exact, from_leaves.rounding, from_leaves.kinks), self.dtype)
+        whole = self.whole[name]
         if name in self.blind:
             return self._blind_gradient(name, whole)
-        zero = full(shape, NOUGHT)
-        parts = Pulled(zero, zero, np.zeros(shape, bool))
-        if uses:
-            # The parts of all lines are added in an order of the engine's own.
-            slack = self.rounding.gamma(sum(part.parts for _, part in uses))
-            magnitude = sum(part.magnitude for _, part in uses if part.magnitude is not None)
-            parts = Pulled(
-                self.exact.add_all([part.exact for _, part in uses]),
-                sum(part.rounding for _, part in uses) + magnitude * arb(0, slack),
-                np.any([part.kinks for _, part in uses], axis=0),
-            )
-        step = judge(Comparison(gradient, numbers(parts.exact), numbers(parts.rounding), parts.kinks), self.dtype)
+        parts = self._parts(name)
+        step = self.steps.get(name) or judge(
+            Comparison(gradient, numbers(parts.exact), numbers(parts.rounding), parts.kinks), self.dtype
+        )
         judged = chained(step, whole)
         looks = ""
         if judged.verdict is Verdict.WRONG:
@@ -434,6 +430,37 @@ class _Check:
         if judged.verdict is Verdict.UNDECIDED or not np.isfinite(gradient).all():
             looks = next((why for why in (self._singular(child) for child, _ in uses) if why), looks)
         return self._finding("gradient", name, None, judged, looks)
+
+    def _parts(self, name: str) -> Pulled:
+        """What the lines that read a name pass to it, together."""
+        shape, uses = self.graph.shapes[name], self.arrived.get(name, [])
+        if not uses:
+            zero = full(shape, NOUGHT)
+            return Pulled(zero, zero, np.zeros(shape, bool))
+        # The parts of all lines are added in an order of the engine's own.
+        slack = self.rounding.gamma(sum(part.parts for _, part in uses))
+        magnitude = sum(part.magnitude for _, part in uses if part.magnitude is not None)
+        return Pulled(
+            self.exact.add_all([part.exact for _, part in uses]),
+            sum(part.rounding for _, part in uses) + magnitude * arb(0, slack),
+            np.any([part.kinks for _, part in uses], axis=0),
+        )
+
+    def _chained_steps(self, whole: Mapping[str, Pulled]) -> dict[str, Judgement]:
+        """The gradients that a line alone passes on, where it has kinks: entries of several names are judged together."""
+        found: dict[str, Judgement] = {}
+        for line in lines(self.graph):
+            single = {
+                parent: part
+                for parent in self.task.parents[line.name]
+                for child, part in self.arrived.get(parent, [])
+                if child == line.name and len(self.arrived[parent]) == 1 and part.ties is not None
+            }
+            if any(part.kinks.any() for part in single.values()):
+                told = {parent: self.trace.gradients.get(parent) for parent in single}
+                fitting = {n: v if v is not None and v.shape == self.graph.shapes[n] else None for n, v in told.items()}
+                found |= judge_pulled(fitting, single, dict.fromkeys(single, self.dtype))
+        return found
 
     def _absent(self, shape: Shape, expected: Balls) -> Judgement:
         if not np.isfinite(radii(expected)).all():

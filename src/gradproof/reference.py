@@ -6,7 +6,7 @@ pullback carries a batch of cotangents, so that all rows of a Jacobian cost one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any
@@ -16,9 +16,9 @@ import sympy
 from flint import arb
 from sympy import S
 
-from .arithmetic import NOUGHT, ZERO, Arithmetic, Balls, as_float, ball, compiled, exact, full, hull, lift, numbers
+from .arithmetic import NOUGHT, ZERO, Arithmetic, Balls, as_float, ball, compiled, exact, full, hull, lift, numbers, same
 from .calculus import other_form, partials
-from .graph import Lookup, Node, Read, Shape, open_axes, size
+from .graph import Lookup, Node, Read, Shape, open_axes, size, slot, still
 
 Values = dict[str, Balls]
 
@@ -81,10 +81,27 @@ def _arguments(node: Node, formula: sympy.Expr, values: Mapping[str, Balls]) -> 
     return tuple(symbols), [axes[s] if s in axes else _read(node, reads[s], values) for s in symbols]
 
 
-def _over(node: Node, formula: sympy.Expr, values: Mapping[str, Balls], arithmetic: Arithmetic, slopes: bool) -> Balls:
-    """The formula over the node's domain: an array that broadcasts to it."""
+def _over(
+    node: Node,
+    formula: sympy.Expr,
+    values: Mapping[str, Balls],
+    arithmetic: Arithmetic,
+    mode: str = "values",
+    wanted: Collection[str] | None = None,
+) -> Balls:
+    """The formula over the node's domain: an array that broadcasts to it. A slope is told what gradients move, `wanted`."""
     symbols, arrays = _arguments(node, formula, values)
-    return np.asarray(compiled(formula, symbols, arithmetic, slopes)(*arrays), dtype=object)
+    if wanted is not None:
+        still = tuple(n for n, read in enumerate(node.reads) if read.parent not in wanted and slot(n) in symbols)
+        formula, symbols = _settled(formula, symbols, still)
+    return np.asarray(compiled(formula, symbols, arithmetic, mode)(*arrays), dtype=object)
+
+
+@lru_cache(maxsize=4096)
+def _settled(formula: sympy.Expr, symbols: tuple[sympy.Symbol, ...], still_ones: tuple[int, ...]) -> tuple[Any, Any]:
+    """The formula with the slots named as given that no gradient moves, so that conditions on them are decided."""
+    names = {slot(n): still(n) for n in still_ones}
+    return formula.xreplace(names), tuple(names.get(symbol, symbol) for symbol in symbols)
 
 
 def _summed_axes(node: Node) -> tuple[int, ...]:
@@ -105,7 +122,7 @@ def evaluate(nodes: Iterable[Node], values: Mapping[str, Balls], arithmetic: Ari
             total = arithmetic.contract(a, b, _summed_axes(node), node.domain)
             known[node.name] = arithmetic.settle(np.broadcast_to(total, node.shape))
             continue
-        terms = np.broadcast_to(_over(node, node.formula, known, arithmetic, slopes=False), node.domain)
+        terms = np.broadcast_to(_over(node, node.formula, known, arithmetic), node.domain)
         match node.reduce:
             case "sum":
                 terms = arithmetic.sum(terms, _summed_axes(node))
@@ -121,15 +138,17 @@ def pullback(
     nodes: Sequence[Node],
     values: Mapping[str, Balls],
     cotangents: Mapping[str, Balls],
-    wanted: frozenset[str] | set[str],
+    wanted: Collection[str],
     arithmetic: Arithmetic,
     tally: dict[str, tuple[int, Balls]] | None = None,
+    mode: str = "slopes",
 ) -> Values:
     """The cotangents that the nodes pass on: `Σ Jᵀ·cotangent` for each name wanted, all uses added.
 
     `values` holds the nodes' own values too; `cotangents` maps a node to an array of shape (batch, *shape). Only names in
     `wanted` receive anything; a name that nothing reaches is absent. The nodes' own cotangents are in the result too.
-    A `tally` receives, for each name from outside, how many parts were added and the sum of their magnitudes.
+    A `tally` receives, for each name from outside, how many parts were added and the sum of their magnitudes. With `mode`
+    "beside" the values are those of a point that was moved off its kinks: see `Arithmetic`.
     """
     arriving: dict[str, list[Balls]] = {name: [cotangent] for name, cotangent in cotangents.items()}
     arrived: Values = {}
@@ -146,14 +165,14 @@ def pullback(
                 continue
             terms, factor = spread, None
             if node.reduce in ("prod", "max", "min"):
-                weight = _weights(node, values, arithmetic) if weight is None else weight
+                weight = _weights(node, values, arithmetic, mode) if weight is None else weight
                 terms = arithmetic.multiply(terms, weight)
             if slope is S.NegativeOne:
                 terms = np.negative(terms)
             elif slope is not S.One:
-                factor = _over(node, slope, values, arithmetic, slopes=True)
+                factor = _over(node, slope, values, arithmetic, mode, wanted)
                 if arithmetic.dtype is not None and (other := other_form(node.formula)) is not None:
-                    factor = _either(factor, _over(node, other, values, arithmetic, slopes=True))
+                    factor = _either(factor, _over(node, other, values, arithmetic, mode, wanted))
             parent = values[read.parent].shape
             where = places(read.index, node.indices, node.domain, parent)
             arriving.setdefault(read.parent, []).append(
@@ -205,12 +224,12 @@ def _scattered(
     return out.reshape(batch, *parent)
 
 
-def _weights(node: Node, values: Mapping[str, Balls], arithmetic: Arithmetic) -> Balls:
+def _weights(node: Node, values: Mapping[str, Balls], arithmetic: Arithmetic, mode: str) -> Balls:
     """The derivative of a product or an extreme by its terms, over the domain."""
-    terms = np.broadcast_to(_over(node, node.formula, values, arithmetic, slopes=False), node.domain)
+    terms = np.broadcast_to(_over(node, node.formula, values, arithmetic), node.domain)
     reduced = size(node.over)
     flat = terms.reshape(*node.shape, reduced)
-    weights = _others(flat, arithmetic) if node.reduce == "prod" else _attaining(flat, node.reduce == "max")
+    weights = _others(flat, arithmetic) if node.reduce == "prod" else _attaining(flat, node.reduce == "max", mode)
     return weights.reshape(node.domain)
 
 
@@ -227,15 +246,22 @@ def _others(factors: Balls, arithmetic: Arithmetic) -> Balls:
     return result
 
 
-def _attaining(values: Balls, largest: bool) -> Balls:
-    """1 for the one entry that attains the extreme, ZERO for those that do not; at a tie, all from 0 to 1."""
+def _attaining(values: Balls, largest: bool, mode: str) -> Balls:
+    """1 for the one entry that attains the extreme, ZERO for those that do not; at a tie, all from 0 to 1.
+
+    Beside the point, entries that are exactly tied still are so all around, and share one.
+    """
     pick = np.frompyfunc(arb.max if largest else arb.min, 2, 1)
     extreme = np.asarray(pick.reduce(values, axis=-1), dtype=object)[..., None]
     beaten = lift((lambda v, m: v < m) if largest else (lambda v, m: v > m), 2)(values, extreme).astype(bool)
-    alone = (~beaten).sum(axis=-1, keepdims=True) == 1
+    count = np.broadcast_to((~beaten).sum(axis=-1, keepdims=True), values.shape)
     out = full(values.shape, arb(0.5, 0.5))
+    if mode == "beside":
+        exactly = lift(lambda v, m: v is ZERO or same(v, m), 2)(values, extreme).astype(bool)
+        shared = (exactly | beaten).all(axis=-1, keepdims=True) & ~beaten
+        out[shared] = [1 / arb(int(n)) for n in count[shared]]
     out[beaten] = ZERO
-    out[~beaten & alone] = arb(1)
+    out[~beaten & (count == 1)] = arb(1)
     return out
 
 
@@ -254,26 +280,26 @@ def singular(nodes: Sequence[Node], values: Mapping[str, Balls], arithmetic: Ari
         for slope in partials(node.formula, len(node.reads), textbook=False):
             if slope_told or node.shift or not slope.free_symbols:
                 continue
-            if not _all_finite(_over(node, slope, values, arithmetic, slopes=True)):
-                slope_told = (
-                    f"{node.expression} has no finite derivative{_operand(node, values, slope, arithmetic, slopes=True)}"
-                )
+            if not _all_finite(_over(node, slope, values, arithmetic, "slopes")):
+                slope_told = f"{node.expression} has no finite derivative{_operand(node, values, slope, arithmetic, 'slopes')}"
     return slope_told
 
 
-def tied(nodes: Sequence[Node], values: Mapping[str, Balls]) -> bool:
-    """Whether a branch's condition stands at its boundary, or a sign at 0: there a formula may jump."""
+def tied(nodes: Sequence[Node], values: Mapping[str, Balls], wanted: Collection[str]) -> bool:
+    """Whether a branch's condition stands at its boundary, or a sign at 0, and something `wanted` is in it: there a formula
+    may jump."""
     arithmetic = exact()
     for node in nodes:
-        for edge in _edges(node.formula, node.slots):
-            if any(x is not ZERO and x.contains(NOUGHT) for x in _over(node, edge, values, arithmetic, False).reshape(-1)):
+        moved = tuple(z for z, read in zip(node.slots, node.reads, strict=True) if read.parent in wanted)
+        for edge in _edges(node.formula, moved):
+            if any(x is not ZERO and x.contains(NOUGHT) for x in _over(node, edge, values, arithmetic).reshape(-1)):
                 return True
     return False
 
 
 @lru_cache(maxsize=1024)
 def _edges(formula: sympy.Expr, slots: tuple[sympy.Symbol, ...]) -> tuple[sympy.Expr, ...]:
-    """The expressions whose zeros are the boundaries of a formula's branches."""
+    """The expressions of these slots whose zeros are the boundaries of a formula's branches."""
     relations = [r.lhs - r.rhs for r in formula.atoms(sympy.core.relational.Relational)]
     signs = [call.args[0] for call in formula.atoms(sympy.sign)]
     return tuple(e for e in (*relations, *signs) if not e.free_symbols.isdisjoint(slots))
@@ -283,11 +309,11 @@ def _all_finite(array: Balls) -> bool:
     return all(x is ZERO or x.is_finite() for x in array.reshape(-1))
 
 
-def _operand(node: Node, values: Mapping[str, Balls], formula: sympy.Expr, arithmetic: Arithmetic, slopes: bool = False) -> str:
+def _operand(node: Node, values: Mapping[str, Balls], formula: sympy.Expr, arithmetic: Arithmetic, mode: str = "values") -> str:
     """The operand of the entry that is not finite, where the operation has one."""
     if len(node.reads) != 1:
         return " here"
-    result = np.broadcast_to(_over(node, formula, values, arithmetic, slopes), node.domain).reshape(-1)
+    result = np.broadcast_to(_over(node, formula, values, arithmetic, mode), node.domain).reshape(-1)
     operand = np.broadcast_to(_read(node, node.reads[0], values), node.domain).reshape(-1)
     for x, y in zip(operand, result, strict=True):
         if not (y is ZERO or y.is_finite()):
@@ -311,6 +337,7 @@ class OneSided:
 
     ball: Any
     smooth: bool
+    wide: bool = False  # a tie went along with the step
 
 
 def one_sided(slope_at: Callable[[Any], Any]) -> OneSided:
@@ -338,6 +365,6 @@ def one_sided(slope_at: Callable[[Any], Any]) -> OneSided:
     if not (right.is_finite() and left.is_finite()):
         return OneSided(arb("nan"), smooth=False)
     if wide:
-        return OneSided(hull(left, right), smooth=False)
+        return OneSided(hull(left, right), smooth=False, wide=True)
     together = abs(right - left) < (abs(right) + abs(left)) * arb(2) ** -50 + arb(2) ** -150
     return OneSided(hull(left, right), smooth=bool(together))

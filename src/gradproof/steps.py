@@ -26,9 +26,10 @@ import torch
 
 from .arithmetic import UNIT, balls, exact, precision, rounding
 from .autograd_node import Formats, NodeCheck, dtype_of, format_of
-from .dtypes import DTYPES
-from .enclosure import START_BITS, Enclosures
+from .dtypes import DTYPES, DType
+from .enclosure import START_BITS, Enclosures, Pulled
 from .errors import GradproofError, InputError, Place, UnsupportedError
+from .judging import judge_pulled
 from .lowered import whole
 from .oracle import Report
 from .stops import Stops
@@ -243,13 +244,17 @@ class _Check:
         except UnsupportedError:
             return {}
         pulled = Enclosures(self.dtype).pulled(run.run, run.given, run.rows)
-        found = {}
-        for leaf in self.tape.leaves:
-            expected, gradient = pulled[leaf.name].row(0), leaf.gradients[0]
+        return self._judged_leaves(pulled, [leaf.gradients[0] for leaf in self.tape.leaves])
+
+    def _judged_leaves(self, pulled: Mapping[str, Pulled], gradients: Sequence[np.ndarray | None]) -> dict[str, Judgement]:
+        """The gradients of all leaves beside what was pulled back to them."""
+        values: dict[str, np.ndarray | None] = {}
+        formats: dict[str, DType] = {}
+        for leaf, gradient in zip(self.tape.leaves, gradients, strict=True):
             own = format_of(leaf.region.dtype, self.formats)
             if gradient is not None and own is not None and gradient.size:
-                found[leaf.name] = judge(Comparison(gradient, expected.exact, expected.rounding, expected.kinks), own)
-        return found
+                values[leaf.name], formats[leaf.name] = gradient, own
+        return judge_pulled(values, {name: each.row(0) for name, each in pulled.items()}, formats)
 
     def _losses(self) -> list[Finding]:
         """What is lost where autograd stops and the function does not."""

@@ -171,7 +171,9 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
     told[inside & np.isfinite(reach)] = Verdict.ROUNDING.severity
     told[~inside & ~np.isfinite(reach) & number] = Verdict.UNDECIDED.severity
     if kinks.any():
-        in_hull = (exists & number)[kinks] & _near_hull(exact[kinks], flat[kinks], dtype)
+        in_hull = (exists & number)[kinks] & (
+            _near_hull(exact[kinks], flat[kinks], dtype) | (inside & np.isfinite(reach))[kinks]
+        )
         told[kinks] = np.where(in_hull, Verdict.KINK.severity, Verdict.WRONG.severity)
     told[correct] = Verdict.EXACT.severity
     told[~exists] = Verdict.UNDECIDED.severity

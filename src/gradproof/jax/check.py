@@ -298,13 +298,7 @@ class _FunctionCheck(_Check):
             return {}
         run = whole.run(cut=self.stops == "trust")
         pulled = Enclosures(dtype).pulled(run, whole.given, whole.rows)
-        found = {}
-        for leaf, gradient in zip(self.tape.leaves, gradients, strict=True):
-            expected = pulled[leaf.name].row(0)
-            own = format_of(leaf.region.dtype, XLA)
-            if gradient is not None and own is not None and gradient.size:
-                found[leaf.name] = judge(Comparison(gradient, expected.exact, expected.rounding, expected.kinks), own)
-        return found
+        return self._judged_leaves(pulled, gradients)
 
     def _whole(self) -> dict[str, Judgement]:
         return self._from_the_leaves([leaf.gradients[0] for leaf in self.tape.leaves])
