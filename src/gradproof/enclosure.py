@@ -6,7 +6,7 @@ sides of the point: it is a kink, a limit, or there is nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -115,6 +115,7 @@ class Sides:
         self.run, self.given, self.rows = run, given, rows
         self.name, self.entry, self.column = name, entry, column
         self.memory: dict[Any, Balls] = {}
+        self.gradients: list[Balls] = []  # of all targets, on the two sides
 
     def _at(self, step: Any, lean: int = 0) -> Values:
         given = _leaning(self.run, self.given, step * LEAN * lean) if lean else self.given
@@ -125,7 +126,10 @@ class Sides:
         """The entry's cotangents, one for each row, with the entry moved by `step`, and all others by a little to one side."""
         key = (str(step), arithmetic.dtype, lean)
         if key not in self.memory:
-            self.memory[key] = self.run.pull(self._at(step, lean), arithmetic, self.rows, mode="beside")[:, self.column]
+            whole = self.run.pull(self._at(step, lean), arithmetic, self.rows, mode="beside")
+            if arithmetic.dtype is None and step in (FAR, -FAR):
+                self.gradients.append(whole)
+            self.memory[key] = whole[:, self.column]
         return self.memory[key]
 
     def _entry(self, arithmetic: Arithmetic, row: int, lean: int, step: Any) -> Any:
@@ -174,7 +178,7 @@ def _leaning(run: Run, given: Values, amount: Any) -> Values:
     return leaning
 
 
-MAX_VERTICES = 60  # gradients beside the point that are looked at for one set of entries
+MAX_VERTICES = 60  # gradients beside the point that are looked at for one set of entries, and 4 more for each entry
 MAX_STEPS = 5000  # of the search for the nearest point of their hull
 
 
@@ -186,9 +190,12 @@ class Ties:
     vector, whose hull grows by the gradients beside the point in that direction.
     """
 
-    def __init__(self, run: Run, given: Values, rows: Cotangents, arithmetic: Arithmetic, kinks: np.ndarray) -> None:
+    def __init__(
+        self, run: Run, given: Values, rows: Cotangents, arithmetic: Arithmetic, kinks: np.ndarray, seen: Sequence[Balls]
+    ) -> None:
         self.run, self.given, self.rows, self.arithmetic, self.kinks = run, given, rows, arithmetic, kinks
         self.places = run.places()
+        self.seen = [centres(gradients) for gradients in seen]  # on the two sides of each entry, to begin with
 
     def columns(self, row: int) -> np.ndarray:
         """The columns at a kink that the run's own inputs can be moved by."""
@@ -230,9 +237,12 @@ class Ties:
         columns = self.columns(row)
         if len(columns) < 2:
             return None
+        everything = np.arange(len(columns))
+        if not self._outside(row, columns, everything, vector, reach):
+            return None
         key = columns.tobytes()
         if key not in self._grouped:
-            self._grouped[key] = self.groups(columns) if len(columns) <= MAX_SIDES else [np.arange(len(columns))]
+            self._grouped[key] = self.groups(columns) if len(columns) <= MAX_SIDES else [everything]
         for group in self._grouped[key]:
             if len(group) > 1 and (why := self._outside(row, columns, group, vector, reach)):
                 return columns[group], why
@@ -241,7 +251,7 @@ class Ties:
     def _outside(self, row: int, columns: np.ndarray, group: np.ndarray, vector: np.ndarray, reach: np.ndarray) -> str:
         """Why these entries are outside of the hull of the gradients beside the point; empty where they may be inside."""
         here, allowed = vector[columns[group]], np.maximum(reach[columns[group]], 1e-300)
-        known: list[np.ndarray] = []
+        known = [one for one in (seen[row, columns[group]] for seen in self.seen) if np.isfinite(one).all()]
 
         def look(direction: np.ndarray) -> None:
             for sign in (1.0, -1.0):
@@ -262,17 +272,15 @@ class Ties:
             nearest = _nearest((np.array(known) - here) / spread)
             if (np.abs(nearest) * spread <= allowed).all():
                 return ""
-            before, least = len(known), min((vertex - here) / spread @ nearest for vertex in known)
-            if before < MAX_VERTICES:
-                look(-nearest / spread)
-                look(-nearest / spread + random.normal(size=len(group)) * np.abs(nearest / spread).max() * 0.1)
-            if not any((vertex - here) / spread @ nearest < least - 1e-9 * abs(least) for vertex in known[before:]):
+            before, along = len(known), -nearest / spread
+            along = along / np.abs(along).max()
+            look(along)
+            look(along + random.normal(size=len(group)) * 0.1)
+            most = max(float(vertex @ along) for vertex in known)
+            if float(here @ along) > most + float(allowed @ np.abs(along)):
                 break
-        along = -nearest / spread
-        along = along / np.abs(along).max()
-        most = max(float(vertex @ along) for vertex in known)
-        if not float(here @ along) > most + float(allowed @ np.abs(along)):
-            return ""
+            if len(known) == before or before > MAX_VERTICES + 4 * len(group):
+                return ""  # it would need more of them to tell
         return (
             f"together these {len(group)} entries are no subgradient: along one direction they give {float(here @ along):.6g}, "
             f"and the function's slope there is at most {most:.6g}"
@@ -292,9 +300,10 @@ def _nearest(points: np.ndarray) -> np.ndarray:
         used = np.flatnonzero(weights > 0)
         worst = int(used[np.argmax(reached[used])])
         gap, step = reached[worst] - reached[best], points[best] - points[worst]
-        if gap <= 1e-30 + 1e-16 * abs(reached[worst]):
+        length = float(step @ step)
+        if gap <= 1e-16 * abs(reached[worst]) or not length:
             break
-        share = min(weights[worst], gap / float(step @ step))
+        share = min(weights[worst], gap / length)
         weights[best] += share
         weights[worst] = max(weights[worst] - share, 0.0)
         nearest = weights @ points
@@ -342,8 +351,8 @@ class Enclosures:
         rounded = numbers(run.pull(given, self.rounding, rows, tally))
         found = self.settled(lambda: run.pull(given, self.exact, rows), rounded)
         kinks = np.zeros(found.shape, bool)
-        self._from_both_sides(run, given, rows, found, rounded, kinks)
-        ties = Ties(run, given, rows, self.exact, kinks) if (kinks.sum(axis=1) > 1).any() else None
+        seen = self._from_both_sides(run, given, rows, found, rounded, kinks)
+        ties = Ties(run, given, rows, self.exact, kinks, seen) if (kinks.sum(axis=1) > 1).any() else None
         result: dict[str, Pulled] = {}
         start = 0
         for target, shape in run.targets.items():
@@ -355,8 +364,12 @@ class Enclosures:
 
     def _from_both_sides(
         self, run: Run, given: Values, rows: Cotangents, found: Balls, rounded: Balls, kinks: np.ndarray
-    ) -> None:
-        """Where a derivative did not settle, look at it from both sides: kink, limit, or nothing there. In place."""
+    ) -> list[Balls]:
+        """Where a derivative did not settle, look at it from both sides: kink, limit, or nothing there. In place.
+
+        The gradients that were seen on the two sides of entries at a kink are given back.
+        """
+        seen: list[Balls] = []
         values = evaluate(run.nodes, given, self.exact)
         count = count_of(rows)
         nowhere = np.zeros(count, bool)
@@ -371,19 +384,23 @@ class Enclosures:
         look = open_ | tied(run.nodes, values, run.wanted | set(run.targets))
         look[nowhere] = False
         if not look.any():
-            return
+            return seen
         broken = ~np.isfinite(radii(found))
         places = run.places()
         columns = [int(column) for column in np.flatnonzero(look.any(axis=0)) if places[column][0] in given]
         for column in columns[:MAX_SIDES]:
-            self._column(Sides(run, given, rows, *places[column], column), look, open_, found, rounded, kinks)
+            side = Sides(run, given, rows, *places[column], column)
+            self._column(side, look, open_, found, rounded, kinks)
+            if kinks[:, column].any():
+                seen += side.gradients
             # Beside an entry without a derivative, 0 times infinity is no number either.
             gone = broken[:, column] & ~np.isfinite(radii(found[:, column]))
             if gone.any():
                 found[broken[:, column], column] = NOWHERE
-        seen = set(columns[:MAX_SIDES])
-        unseen = [column for column in range(found.shape[1]) if column not in seen]
+        looked = set(columns[:MAX_SIDES])
+        unseen = [column for column in range(found.shape[1]) if column not in looked]
         kinks[:, unseen] |= open_[:, unseen] & ~broken[:, unseen]
+        return seen
 
     def _column(
         self, side: Sides, look: np.ndarray, open_: np.ndarray, found: Balls, rounded: Balls, kinks: np.ndarray

@@ -188,25 +188,38 @@ class _Check:
             found += self._sums()
             lost = _guarded(self._losses) if self.stops == "judge" else []
             found += lost
-            if not lost and any(f.verdict in _OPEN or f.inherited for f in found):
-                found = _guarded(partial(self._end_to_end, found), found)
+            bounds = _boundaries(self._ran())
+            if not lost and (bounds or any(f.verdict in _OPEN or f.inherited for f in found)):
+                found = _guarded(partial(self._end_to_end, found, bounds), found)
         return found
 
-    def _end_to_end(self, found: list[Finding]) -> list[Finding]:
+    def _ran(self) -> Sequence[Any]:
+        """Every operation that ran, with its `name`, `args` and `place`."""
+        return self.tape.events
+
+    def _end_to_end(self, found: list[Finding], bounds: Sequence[str]) -> list[Finding]:
         """Where a step has a kink or cannot be judged alone, the whole function is looked at from its leaves.
+
+        So it is where a condition stands at its boundary, at the places `bounds`: a node takes its mask as given.
 
         It may be smooth although its pieces have kinks; then only the one value is right. And a cotangent of 0 may have
         met a slope without end: then the function tells what the piece cannot.
         """
         judged = self._whole()
         if not judged:
-            return found
+            note = "a condition stands at its boundary, and the whole function is too large to be looked at from both sides"
+            told = [replace(bare_finding("local", "the function", Verdict.KINK, note), place=place) for place in bounds[:1]]
+            return found + told
         settled = all(_tight(whole) for whole in judged.values())
         found = [self._cancelled(finding, judged) for finding in found]
         found = [_settled(finding) if settled else _inherited(finding) for finding in found]
         for leaf in self.tape.leaves:
             judgement = judged.get(leaf.name)
-            if judgement is not None and judgement.verdict is Verdict.WRONG and (note := self._reason(leaf, judgement, found)):
+            if (
+                judgement is not None
+                and judgement.verdict is Verdict.WRONG
+                and (note := self._reason(leaf, judgement, found, bounds))
+            ):
                 named = as_finding(
                     "gradient", leaf.name, None, "the whole function, from its leaves", replace(judgement, note=note)
                 )
@@ -214,7 +227,7 @@ class _Check:
         return found
 
     @staticmethod
-    def _reason(leaf: LeafStep, whole: Judgement, found: Sequence[Finding]) -> str:
+    def _reason(leaf: LeafStep, whole: Judgement, found: Sequence[Finding], bounds: Sequence[str]) -> str:
         """Why a leaf's gradient is wrong as a whole; nothing where its steps tell."""
         gradient = leaf.gradients[0]
         if gradient is None or not np.isfinite(gradient).all():
@@ -224,6 +237,8 @@ class _Check:
         kinks = dict.fromkeys(f.place or f.node for f in found if f.verdict is Verdict.KINK)
         if kinks and whole.exact is not None:
             return f"the pieces have kinks here (at {', '.join(kinks)}), but the whole function is smooth"
+        if bounds and all(f.verdict.passes for f in found):
+            return f"a condition stands at its boundary (at {', '.join(bounds)}), where the function's derivative is another"
         return ""
 
     @staticmethod
@@ -384,6 +399,20 @@ class _Check:
             if name in wrong or step.number in self.blamed:
                 self.blamed.setdefault(edge[0], title if name in wrong else self.blamed[step.number])
         return found
+
+
+COMPARISONS = frozenset("eq ne lt le gt ge".split())
+
+
+def _boundaries(ran: Sequence[Any]) -> list[str]:
+    """The places of comparisons of floating-point numbers that are equal somewhere."""
+    found = []
+    for event in ran:
+        if event.name in COMPARISONS and any(region.floating for region in event.regions):
+            a, b = (getattr(operand, "values", operand) for operand in event.args[:2])
+            if np.any(a == b):
+                found.append(str(event.place))
+    return list(dict.fromkeys(found))
 
 
 def _tight(whole: Judgement) -> bool:

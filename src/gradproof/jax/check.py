@@ -147,6 +147,9 @@ class _FunctionCheck(_Check):
                 found += self._compiled()
         return found
 
+    def _ran(self) -> Sequence[Any]:
+        return self.recording.equations
+
     # One equation
 
     def _step(self, step: Step) -> list[Finding]:

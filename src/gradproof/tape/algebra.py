@@ -667,13 +667,13 @@ def _embedding(weight: Tensor, indices: Tensor, padding_idx: int) -> Any:
 
 
 def _middle(self: Tensor, outs: Sequence[Tensor]) -> Any:
-    """The entry that torch gave: the first of its value. Along an axis torch names the places."""
+    """The entry that torch gave; tied ones may share its cotangent, as those of a maximum. Along an axis torch names the
+    places."""
     if len(outs) > 1:
         return NotImplemented
     with plainly():
-        equal = (self == outs[0]) | (self.isnan() & outs[0].isnan())
-        place = int(equal.reshape(-1).int().argmax())
-    return self.reshape(-1)[place]
+        places = ((self == outs[0]) | (self.isnan() & outs[0].isnan())).reshape(-1).nonzero()[:, 0]
+    return self.reshape(-1)[places[0]] if len(places) == 1 else self.reshape(-1)[places].amax()
 
 
 def _frexp(self: Tensor, outs: Sequence[Tensor]) -> Any:
