@@ -252,7 +252,7 @@ class Stops:
         """The exact gradients of all leaves, as if the stops were none, or with what they keep back."""
         leaves = {name: region for name, region in self.regions.items() if name.startswith("leaf ")}
         run = whole(self.tape, leaves, MAX_DOMAIN, {id(stop.region) for stop in self.stops} if cut else ())
-        pulled = run.run.pull(run.given, self.enclosures.exact, run.rows)[0]
+        pulled = run.run.pull(run.given, self.enclosures.exact, run.rows, mode="beside")[0]
         found, start = {}, 0
         for name, region in leaves.items():
             found[self.home[name]] = pulled[start : start + size(region.shape)]
