@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from flint import arb
 
-from .arithmetic import NOUGHT, ZERO, Balls, as_float, balls, full, numbers
+from .arithmetic import NOUGHT, ZERO, Balls, as_float, balls, full, numbers, precision
 from .dtypes import DType
-from .enclosure import Enclosures
+from .enclosure import LIMIT_BITS, START_BITS, Enclosures
 from .errors import Place, UnsupportedError
 from .graph import size
 from .lowered import given_of, run_of, whole
@@ -27,6 +27,7 @@ from .tape.recording import Edge, Event, Region, Step, Tape
 
 TINY = arb(2) ** -60  # relative: far above what 128 bits leave, far below any format's rounding
 MAX_DOMAIN = 1_000_000  # entries of the whole run
+MAX_FINE = 2_000  # ... that are worked out in thousands of bits
 STOPS = ("detach", "detach_", "_local_scalar_dense", "alias")
 
 
@@ -237,10 +238,18 @@ class Stops:
         """
         if self.put_back:
             return frozenset()  # the calculus of the run does not know of it
-        try:
-            flowing, cut = self._gradients(cut=False), self._gradients(cut=True)
-        except UnsupportedError:
-            return frozenset()
+        found: frozenset[int] = frozenset()
+        # Operands that are equal in two ways of computing are told so by thousands of bits alone.
+        for bits, most in ((START_BITS, MAX_DOMAIN), (LIMIT_BITS, MAX_FINE)):
+            try:
+                with precision(bits):
+                    found |= self._vanishing(most)
+            except UnsupportedError:
+                break
+        return found
+
+    def _vanishing(self, most: int) -> frozenset[int]:
+        flowing, cut = self._gradients(most, cut=False), self._gradients(most, cut=True)
         found = set()
         for leaf, gradient in flowing.items():
             scale = max((abs(x) for x in numbers(np.concatenate([gradient, cut[leaf]]))), default=NOUGHT, key=as_float)
@@ -248,10 +257,10 @@ class Stops:
                 found.add(leaf)
         return frozenset(found)
 
-    def _gradients(self, *, cut: bool) -> dict[int, Balls]:
+    def _gradients(self, most: int, *, cut: bool) -> dict[int, Balls]:
         """The exact gradients of all leaves, as if the stops were none, or with what they keep back."""
         leaves = {name: region for name, region in self.regions.items() if name.startswith("leaf ")}
-        run = whole(self.tape, leaves, MAX_DOMAIN, {id(stop.region) for stop in self.stops} if cut else ())
+        run = whole(self.tape, leaves, most, {id(stop.region) for stop in self.stops} if cut else ())
         pulled = run.run.pull(run.given, self.enclosures.exact, run.rows, mode="beside")[0]
         found, start = {}, 0
         for name, region in leaves.items():
