@@ -14,6 +14,7 @@ Balls live in NumPy object arrays. The working precision is Arb's own and is set
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -36,13 +37,20 @@ LAMBDA = 6.0  # γ(n) fails with probability at most 2*exp(-λ²/2) = 3e-8 (High
 
 @contextmanager
 def precision(bits: int) -> Iterator[None]:
-    """Work with `bits` bits; what was set before comes back, whatever happens."""
-    before = ctx.prec
-    ctx.prec = bits
-    try:
-        yield
-    finally:
-        ctx.prec = before
+    """Work with `bits` bits; what was set before comes back, whatever happens.
+
+    Flint has one precision for all threads: one thread at a time works with its own.
+    """
+    with _ONE_THREAD:
+        before = ctx.prec
+        ctx.prec = bits
+        try:
+            yield
+        finally:
+            ctx.prec = before
+
+
+_ONE_THREAD = threading.RLock()
 
 
 class _Zero:
