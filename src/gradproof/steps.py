@@ -31,15 +31,22 @@ from .enclosure import START_BITS, Enclosures, Pulled
 from .errors import GradproofError, InputError, Place, UnsupportedError
 from .judging import judge_pulled
 from .lowered import whole
+from .net import contradictions, plain_findings
 from .oracle import Report
 from .stops import Stops
 from .syntax import parse_statements
 from .tape.recording import NOWHERE, OPAQUE, Edge, LeafStep, Region, Step, Tape, arguments_of, record, region_of, shown
+from .tape.state import eager, untouched
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge
 
 
 def check_function(
-    func: Callable[..., Any], *inputs: Any, formula: str | None = None, stops: str = "judge", title: str = ""
+    func: Callable[..., Any],
+    *inputs: Any,
+    formula: str | None = None,
+    stops: str = "judge",
+    net: bool = True,
+    title: str = "",
 ) -> Report:
     """Check the gradients of a torch function at these inputs, node by node.
 
@@ -49,20 +56,30 @@ def check_function(
 
     `formula` says what an operation computes that the recording cannot see into, over the names of the function's
     arguments, in the language of expression files. `stops="trust"` takes every `detach`, `.data` and `no_grad` as meant.
+    With `net` the function is also run as it is, unrecorded: what it gives must be what was judged, and must not change
+    otherwise than the judged gradients say. Whatever it changes is put back.
 
     What goes wrong in the function, and what is not covered, are findings. Raises `InputError` for bad options.
     """
     if stops not in ("judge", "trust"):
         raise InputError(f"stops={stops!r}: expected 'judge' or 'trust'")
     start = time.perf_counter()
-    tape = record(func, [_as_leaf(value) for value in inputs])
+    given = [_as_leaf(value) for value in inputs]
     name = title or _name_of(func)
-    if formula is not None:
-        tape = _as_one(tape, name, formula, func, inputs)
-    check = _Check(tape, stops if formula is None else "trust")
-    findings = tuple(check.findings())
+    with untouched(func, *given) as state:
+        with eager():
+            tape = ran = record(func, given)
+        if formula is not None:
+            tape = _as_one(tape, name, formula, func, inputs)
+        trusted = stops == "trust" or formula is not None
+        check = _Check(tape, "trust" if trusted else stops)
+        findings = check.findings()
+        if net and tape.leaves and all(finding.verdict.passes for finding in findings):
+            findings += plain_findings(func, given, ran, state)
+        if net and tape.leaves and not trusted and all(finding.verdict.passes for finding in findings):
+            findings += contradictions(func, given, ran, state)
     seconds = time.perf_counter() - start
-    return Report(name, name, "torch", check.dtype.name if check.dtype else "none", findings, seconds)
+    return Report(name, name, "torch", check.dtype.name if check.dtype else "none", tuple(findings), seconds)
 
 
 def gradcheck(func: Callable[..., Any], inputs: Any, *, raise_exception: bool = True, **options: Any) -> bool:

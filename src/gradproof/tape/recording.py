@@ -202,6 +202,7 @@ class Tape:
     trouble: str = ""
     supported: bool = True
     held: Mapping[int, Any] = field(default_factory=dict)  # the storages: their addresses must not be used again
+    tensors: Mapping[int, torch.Tensor] = field(default_factory=dict)  # the leaves themselves, by number
     names: Mapping[int, str] = field(default_factory=dict)  # of every leaf that was seen, by number
     scalars: Mapping[float, Region] = field(default_factory=dict)  # the numbers that `item()` handed out
     inner: frozenset[int] = frozenset()  # those that the function itself made of other tensors' memory: `x.detach()`
@@ -448,7 +449,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
     trouble = ""
     gradients: list[list[np.ndarray | None]] = [[] for _ in accumulators]
     leaves = [recorder.nodes[number] for number in accumulators]
-    for cotangents in _cotangents(outputs):
+    for cotangents in cotangents_of(outputs):
         received: dict[int, Any] = {}
         passed: dict[int, Any] = {}
         changed: set[int] = set()
@@ -496,6 +497,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
         recorder.unseen,
         trouble,
         held=recorder.storages,
+        tensors=dict(zip(accumulators, leaves, strict=True)),
         names=seen,
         inner=frozenset(recorder.inner),
         scalars=recorder.scalars,
@@ -541,7 +543,7 @@ def _numbers(tensor: torch.Tensor | None) -> np.ndarray | None:
     return dense.to(torch.float64).cpu().numpy(force=True).copy()  # also of a tensor that is zero without memory
 
 
-def _cotangents(outputs: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+def cotangents_of(outputs: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
     """The outputs' cotangents in three passes: twice the same, then -2 times as much in another layout.
 
     1 for a function with one number as its output; else random numbers, exact in every dtype and without a common factor.

@@ -1,0 +1,191 @@
+"""A net under everything: the function as its user runs it, without a recorder.
+
+Whatever the recording does not see, it would take for a constant. So the function is run once more, plainly, and what it gives
+must be what was judged, bit for bit or within what two plain runs differ by. And along random directions the differences of
+the plain function must not contradict the gradients that were judged. A net, never a proof: it speaks only where several steps
+of several sizes agree with each other and not with the gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_leaves
+
+from .errors import said
+from .tape.recording import Tape, cotangents_of
+from .tape.state import State
+from .verdicts import Finding, Verdict, bare_finding
+
+DIRECTIONS = 2
+STEPS = tuple(2.0**-n for n in range(4, 30, 2))  # relative to the leaves' entries
+AGREE = 1e-4  # relative: what neighbouring steps, and the two sides, may differ by where they are believed
+CONTRADICTS = 1e-2  # relative to the scale of the sum: what is told
+
+Func = Callable[..., Any]
+
+
+def plain_findings(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> list[Finding]:
+    """Findings where a plain run gives other outputs or gradients than those that were judged."""
+    try:
+        first = _ran(func, inputs, tape, state)
+    except Exception as error:
+        note = f"it runs under the recorder, and raises without it: {said(error)}"
+        return [bare_finding("forward", "the function", Verdict.FAILED, note)]
+    judged = _judged(tape)
+    apart = [name for name, value in judged.items() if not _same(value, first.get(name))]
+    if not apart:
+        return []
+    try:
+        again = _ran(func, inputs, tape, state)
+    except Exception:
+        again = {}
+    found = []
+    for name in apart:
+        if _within(judged[name], first.get(name), again.get(name)):
+            continue
+        note = "run without the recorder it gives other numbers: what was judged is not what its users get"
+        kind = "forward" if name.startswith("output") else "gradient"
+        found.append(bare_finding(kind, name, Verdict.FAILED, note))
+    return found
+
+
+def _within(value: np.ndarray | None, one: np.ndarray | None, two: np.ndarray | None) -> bool:
+    """Whether two plain runs differ, and the judged numbers by no more than they do."""
+    if value is None or one is None or two is None or not one.shape == two.shape == value.shape or _same(one, two):
+        return False
+    return bool((np.abs(value - one) <= 4 * np.max(np.abs(one - two))).all())
+
+
+def _judged(tape: Tape) -> dict[str, np.ndarray | None]:
+    """The numbers that were judged, by name."""
+    outputs: dict[str, np.ndarray | None] = {f"output {n}": region.values for n, region in enumerate(tape.outputs)}
+    return outputs | {leaf.name: leaf.gradients[0] for leaf in tape.leaves}
+
+
+def _ran(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> dict[str, np.ndarray | None]:
+    """The same of a plain run."""
+    state.restore()
+    leaves = {leaf.name: tape.tensors[leaf.edge[0]] for leaf in tape.leaves}
+    before = {name: leaf.grad for name, leaf in leaves.items()}
+    try:
+        for leaf in leaves.values():
+            leaf.grad = None
+        with torch.enable_grad():
+            outputs = _differentiable(func(*inputs))
+            numbers: dict[str, np.ndarray | None] = {f"output {n}": _array(out) for n, out in enumerate(outputs)}
+            torch.autograd.backward(outputs, next(cotangents_of(outputs)))
+        return numbers | {name: None if leaf.grad is None else _array(leaf.grad) for name, leaf in leaves.items()}
+    finally:
+        for name, leaf in leaves.items():
+            leaf.grad = before[name]
+        state.restore()
+
+
+def _differentiable(result: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    dense = tensor.detach().resolve_conj().resolve_neg()
+    dense = dense.to_dense() if dense.layout != torch.strided else dense
+    return dense.to(torch.float64).cpu().numpy(force=True).copy()
+
+
+def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    return (a is None) == (b is None) and (a is None or b is None or np.array_equal(a, b, equal_nan=True))
+
+
+# Along directions
+
+
+def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> list[Finding]:
+    """A finding where the function changes otherwise along a direction than the judged gradients say."""
+    tensors = [tape.tensors[leaf.edge[0]] for leaf in tape.leaves]
+    gradients = [leaf.gradients[0] for leaf in tape.leaves]
+    if any(tensor.dtype != torch.float64 for tensor in tensors) or not tape.seeds:
+        return []
+    if any(gradient is not None and not np.isfinite(gradient).all() for gradient in gradients):
+        return []
+    weights = [torch.from_numpy(np.asarray(tape.seeds[0][out.edge])) for out in tape.outputs if out.edge in tape.seeds[0]]
+    if len(weights) != len(tape.outputs):
+        return []
+
+    def value(points: Sequence[torch.Tensor]) -> float:
+        state.restore()
+        with _moved(tensors, points), torch.enable_grad():
+            outputs = _differentiable(func(*inputs))
+            if len(outputs) != len(weights) or any(a.shape != b.shape for a, b in zip(outputs, weights, strict=True)):
+                return float("nan")
+            return sum(float((out.detach().double().cpu() * w).sum()) for out, w in zip(outputs, weights, strict=True))
+
+    random = np.random.default_rng(0)
+    here = [tensor.detach().clone() for tensor in tensors]
+    try:
+        if value(here) != value(here):
+            return []  # it does not repeat itself: nothing can be told
+        for _ in range(DIRECTIONS):
+            direction = [_direction(tensor, random) for tensor in here]
+            pairs = [(g, d.cpu().numpy()) for g, d in zip(gradients, direction, strict=True) if g is not None]
+            said_so = float(sum((g * d).sum() for g, d in pairs))
+            scale = float(sum(np.abs(g * d).sum() for g, d in pairs))
+            slope = _slope(value, here, direction, scale)
+            if slope is not None and abs(slope - said_so) > CONTRADICTS * (scale + abs(slope)):
+                note = (
+                    f"something was not seen: along a random direction the function changes by {slope:.6g}, and the gradients "
+                    f"that were judged say {said_so:.6g}"
+                )
+                return [bare_finding("gradient", "the function", Verdict.UNDECIDED, note)]
+    except Exception:
+        return []  # where it has no value beside the point there is nothing to compare
+    finally:
+        state.restore()
+    return []
+
+
+def _direction(tensor: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
+    """A random direction, of the size of the entries."""
+    size = tensor.abs()
+    finite = size[torch.isfinite(size)]
+    typical = float(finite.mean()) if finite.numel() and float(finite.mean()) > 0 else 1.0
+    drawn = torch.from_numpy(random.uniform(0.5, 1.5, tuple(tensor.shape)) * random.choice([-1.0, 1.0], tuple(tensor.shape)))
+    return drawn.to(tensor.device) * torch.clamp(size, min=typical * 1e-2)
+
+
+def _slope(
+    value: Callable[..., float], here: Sequence[torch.Tensor], direction: Sequence[torch.Tensor], scale: float
+) -> float | None:
+    """The derivative along the direction, where three steps in a row and both sides agree on it; else None."""
+    middle = value(here)
+    good: list[float] = []
+    for step in STEPS:
+        right, left = (value([x + sign * step * d for x, d in zip(here, direction, strict=True)]) for sign in (1, -1))
+        forward, backward = (right - middle) / step, (middle - left) / step
+        central = (right - left) / (2 * step)
+        near = AGREE * (abs(central) + scale) + 64 * 2.0**-53 * (abs(right) + abs(left)) / step
+        if not np.isfinite(central):
+            good = []
+            continue
+        if good and abs(central - good[-1]) > near:
+            good = []
+        # The two sides differ by the curvature, which goes with the step.
+        if abs(forward - backward) > 64 * step * (abs(central) + scale) + near:
+            good = []
+            continue
+        good.append(central)
+        if len(good) >= 4:
+            return central
+    return None
+
+
+@contextmanager
+def _moved(tensors: Sequence[torch.Tensor], points: Sequence[torch.Tensor]) -> Iterator[None]:
+    """The tensors at other points, in their own memory; the state's `restore` puts them back."""
+    with torch.no_grad():
+        for tensor, point in zip(tensors, points, strict=True):
+            tensor.detach().copy_(point)
+    yield
