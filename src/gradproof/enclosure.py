@@ -430,16 +430,17 @@ class Enclosures:
                 rounded[row, column] = here.union(near[0]).union(near[-1]) if near else NOWHERE
 
     def _near(self, side: Sides, row: int, step: Any, here: Any) -> list[Any]:
-        """What rounding makes of the derivative a step beside the point; where that step is too near to tell, a wider one."""
-        found: list[Any] = []
-        for wider in (0, 14, 28):
-            sides = [ball(side.moved(s * arb(2) ** wider, self.rounding)[row]) for s in (step, -step)]
-            near = [x for x in sides if x.is_finite()]
-            if near and (not found or max(x.rad() for x in near) < max(x.rad() for x in found)):
-                found = near
-            if found and max(x.rad() for x in found) <= abs(here).upper() * 2.0**-10:
-                break
-        return found
+        """What rounding makes of the derivative a step beside the point; where that step is too near to tell, how much it
+        makes of it at a wider one."""
+        near = [x for x in (ball(side.moved(s, self.rounding)[row]) for s in (step, -step)) if x.is_finite()]
+        limit, scale = abs(here).upper() * 2.0**-10, side.scale
+        wider = step
+        while near and max(x.rad() for x in near) > limit and (wider := wider * 2**14) < scale * 2.0**-10:
+            sides = [ball(side.moved(s, self.rounding)[row]) for s in (wider, -wider)]
+            radius = max((x.rad() for x in sides if x.is_finite()), default=None)
+            if radius is not None and radius < max(x.rad() for x in near):
+                near = [here + arb(0, 1) * radius]
+        return near
 
     def _blurred(self, span: Any, exact_ball: Any, rounded: Any) -> Any:
         """The span of one-sided derivatives, its ends allowed what rounding adds to all that the branches give."""

@@ -17,13 +17,14 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from .errors import said
-from .tape.recording import Tape, cotangents_of
+from .tape.recording import Event, Tape, cotangents_of
 from .tape.state import State
 from .verdicts import Finding, Verdict, bare_finding
 
 DIRECTIONS = 2
 STEPS = tuple(2.0**-n for n in range(4, 30, 2))  # relative to the leaves' entries
 AGREE = 1e-4  # relative: what neighbouring steps, and the two sides, may differ by where they are believed
+NOISE = 256 * 2.0**-53  # relative: the rounding of a function's value
 CONTRADICTS = 1e-2  # relative to the scale of the sum: what is told
 
 Func = Callable[..., Any]
@@ -107,7 +108,7 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
     """A finding where the function changes otherwise along a direction than the judged gradients say."""
     tensors = [tape.tensors[leaf.edge[0]] for leaf in tape.leaves]
     gradients = [leaf.gradients[0] for leaf in tape.leaves]
-    if any(tensor.dtype != torch.float64 for tensor in tensors) or not tape.seeds:
+    if any(tensor.dtype != torch.float64 for tensor in tensors) or not tape.seeds or any(map(_declared, tape.events)):
         return []
     if any(gradient is not None and not np.isfinite(gradient).all() for gradient in gradients):
         return []
@@ -133,8 +134,9 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
             pairs = [(g, d.cpu().numpy()) for g, d in zip(gradients, direction, strict=True) if g is not None]
             said_so = float(sum((g * d).sum() for g, d in pairs))
             scale = float(sum(np.abs(g * d).sum() for g, d in pairs))
-            slope = _slope(value, here, direction, scale)
-            if slope is not None and abs(slope - said_so) > CONTRADICTS * (scale + abs(slope)):
+            told = _slope(value, here, direction)
+            if told is not None and abs(told[0] - said_so) > CONTRADICTS * (scale + abs(told[0])) + told[1]:
+                slope = told[0]
                 note = (
                     f"something was not seen: along a random direction the function changes by {slope:.6g}, and the gradients "
                     f"that were judged say {said_so:.6g}"
@@ -147,38 +149,42 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
     return []
 
 
+def _declared(event: Event) -> bool:
+    """Whether an operation's gradient is another than its function's because its caller asks for it."""
+    padding = event.arguments.get("padding_idx") if event.name in ("embedding", "_embedding_bag") else None
+    return padding is not None and padding >= 0
+
+
 def _direction(tensor: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
     """A random direction, of the size of the entries."""
     size = tensor.abs()
-    finite = size[torch.isfinite(size)]
-    typical = float(finite.mean()) if finite.numel() and float(finite.mean()) > 0 else 1.0
+    there = size[torch.isfinite(size) & (size > 0)]
+    typical = float(there.median()) if there.numel() else 1.0
     drawn = torch.from_numpy(random.uniform(0.5, 1.5, tuple(tensor.shape)) * random.choice([-1.0, 1.0], tuple(tensor.shape)))
-    return drawn.to(tensor.device) * torch.clamp(size, min=typical * 1e-2)
+    return drawn.to(tensor.device) * torch.where(size > 0, size, typical)
 
 
 def _slope(
-    value: Callable[..., float], here: Sequence[torch.Tensor], direction: Sequence[torch.Tensor], scale: float
-) -> float | None:
-    """The derivative along the direction, where three steps in a row and both sides agree on it; else None."""
+    value: Callable[..., float], here: Sequence[torch.Tensor], direction: Sequence[torch.Tensor]
+) -> tuple[float, float] | None:
+    """The derivative along the direction and what rounding makes of it, where four steps in a row and both sides agree."""
     middle = value(here)
     good: list[float] = []
     for step in STEPS:
         right, left = (value([x + sign * step * d for x, d in zip(here, direction, strict=True)]) for sign in (1, -1))
-        forward, backward = (right - middle) / step, (middle - left) / step
-        central = (right - left) / (2 * step)
-        near = AGREE * (abs(central) + scale) + 64 * 2.0**-53 * (abs(right) + abs(left)) / step
-        if not np.isfinite(central):
+        forward, backward, central = (right - middle) / step, (middle - left) / step, (right - left) / (2 * step)
+        noise = NOISE * (abs(right) + abs(left) + abs(middle)) / step
+        if not np.isfinite(central) or (noise > abs(central) and noise > abs(middle)):
             good = []
             continue
-        if good and abs(central - good[-1]) > near:
-            good = []
+        near = AGREE * abs(central) + noise
         # The two sides differ by the curvature, which goes with the step.
-        if abs(forward - backward) > 64 * step * (abs(central) + scale) + near:
+        if abs(forward - backward) > 64 * step * abs(central) + near:
             good = []
             continue
-        good.append(central)
+        good = [*good, central] if not good or abs(central - good[-1]) <= near else [central]
         if len(good) >= 4:
-            return central
+            return central, 16 * noise
     return None
 
 
