@@ -24,7 +24,7 @@ def build_graph(
 ) -> Graph:
     """The graph of the statements over the leaves, which stand at `places`; the last statement is the output.
 
-    Raises `InputError` for what does not fit: names, shapes, indices, a value or a line that nothing uses.
+    Raises `InputError` for what does not fit: names, shapes, indices, a given value or a line that nothing uses.
     """
     bound_names = {name: leaf.shape for name, leaf in leaves.items()}
     nodes: list[Node] = []

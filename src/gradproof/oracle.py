@@ -147,8 +147,16 @@ def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None
     seconds = time.perf_counter() - start
     mode = MODES.get(tested.name, "reverse mode, first order")
     return Report(
-        problem.title, problem.target, tested.name, format_.name, tuple(findings), seconds, problem, derivation, (mode,)
-    )
+        problem.title, problem.target, tested.name, format_.name, tuple(findings), seconds, problem, derivation, (mode,),
+        remarks=remarks_on(problem.graph),
+    )  # fmt: skip
+
+
+def remarks_on(graph: Graph) -> tuple[str, ...]:
+    """What a graph has that is no fault: parameters without effect."""
+    read = {read.parent for node in graph.nodes for read in node.reads}
+    unused = [leaf.name for leaf in graph.parameters if leaf.name not in read]
+    return (f"No line uses {', '.join(unused)}: the gradient is 0.",) if unused else ()
 
 
 # Engines that do not go from the output back.
