@@ -25,7 +25,7 @@ from .errors import InputError, did_you_mean
 from .files import Problem, parse
 from .graph import Line, lines, size
 from .judging import judge_pulled
-from .oracle import Report
+from .oracle import Report, remarks_on
 from .reference import evaluate
 from .report import number
 from .report.words import name_of, place
@@ -65,7 +65,9 @@ def assert_gradients(
     findings = tuple(assertion.findings(gradients, values or {}, local or {}))
     seconds = time.perf_counter() - start
     title, target, derivation = whole.title, whole.target, assertion.derivation
-    report = Report(title, target, "given numbers", format_.name, findings, seconds, whole, derivation)
+    report = Report(
+        title, target, "given numbers", format_.name, findings, seconds, whole, derivation, remarks=remarks_on(whole.graph)
+    )
     if not report.verdict.passes:
         error = AssertionError(_table(report))
         error.report = report  # type: ignore[attr-defined] # for whoever catches it: the pytest plugin's page

@@ -112,6 +112,8 @@ def _composes(node: Node, read: Read, inner: Node, constant: bool, shapes: Mappi
     would turn conditions about or lose that its argument is real; and no constant into a power or a gamma function, which
     SymPy would write out, digit by digit.
     """
+    if not inner.formula.free_symbols and not inner.formula.is_comparable:
+        return False  # no real number, as log(0): SymPy raises where one is compared
     if inner.shift or not inner.reads:
         return not constant or (not node.formula.has(sympy.gamma, sympy.loggamma) and not _towers(node.formula))
     if not inner.formula.free_symbols.isdisjoint(inner.indices) and not all(e.is_Symbol or e.is_Integer for e in read.index):

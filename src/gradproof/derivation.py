@@ -42,7 +42,11 @@ class Derivation:
     @cached_property
     def closed(self) -> Mapping[str, sympy.Expr]:
         """The parameters' gradients in the leaves alone, where that stays short."""
-        return {name: sympy.factor_terms(formula) for name, formula in calculus.closed(self.graph).items()}
+        try:
+            closed = calculus.closed(self.graph)
+        except (TypeError, ValueError):
+            return {}  # SymPy compares what is no real number, as log(0)
+        return {name: sympy.factor_terms(formula) for name, formula in closed.items()}
 
     @cached_property
     def _adjoint_of(self) -> Mapping[str, calculus.Adjoint]:

@@ -26,6 +26,10 @@ class Named(sympy.Function):
     def definition(self) -> Expr:
         raise NotImplementedError
 
+    def _eval_evalf(self, prec: int) -> Expr:
+        # Of a number: SymPy compares such constants in `Max`, `Min` and conditions.
+        return self.definition()._eval_evalf(prec)
+
 
 class sigmoid(Named):
     def definition(self) -> Expr:

@@ -24,7 +24,7 @@ def build_graph(
 ) -> Graph:
     """The graph of the statements over the leaves, which stand at `places`; the last statement is the output.
 
-    Raises `InputError` for what does not fit: names, shapes, indices, a value or a line that nothing uses.
+    Raises `InputError` for what does not fit: names, shapes, indices, a given value or a line that nothing uses.
     """
     bound_names = {name: leaf.shape for name, leaf in leaves.items()}
     nodes: list[Node] = []
@@ -60,10 +60,9 @@ def _check_uses(
                 statement.place,
             )
     for leaf in leaves.values():
-        if leaf.name not in used:
-            table = "given" if leaf.given else "parameters"
+        if leaf.given and leaf.name not in used:  # a parameter without effect has the gradient 0
             place = places.get(leaf.name, statements[0].place)
-            raise InputError(f"nothing uses the value {leaf.name!r} of [{table}]; remove it or use it", place)
+            raise InputError(f"nothing uses the value {leaf.name!r} of [given]; remove it or use it", place)
 
 
 def lower(statement: Statement, shapes: Mapping[str, Shape]) -> list[Node]:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves
 
 from .errors import said
+from .tape.outputs import flat
 from .tape.recording import Event, Tape, cotangents_of
 from .tape.state import State
 from .verdicts import Finding, Verdict, bare_finding
@@ -88,7 +88,7 @@ def _ran(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> dict[st
 
 
 def _differentiable(result: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
+    return [leaf for leaf in flat(result) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

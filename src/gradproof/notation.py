@@ -22,12 +22,18 @@ Filling = Mapping[sympy.Basic, str]
 
 def text(expression: sympy.Basic, filling: Filling = MappingProxyType({})) -> str:
     """`Σ_k X[i,k]*w[k]`, `δ(i,j)`, `2*x*(w*x - y)`; filled with numbers, `2*1*(1*1 - 2)`."""
-    return _Text(filling).doprint(expression)
+    return _Text(filling).doprint(_short(expression))
 
 
 def latex(expression: sympy.Basic, filling: Filling = MappingProxyType({})) -> str:
     """The same in LaTeX, for GitHub's math."""
-    return _Latex(filling).doprint(expression)
+    return _Latex(filling).doprint(_short(expression))
+
+
+def _short(expression: sympy.Basic) -> sympy.Basic:
+    """Fractions that only a computer wrote, such as a float's for 1/3, as decimals."""
+    long = [number for number in expression.atoms(sympy.Rational) if number.q > 10**9]
+    return expression.xreplace({number: sympy.Float(float(number), 6) for number in long}) if long else expression
 
 
 class _Shared:
@@ -94,7 +100,8 @@ class _Text(_Shared, StrPrinter):
     _print_Abs = _print_Max = _print_Min = _print_sign = _print_Function
 
     def _print_polygamma(self, expr: sympy.polygamma) -> str:
-        return f"digamma({self._print(expr.args[1])})"
+        order, argument = map(self._print, expr.args)
+        return f"digamma({argument})" if order == "0" else f"polygamma({order}, {argument})"
 
 
 SHOWN_AS = {"Abs": "abs", "Max": "maximum", "Min": "minimum", "loggamma": "lgamma", "gelu_erf": "erf"}

@@ -63,6 +63,10 @@ class Report:
     seconds: float = 0.0
     problem: Problem | None = None
     derivation: Derivation | None = None
+    exercised: tuple[str, ...] = ()  # kinds of derivative
+    not_exercised: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # what is no fault, in sentences
+    traceback: str = ""  # of what the function or its backward raised
 
     @property
     def verdict(self) -> Verdict:
@@ -142,7 +146,26 @@ def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None
     derivation = derive(problem.graph)
     findings = _Check(problem, task, trace, format_, derivation).findings()
     seconds = time.perf_counter() - start
-    return Report(problem.title, problem.target, tested.name, format_.name, tuple(findings), seconds, problem, derivation)
+    mode = MODES.get(tested.name, "reverse mode, first order")
+    return Report(
+        problem.title, problem.target, tested.name, format_.name, tuple(findings), seconds, problem, derivation, (mode,),
+        remarks=remarks_on(problem.graph),
+    )  # fmt: skip
+
+
+def remarks_on(graph: Graph) -> tuple[str, ...]:
+    """What a graph has that is no fault: parameters without effect."""
+    read = {read.parent for node in graph.nodes for read in node.reads}
+    unused = [leaf.name for leaf in graph.parameters if leaf.name not in read]
+    return (f"No line uses {', '.join(unused)}: the gradient is 0.",) if unused else ()
+
+
+# Engines that do not go from the output back.
+MODES = {
+    "torch-forward": "forward mode, first order",
+    "jax-forward": "forward mode, first order",
+    "torch-func": "reverse mode under vmap, first order",
+}
 
 
 def wrong_alike(reports: Sequence[Report]) -> frozenset[str]:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map
 
 from .arithmetic import UNIT, balls, exact, precision, rounding
 from .autograd_node import Formats, NodeCheck, dtype_of, format_of
@@ -35,6 +36,7 @@ from .net import contradictions, plain_findings
 from .oracle import Report
 from .stops import Stops
 from .syntax import parse_statements
+from .tape.outputs import flat
 from .tape.recording import NOWHERE, OPAQUE, Edge, LeafStep, Region, Step, Tape, arguments_of, record, region_of, shown
 from .tape.state import eager, untouched
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge
@@ -47,63 +49,107 @@ def check_function(
     stops: str = "judge",
     net: bool = True,
     title: str = "",
+    kwargs: Mapping[str, Any] | None = None,
+    **named: Any,
 ) -> Report:
     """Check the gradients of a torch function at these inputs, node by node.
 
-    `func` is any callable that returns a tensor, or a nest of tensors; its parameters are the leaves that need a gradient,
-    among the inputs and among what it holds. It runs once, its backward three times. The verdict is in the dtype that it
-    runs in.
+    `func` is any callable that returns a tensor, or any nest of tensors: lists, dicts, dataclasses, model outputs. Its
+    parameters are the leaves that need a gradient, among the inputs and among what it holds. It runs once, its backward
+    three times. The verdict is in the dtype that it runs in.
 
     `formula` says what an operation computes that the recording cannot see into, over the names of the function's
     arguments, in the language of expression files. `stops="trust"` takes every `detach`, `.data` and `no_grad` as meant.
     With `net` the function is also run as it is, unrecorded: what it gives must be what was judged, and must not change
     otherwise than the judged gradients say. Whatever it changes is put back.
 
+    Keyword arguments are the function's own (`check_function(F.softmax, x, dim=-1)`); those that are called as an option of
+    ours stand in `kwargs`. What the function is given and holds, and the random states, are as before afterwards.
+
     What goes wrong in the function, and what is not covered, are findings. Raises `InputError` for bad options.
     """
     if stops not in ("judge", "trust"):
         raise InputError(f"stops={stops!r}: expected 'judge' or 'trust'")
     start = time.perf_counter()
-    given = [_as_leaf(value) for value in inputs]
     name = title or _name_of(func)
-    with untouched(func, *given) as state:
+    given, keywords = tree_map(_as_leaf, (list(inputs), {**(kwargs or {}), **named}))
+    called = partial(func, **keywords) if keywords else func
+    trusted = stops == "trust" or formula is not None
+    with untouched(called, *inputs, *given) as state:
         with eager():
-            tape = ran = record(func, given)
+            tape = ran = record(called, given)
         if formula is not None:
-            tape = _as_one(tape, name, formula, func, inputs)
-        trusted = stops == "trust" or formula is not None
+            tape = _as_one(tape, name, formula, called, given)
         check = _Check(tape, "trust" if trusted else stops)
-        findings = check.findings()
-        if net and tape.leaves and all(finding.verdict.passes for finding in findings):
-            findings += plain_findings(func, given, ran, state)
-        if net and tape.leaves and not trusted and all(finding.verdict.passes for finding in findings):
-            findings += contradictions(func, given, ran, state)
+        found = check.findings()
+        if net and tape.leaves and all(finding.verdict.passes for finding in found):
+            found += _guarded(lambda: plain_findings(called, given, ran, state))
+        if net and tape.leaves and not trusted and all(finding.verdict.passes for finding in found):
+            found += _guarded(lambda: contradictions(called, given, ran, state))
+        findings = _compared(found)
     seconds = time.perf_counter() - start
-    return Report(name, name, "torch", check.dtype.name if check.dtype else "none", tuple(findings), seconds)
+    dtype = check.dtype.name if check.dtype else "none"
+    remarks = (f"Needs a gradient, and the output does not reach it: {', '.join(tape.unused)}.",) if tape.unused else ()
+    return Report(
+        name, name, "torch", dtype, findings, seconds, exercised=("reverse mode, first order",),
+        not_exercised=NOT_EXERCISED, remarks=remarks, traceback=tape.traceback,
+    )  # fmt: skip
+
+
+NOT_EXERCISED = ("forward mode", "double backward", "batched (vmap)")
+
+
+def _compared(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The findings, and where all of them pass and none has an entry, that nothing was compared."""
+    if any(not finding.verdict.passes or finding.value is not None for finding in findings):
+        return tuple(findings)
+    return (*findings, bare_finding("gradient", "the function", Verdict.UNDECIDED, "nothing was compared"))
 
 
 def gradcheck(func: Callable[..., Any], inputs: Any, *, raise_exception: bool = True, **options: Any) -> bool:
     """`torch.autograd.gradcheck` by proof: the same call, without step, tolerance or float64.
 
-    Options of torch's that choose tolerances and modes are accepted and have no effect.
+    Options of torch's that choose a step or a tolerance are accepted: this is stricter than any of them. Those that ask for
+    a kind of derivative that is not exercised raise `OptionError`, unless they say that it is not asked for.
 
     Raises `GradcheckError` with the report where something is wrong, failed, undecided or unsupported; with
-    `raise_exception=False` the answer is False then.
+    `raise_exception=False` the answer is False then. Where no input needs a gradient it is a `ValueError`, as torch's.
     """
-    unknown = set(options) - _IGNORED
-    if unknown:
-        raise TypeError(f"gradcheck() got an unexpected keyword argument {sorted(unknown)[0]!r}")
+    for name, value in options.items():
+        if name in _STRICTER:
+            continue
+        if name not in _REFUSED:
+            raise TypeError(f"gradcheck() got an unexpected keyword argument {name!r}")
+        accepted, missing = _REFUSED[name]
+        if bool(value) is not accepted:
+            raise OptionError(f"gradcheck({name}={value!r}): {missing}; leave it out, or give {name}={accepted}")
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
+    if not any(tensor.requires_grad for tensor in flat(arguments)):
+        raise ValueError(
+            "gradcheck expects at least one input tensor to require gradient, but none of the them have requires_grad=True."
+        )
     report = check_function(func, *arguments)
     if not report.ok and raise_exception:
         raise GradcheckError(report.to_text())
     return report.ok
 
 
-_IGNORED = {
-    "eps", "atol", "rtol", "nondet_tol", "fast_mode", "check_undefined_grad", "check_grad_dtypes", "check_batched_grad",
-    "check_batched_forward_grad", "check_forward_ad", "check_backward_ad", "check_sparse_nnz", "masked",
-}  # fmt: skip
+_STRICTER = {"eps", "atol", "rtol", "nondet_tol", "fast_mode"}
+# The value that asks for nothing that is not done, and what is not done.
+_REFUSED = {
+    "check_forward_ad": (False, "forward mode (jvp) is not exercised"),
+    "check_backward_ad": (True, "reverse mode is what is exercised, and nothing would be left"),
+    "check_batched_grad": (False, "a backward under vmap is not exercised"),
+    "check_batched_forward_grad": (False, "forward mode under vmap is not exercised"),
+    "check_undefined_grad": (False, "a backward that is given undefined cotangents (None) is not exercised"),
+    "check_grad_dtypes": (False, "the dtypes of gradients are not compared"),
+    "check_sparse_nnz": (False, "sparse tensors are not covered"),
+    "masked": (False, "masked derivatives of sparse tensors are not covered"),
+}
+
+
+class OptionError(InputError, NotImplementedError):
+    """An option that asks for what is not done."""
 
 
 class GradcheckError(GradproofError, RuntimeError):
@@ -196,7 +242,7 @@ class _Check:
             verdict = Verdict.FAILED if self.tape.supported else Verdict.UNSUPPORTED
             return [bare_finding("forward", "the function", verdict, self.tape.trouble)]
         if not self.tape.leaves:
-            note = "no tensor that needs a gradient reaches the output; mark inputs with requires_grad_()"
+            note = self.tape.unmarked or "no tensor that needs a gradient reaches the output; mark inputs with requires_grad_()"
             found.append(bare_finding("gradient", "the function", Verdict.UNDECIDED, note))
         with precision(START_BITS):
             self._deliver()
@@ -320,7 +366,8 @@ class _Check:
                 continue
             where = ", ".join(map(str, loss.places)) or "an unknown place"
             note = (
-                f"part of the gradient is lost at {where}: a detach, .data, no_grad or item() stops autograd, not the function"
+                f"part of the gradient is lost at {where}: a detach, .data, no_grad or item() stops autograd, not the "
+                'function; if that is meant, say so by stops="trust"'
             )
             judged = replace(judged, note=note)
             formula = "with what autograd does not see"

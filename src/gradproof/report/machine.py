@@ -40,6 +40,10 @@ def _report(report: Report) -> dict[str, Any]:
         "expected": None if expect is None else {"verdict": expect.verdict, "node": expect.node},
         "sensitivity": report.sensitivity,
         "findings": [row(finding) for finding in report.findings],
+        "exercised": list(report.exercised),
+        "not_exercised": list(report.not_exercised),
+        "remarks": list(report.remarks),
+        "traceback": report.traceback,
         "seconds": round(report.seconds, 4),
     }
 

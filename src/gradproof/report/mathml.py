@@ -116,7 +116,7 @@ class _MathML(MathMLPresentationPrinter):
         return self.called("step", e.args[:1])
 
     def _print_polygamma(self, e: sympy.polygamma) -> Any:
-        return self.called("digamma", e.args[1:])
+        return self.called("digamma", e.args[1:]) if e.args[0] == 0 else self.called("polygamma", e.args)
 
     def _print_Function(self, e: sympy.Function) -> Any:
         name = type(e).__name__

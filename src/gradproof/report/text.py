@@ -81,6 +81,7 @@ def _function(report: Report) -> list[str]:
     if gradients:
         parts.append(f"Gradients: the sum of what the uses passed on\n{findings_table(gradients)}")
     parts.append("\n".join(sensitivity(report)))
+    parts.append(report.traceback)
     return parts
 
 

@@ -98,6 +98,9 @@ def sensitivity(report: Report) -> list[str]:
     free = [name for name in given if name not in wrong]
     if free:
         lines.append(f"Given, and without a gradient, as it should be: {', '.join(free)}.")
+    lines += report.remarks
+    if report.not_exercised:
+        lines.append(f"Exercised: {', '.join(report.exercised)}; not: {', '.join(report.not_exercised)}.")
     return lines
 
 

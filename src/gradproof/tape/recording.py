@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from math import isfinite
 from pathlib import Path
 from types import FrameType
@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ..errors import Place, said
 from ..graph import open_axes
+from .outputs import flat, no_gradient, told, where
 
 NOWHERE = Place("")
 Edge = tuple[int, int]  # an autograd node's number, and which of its outputs
@@ -205,6 +206,9 @@ class Tape:
     tensors: Mapping[int, torch.Tensor] = field(default_factory=dict)  # the leaves themselves, by number
     names: Mapping[int, str] = field(default_factory=dict)  # of every leaf that was seen, by number
     scalars: Mapping[float, Region] = field(default_factory=dict)  # the numbers that `item()` handed out
+    traceback: str = ""  # of what stopped it
+    unmarked: str = ""  # why no leaf was reached, in words
+    unused: tuple[str, ...] = ()  # tensors that need a gradient and that the outputs do not reach
     inner: frozenset[int] = frozenset()  # those that the function itself made of other tensors' memory: `x.detach()`
 
 
@@ -434,9 +438,11 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
         with torch.enable_grad(), _Exports(recorder), recorder:
             result = func(*inputs)
     except Exception as error:
-        return _stopped(recorder, f"the function raised {said(error)}")
+        return replace(
+            _stopped(recorder, f"the function raised {said(error)}{where(error, OURS, shown)}"), traceback=told(error)
+        )
     recorder.settle()
-    tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+    tensors = list(flat(result))
     outputs = [out for out in tensors if out.requires_grad]
     if any(out.dtype.is_complex for out in outputs):
         return _stopped(recorder, "the output is complex: only real functions are checked", supported=False)
@@ -446,7 +452,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
     kept = [region for region in regions if region is not None]
     steps, accumulators = _steps(recorder, outputs)
     seeds: list[dict[Edge, np.ndarray]] = []
-    trouble = ""
+    trouble = broken = ""
     gradients: list[list[np.ndarray | None]] = [[] for _ in accumulators]
     leaves = [recorder.nodes[number] for number in accumulators]
     for cotangents in cotangents_of(outputs):
@@ -464,7 +470,8 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
         except Exception as error:
             runs = ("", ", run once more on a retained graph,", ", given its cotangent two entries apart in memory,")
             again = runs[len(seeds)]
-            trouble = f"the backward{again} raised {said(error)}"
+            trouble = f"the backward{again} raised {said(error)}{where(error, OURS, shown)}"
+            broken = told(error)
             break
         finally:
             for leaf, old in zip(leaves, before, strict=True):
@@ -486,6 +493,9 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
         held = recorder.edges.get((number, 0)) or recorder.region(leaf)
         if held is not None:
             made.append(LeafStep(names.get(id(leaf), f"leaf{number}"), (number, 0), held, tuple(column)))
+    marked = {id(t): name for name, t in _named_tensors(func, inputs) if t.requires_grad and t.is_leaf}
+    reached = {id(leaf) for leaf in leaves}
+    unused = tuple(name for key, name in marked.items() if key not in reached)
     seen = {n: names.get(id(node), f"leaf{n}") for n, node in enumerate(recorder.nodes) if isinstance(node, torch.Tensor)}
     return Tape(
         recorder.events,
@@ -499,6 +509,9 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
         held=recorder.storages,
         tensors=dict(zip(accumulators, leaves, strict=True)),
         names=seen,
+        traceback=broken,
+        unmarked="" if made else no_gradient(result, list(marked.values())),
+        unused=unused,
         inner=frozenset(recorder.inner),
         scalars=recorder.scalars,
     )
@@ -659,18 +672,20 @@ def _modules(func: Any) -> dict[int, str]:
 def _leaf_names(func: Any, inputs: Sequence[Any]) -> dict[int, str]:
     """A name for each tensor that the function is given or holds: its argument, its module's path, its variable."""
     names: dict[int, str] = {}
-    for name, value in arguments_of(func, inputs):
-        for path, tensor in _tensors(name, value):
-            names.setdefault(id(tensor), path)
-    for name, held in _holdings(func):
-        for path, tensor in _tensors(name, held):
-            names.setdefault(id(tensor), path)
+    for path, tensor in _named_tensors(func, inputs):
+        names.setdefault(id(tensor), path)
     return names
+
+
+def _named_tensors(func: Any, inputs: Sequence[Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, value in (*arguments_of(func, inputs), *_holdings(func)):
+        yield from _tensors(name, value)
 
 
 def arguments_of(func: Any, inputs: Sequence[Any]) -> list[tuple[str, Any]]:
     try:
-        called = func.forward if isinstance(func, torch.nn.Module) else func
+        called = func.func if isinstance(func, partial) and not func.args else func
+        called = called.forward if isinstance(called, torch.nn.Module) else called
         parameters = list(inspect.signature(called).parameters.values())
     except (TypeError, ValueError):
         parameters = []
@@ -683,6 +698,8 @@ def arguments_of(func: Any, inputs: Sequence[Any]) -> list[tuple[str, Any]]:
         else:
             rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "input")
             named.append((f"{rest}[{n}]" if rest != "input" else f"input{n}", value))
+    if isinstance(func, partial):
+        named += func.keywords.items()
     return named
 
 
@@ -695,6 +712,7 @@ def _holdings(func: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"args[{n}]", value) for n, value in enumerate(func.args))
         yield from func.keywords.items()
         func = func.func
+        yield "", func
     plain = inspect.unwrap(getattr(func, "__func__", func)) if callable(func) else func
     code = getattr(plain, "__code__", None)
     if code is None:
