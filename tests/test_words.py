@@ -198,7 +198,7 @@ def test_keyword_arguments_are_leaves():
     assert report.ok
     assert "scale['w'][0]" in report.to_text()
     assert check_function(lambda title: title.sin(), kwargs={"title": given(3)}).ok
-    assert check_function(nn.Bilinear(3, 3, 2), given(3), input2=given(3)).ok
+    assert check_function(nn.Bilinear(3, 3, 2, dtype=D), given(3), input2=given(3)).ok
     assert check_function(lambda a, *, scale: Half.apply(a) * scale, given(3), scale=given(3)).verdict == "wrong"
 
 
