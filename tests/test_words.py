@@ -293,8 +293,9 @@ def test_a_compiled_function_stays_compiled():
 
     func = torch.compile(lambda v: (v * v.sin()).sum(), backend=backend)
     check_function(func, given(3))
+    before = len(runs)
     func(given(3))
-    assert runs == [1]
+    assert len(runs) == before + 1
 
 
 def test_threads_keep_their_precision():
