@@ -8,8 +8,7 @@ of several sizes agree with each other and not with the gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,10 @@ from .tape.recording import Event, Tape, cotangents_of
 from .tape.state import State
 from .verdicts import Finding, Verdict, bare_finding
 
-DIRECTIONS = 2
+DIRECTIONS = 3
 STEPS = tuple(2.0**-n for n in range(4, 30, 2))  # relative to the leaves' entries
 AGREE = 1e-4  # relative: what neighbouring steps, and the two sides, may differ by where they are believed
-NOISE = 256 * 2.0**-53  # relative: the rounding of a function's value
+NOISE = 256  # units of roundoff: the rounding of a function's value
 CONTRADICTS = 1e-2  # relative to the scale of the sum: what is told
 
 Func = Callable[..., Any]
@@ -108,7 +107,7 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
     """A finding where the function changes otherwise along a direction than the judged gradients say."""
     tensors = [tape.tensors[leaf.edge[0]] for leaf in tape.leaves]
     gradients = [leaf.gradients[0] for leaf in tape.leaves]
-    if any(tensor.dtype != torch.float64 for tensor in tensors) or not tape.seeds or any(map(_declared, tape.events)):
+    if not all(tensor.is_floating_point() for tensor in tensors) or not tape.seeds or any(map(_declared, tape.events)):
         return []
     if any(gradient is not None and not np.isfinite(gradient).all() for gradient in gradients):
         return []
@@ -118,34 +117,46 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
 
     def value(points: Sequence[torch.Tensor]) -> float:
         state.restore()
-        with _moved(tensors, points), torch.enable_grad():
+        if any(point.dtype != tensor.dtype for point, tensor in zip(points, tensors, strict=True)):
+            _widen(state.tensors)
+        _move(tensors, points)
+        with torch.enable_grad():
             outputs = _differentiable(func(*inputs))
-            if len(outputs) != len(weights) or any(a.shape != b.shape for a, b in zip(outputs, weights, strict=True)):
-                return float("nan")
-            return sum(float((out.detach().double().cpu() * w).sum()) for out, w in zip(outputs, weights, strict=True))
+        if len(outputs) != len(weights) or any(a.shape != b.shape for a, b in zip(outputs, weights, strict=True)):
+            return float("nan")
+        return sum(float((out.detach().double().cpu() * w).sum()) for out, w in zip(outputs, weights, strict=True))
 
+    own = max((torch.finfo(tensor.dtype).eps / 2 for tensor in tensors), default=0.0)
+    # In float64, whatever the function's own dtype; what does not run so is run as it is.
+    for wide, unit in ((True, 2.0**-53), (False, own)) if own > 2.0**-53 else ((False, 2.0**-53),):
+        here = [tensor.detach().to(torch.float64) if wide else tensor.detach().clone() for tensor in tensors]
+        try:
+            return _along_directions(value, here, gradients, unit)
+        except Exception:
+            continue  # where it has no value there is nothing to compare
+        finally:
+            state.restore()
+    return []
+
+
+def _along_directions(
+    value: Callable[..., float], here: Sequence[torch.Tensor], gradients: Sequence[np.ndarray | None], unit: float
+) -> list[Finding]:
     random = np.random.default_rng(0)
-    here = [tensor.detach().clone() for tensor in tensors]
-    try:
-        if value(here) != value(here):
-            return []  # it does not repeat itself: nothing can be told
-        for _ in range(DIRECTIONS):
-            direction = [_direction(tensor, random) for tensor in here]
-            pairs = [(g, d.cpu().numpy()) for g, d in zip(gradients, direction, strict=True) if g is not None]
-            said_so = float(sum((g * d).sum() for g, d in pairs))
-            scale = float(sum(np.abs(g * d).sum() for g, d in pairs))
-            told = _slope(value, here, direction)
-            if told is not None and abs(told[0] - said_so) > CONTRADICTS * (scale + abs(told[0])) + told[1]:
-                slope = told[0]
-                note = (
-                    f"something was not seen: along a random direction the function changes by {slope:.6g}, and the gradients "
-                    f"that were judged say {said_so:.6g}"
-                )
-                return [bare_finding("gradient", "the function", Verdict.UNDECIDED, note)]
-    except Exception:
-        return []  # where it has no value beside the point there is nothing to compare
-    finally:
-        state.restore()
+    if value(here) != value(here):
+        return []  # it does not repeat itself: nothing can be told
+    for _ in range(DIRECTIONS):
+        direction = [_direction(tensor, random) for tensor in here]
+        pairs = [(g, d.double().cpu().numpy()) for g, d in zip(gradients, direction, strict=True) if g is not None]
+        said_so = float(sum((g * d).sum() for g, d in pairs))
+        scale = float(sum(np.abs(g * d).sum() for g, d in pairs))
+        told = _slope(value, here, direction, unit)
+        if told is not None and abs(told[0] - said_so) > CONTRADICTS * (scale + abs(told[0])) + told[1]:
+            note = (
+                f"something was not seen: along a random direction the function changes by {told[0]:.6g}, and the gradients "
+                f"that were judged say {said_so:.6g}"
+            )
+            return [bare_finding("gradient", "the function", Verdict.UNDECIDED, note)]
     return []
 
 
@@ -161,11 +172,11 @@ def _direction(tensor: torch.Tensor, random: np.random.Generator) -> torch.Tenso
     there = size[torch.isfinite(size) & (size > 0)]
     typical = float(there.median()) if there.numel() else 1.0
     drawn = torch.from_numpy(random.uniform(0.5, 1.5, tuple(tensor.shape)) * random.choice([-1.0, 1.0], tuple(tensor.shape)))
-    return drawn.to(tensor.device) * torch.where(size > 0, size, typical)
+    return drawn.to(tensor) * torch.where(size > 0, size, typical)
 
 
 def _slope(
-    value: Callable[..., float], here: Sequence[torch.Tensor], direction: Sequence[torch.Tensor]
+    value: Callable[..., float], here: Sequence[torch.Tensor], direction: Sequence[torch.Tensor], unit: float
 ) -> tuple[float, float] | None:
     """The derivative along the direction and what rounding makes of it, where four steps in a row and both sides agree."""
     middle = value(here)
@@ -173,7 +184,7 @@ def _slope(
     for step in STEPS:
         right, left = (value([x + sign * step * d for x, d in zip(here, direction, strict=True)]) for sign in (1, -1))
         forward, backward, central = (right - middle) / step, (middle - left) / step, (right - left) / (2 * step)
-        noise = NOISE * (abs(right) + abs(left) + abs(middle)) / step
+        noise = NOISE * unit * (abs(right) + abs(left) + abs(middle)) / step
         if not np.isfinite(central) or (noise > abs(central) and noise > abs(middle)):
             good = []
             continue
@@ -188,10 +199,18 @@ def _slope(
     return None
 
 
-@contextmanager
-def _moved(tensors: Sequence[torch.Tensor], points: Sequence[torch.Tensor]) -> Iterator[None]:
-    """The tensors at other points, in their own memory; the state's `restore` puts them back."""
+def _widen(tensors: Sequence[torch.Tensor]) -> None:
+    """Whatever the function holds in float64; the state's `restore` puts it back."""
+    for tensor in tensors:
+        if tensor.is_floating_point() and tensor.layout == torch.strided and tensor.grad_fn is None:
+            tensor.data = tensor.data.double()
+
+
+def _move(tensors: Sequence[torch.Tensor], points: Sequence[torch.Tensor]) -> None:
+    """The tensors at other points; the state's `restore` puts them back."""
     with torch.no_grad():
         for tensor, point in zip(tensors, points, strict=True):
-            tensor.detach().copy_(point)
-    yield
+            if tensor.dtype == point.dtype:
+                tensor.detach().copy_(point)  # in its own memory, which others may look at
+            else:
+                tensor.data = point.clone()

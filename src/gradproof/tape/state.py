@@ -49,9 +49,14 @@ class State:
 
     def __init__(self, func: Callable[..., Any], *inputs: Any) -> None:
         self._undo: list[Callable[[], None]] = [_random_states()]
+        self.tensors: list[torch.Tensor] = []  # all that are given and held
         memory: dict[tuple[torch.device, int], None] = {}
         for value in _held([func, *inputs]):
             self._undo += _kept(value, memory)
+            if isinstance(value, torch.nn.Module):
+                self.tensors += [*value.parameters(), *value.buffers()]
+            elif isinstance(value, torch.Tensor):
+                self.tensors.append(value)
 
     def restore(self) -> None:
         """Everything as it was when the state was taken."""
