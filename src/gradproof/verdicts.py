@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from flint import arb
 
 from .arithmetic import Balls, accuracy_bits, as_float, ball, centres, floats, is_infinity, lift, numbers, radii
 from .dtypes import DType
@@ -182,6 +183,8 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
         same = infinite.copy()
         same[infinite] = [is_infinity(x) and (x > 0) == (v > 0) for x, v in zip(exact[infinite], flat[infinite], strict=True)]
         told[same] = Verdict.EXACT.severity
+        for n in np.flatnonzero(infinite & ~same & exists & ~kinks):
+            told[n] = _overflow(exact[n], rounding[n], float(flat[n]), dtype).severity
 
     with np.errstate(all="ignore"):
         off = np.where(np.isnan(distance), np.inf, distance / ulp)
@@ -208,6 +211,22 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
     )
 
 
+def _overflow(exact_ball: Any, rounded: Any, value: float, dtype: DType) -> Verdict:
+    """What an infinity is worth where the exact number is finite.
+
+    From half an ulp beyond the largest number on, infinity is what the exact number rounds to; nearer, a rounding may have led
+    there; up to the largest, the exact number is representable.
+    """
+    sign = 1 if value > 0 else -1
+    exact_ball, rounded = sign * ball(exact_ball), sign * ball(rounded)
+    edge = arb(dtype.largest) + arb(float(ulp_of(np.asarray(dtype.largest), dtype))) / 2
+    if exact_ball >= edge:
+        return Verdict.EXACT
+    if exact_ball > dtype.largest:
+        return Verdict.WRONG if rounded < edge else Verdict.ROUNDING
+    return Verdict.WRONG if exact_ball <= dtype.largest else Verdict.UNDECIDED
+
+
 def _plain(x: float) -> float:
     """No minus zero in a report."""
     return float(x) + 0.0
@@ -229,6 +248,8 @@ def _near_hull(exact: Balls, values: np.ndarray, dtype: DType) -> np.ndarray:
 def _note(verdict: Verdict, value: float, exact: float, bounded: bool, exact_ball: Any, kink: bool, dtype: DType) -> str:
     """What people ask first: where a number is not finite, too large, too small, or has no derivative."""
     if np.isnan(exact):
+        if verdict is Verdict.EXACT:  # log(inf), at an operand that overflowed
+            return ""
         return "the reference does not exist here: no finite derivative or value"
     if kink:
         low, high = (_snapped(end, exact_ball) for end in (exact_ball.lower(), exact_ball.upper()))
