@@ -24,7 +24,7 @@ DIRECTIONS = 3
 STEPS = tuple(2.0**-n for n in range(4, 30, 2))  # relative to the leaves' entries
 AGREE = 1e-4  # relative: what neighbouring steps, and the two sides, may differ by where they are believed
 NOISE = 256  # units of roundoff: the rounding of a function's value
-CONTRADICTS = 1e-2  # relative to the scale of the sum: what is told
+CONTRADICTS = 2e-3  # relative: what is told, beside what rounding hides
 
 Func = Callable[..., Any]
 
@@ -126,12 +126,14 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
             return float("nan")
         return sum(float((out.detach().double().cpu() * w).sum()) for out, w in zip(outputs, weights, strict=True))
 
+    # What rounding in the function's own dtype hides: a saturated tanh has a slope in float64, and none in float32.
+    total = sum(float(np.abs(out.values * tape.seeds[0][out.edge]).sum()) for out in tape.outputs if out.edge is not None)
     own = max((torch.finfo(tensor.dtype).eps / 2 for tensor in tensors), default=0.0)
     # In float64, whatever the function's own dtype; what does not run so is run as it is.
     for wide, unit in ((True, 2.0**-53), (False, own)) if own > 2.0**-53 else ((False, 2.0**-53),):
         here = [tensor.detach().to(torch.float64) if wide else tensor.detach().clone() for tensor in tensors]
         try:
-            return _along_directions(value, here, gradients, unit)
+            return _along_directions(value, here, gradients, unit, own, 16 * own * total)
         except Exception:
             continue  # where it has no value there is nothing to compare
         finally:
@@ -140,7 +142,12 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
 
 
 def _along_directions(
-    value: Callable[..., float], here: Sequence[torch.Tensor], gradients: Sequence[np.ndarray | None], unit: float
+    value: Callable[..., float],
+    here: Sequence[torch.Tensor],
+    gradients: Sequence[np.ndarray | None],
+    unit: float,
+    own: float,
+    hidden: float,
 ) -> list[Finding]:
     random = np.random.default_rng(0)
     if value(here) != value(here):
@@ -149,9 +156,9 @@ def _along_directions(
         direction = [_direction(tensor, random) for tensor in here]
         pairs = [(g, d.double().cpu().numpy()) for g, d in zip(gradients, direction, strict=True) if g is not None]
         said_so = float(sum((g * d).sum() for g, d in pairs))
-        scale = float(sum(np.abs(g * d).sum() for g, d in pairs))
+        scale = float(sum(np.abs(g * d).sum() for g, d in pairs)) * min(1024 * own, 0.25) + hidden
         told = _slope(value, here, direction, unit)
-        if told is not None and abs(told[0] - said_so) > CONTRADICTS * (scale + abs(told[0])) + told[1]:
+        if told is not None and abs(told[0] - said_so) > CONTRADICTS * (abs(said_so) + abs(told[0])) + scale + told[1]:
             note = (
                 f"something was not seen: along a random direction the function changes by {told[0]:.6g}, and the gradients "
                 f"that were judged say {said_so:.6g}"
@@ -181,19 +188,21 @@ def _slope(
     """The derivative along the direction and what rounding makes of it, where four steps in a row and both sides agree."""
     middle = value(here)
     good: list[float] = []
+    apart = np.inf  # how far the two sides were, a step before
     for step in STEPS:
         right, left = (value([x + sign * step * d for x, d in zip(here, direction, strict=True)]) for sign in (1, -1))
         forward, backward, central = (right - middle) / step, (middle - left) / step, (right - left) / (2 * step)
         noise = NOISE * unit * (abs(right) + abs(left) + abs(middle)) / step
-        if not np.isfinite(central) or (noise > abs(central) and noise > abs(middle)):
-            good = []
-            continue
         near = AGREE * abs(central) + noise
-        # The two sides differ by the curvature, which goes with the step.
-        if abs(forward - backward) > 64 * step * abs(central) + near:
+        before, apart = apart, abs(forward - backward)
+        # The two sides differ by the curvature, which goes with the step; by a kink they differ at every step alike.
+        smooth = apart <= near or apart <= before / 2
+        if not np.isfinite(central) or not smooth or (noise > abs(central) and noise > abs(middle)):
             good = []
-            continue
-        good = [*good, central] if not good or abs(central - good[-1]) <= near else [central]
+        elif good and abs(central - good[-1]) <= near:
+            good = [*good, central]
+        else:
+            good = [central]
         if len(good) >= 4:
             return central, 16 * noise
     return None

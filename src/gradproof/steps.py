@@ -28,12 +28,13 @@ from torch.utils._pytree import tree_map
 from .arithmetic import UNIT, balls, exact, precision, rounding
 from .autograd_node import Formats, NodeCheck, dtype_of, format_of
 from .dtypes import DTYPES, DType
-from .enclosure import START_BITS, Enclosures, Pulled
+from .enclosure import START_BITS, Cotangents, Enclosures, Pulled, Run
 from .errors import GradproofError, InputError, Place, UnsupportedError
 from .judging import judge_pulled
 from .lowered import whole
 from .net import contradictions, plain_findings
 from .oracle import Report
+from .reference import Values, evaluate
 from .stops import Stops
 from .syntax import parse_statements
 from .tape.outputs import flat
@@ -254,6 +255,8 @@ class _Check:
             bounds = _boundaries(self._ran())
             if not lost and (bounds or any(f.verdict in _OPEN or f.inherited for f in found)):
                 found = _guarded(partial(self._end_to_end, found, bounds), found)
+            if any(f.verdict.passes and f.value is not None and np.isinf(f.value) for f in found):
+                found += _guarded(self._overflowed)
         return found
 
     def _ran(self) -> Sequence[Any]:
@@ -323,6 +326,27 @@ class _Check:
             return {}
         pulled = Enclosures(self.dtype).pulled(run.run, run.given, run.rows)
         return self._judged_leaves(pulled, [leaf.gradients[0] for leaf in self.tape.leaves])
+
+    def _all(self) -> tuple[Run, Values, Cotangents]:
+        """The whole run from its leaves. Raises `UnsupportedError` where it is too large or not covered."""
+        run = whole(self.tape, {leaf.name: leaf.region for leaf in self.tape.leaves}, MAX_WHOLE)
+        return run.run, run.given, run.rows
+
+    def _overflowed(self) -> list[Finding]:
+        """An infinity on the way may be right, and what the function makes of it not: its values, from the leaves."""
+        if self.dtype is None:
+            return []
+        run, given, rows = self._all()
+        values = evaluate(run.nodes, given, exact())
+        found = []
+        for name, region in zip(rows, {region.edge: region for region in self.tape.outputs}.values(), strict=False):
+            judged = judge(
+                Comparison(region.values, values[name], rounding(self.dtype).multiply(values[name], UNIT)), self.dtype
+            )
+            if not np.isfinite(region.values).all() and judged.verdict is Verdict.WRONG:
+                note = f"{judged.note}; a value overflows on the way"
+                found.append(as_finding("forward", "the function", None, "from its leaves", replace(judged, note=note)))
+        return found
 
     def _judged_leaves(self, pulled: Mapping[str, Pulled], gradients: Sequence[np.ndarray | None]) -> dict[str, Judgement]:
         """The gradients of all leaves beside what was pulled back to them."""

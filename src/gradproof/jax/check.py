@@ -15,11 +15,12 @@ import numpy as np
 from ..arithmetic import UNIT, Balls, balls, centres, numbers, precision, rounding
 from ..autograd_node import NodeCheck, dtype_of, format_of
 from ..dtypes import XLA, DType
-from ..enclosure import START_BITS, Enclosures, Pulled, Run
+from ..enclosure import START_BITS, Cotangents, Enclosures, Pulled, Run
 from ..errors import InputError, UnsupportedError
 from ..graph import Read, Shape, size, slot
 from ..lowered import given_of
 from ..oracle import Report
+from ..reference import Values
 from ..steps import MAX_WHOLE, _Check
 from ..stops import MAX_DOMAIN
 from ..tape.recording import Edge, Step, Tape, shown
@@ -302,6 +303,9 @@ class _FunctionCheck(_Check):
         run = whole.run(cut=self.stops == "trust")
         pulled = Enclosures(dtype).pulled(run, whole.given, whole.rows)
         return self._judged_leaves(pulled, gradients)
+
+    def _all(self) -> tuple[Run, Values, Cotangents]:
+        return self._run.run(cut=self.stops == "trust"), self._run.given, self._run.rows
 
     def _whole(self) -> dict[str, Judgement]:
         return self._from_the_leaves([leaf.gradients[0] for leaf in self.tape.leaves])
