@@ -20,12 +20,13 @@ from .tape.recording import Event, Tape, cotangents_of
 from .tape.state import State
 from .verdicts import Finding, Verdict, bare_finding
 
+UNIT = 2.0**-53  # float64's roundoff
 DIRECTIONS = 3
 STEPS = tuple(2.0**-n for n in range(4, 30, 2))  # relative to the leaves' entries
 AGREE = 1e-4  # relative: what neighbouring steps, and the two sides, may differ by where they are believed
 NOISE = 256  # units of roundoff: the rounding of a function's value
 CONTRADICTS = 2e-3  # relative: what is told, beside what rounding hides
-COARSE = 0.1  # ... where the gradients are of a coarser dtype: they may have cancelled to so few digits
+COARSE = 0.3  # ... where the gradients are of a coarser dtype: they may have cancelled to so few digits
 
 Func = Callable[..., Any]
 
@@ -127,14 +128,24 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
             return float("nan")
         return sum(float((out.detach().double().cpu() * w).sum()) for out, w in zip(outputs, weights, strict=True))
 
-    # What rounding in the function's own dtype hides: a saturated tanh has a slope in float64, and none in float32.
-    total = sum(float(np.abs(out.values * tape.seeds[0][out.edge]).sum()) for out in tape.outputs if out.edge is not None)
+    def wide_gradients(points: Sequence[torch.Tensor]) -> list[np.ndarray | None]:
+        """Autograd's own, of the function in float64: what it does not see there it does not see in any dtype."""
+        state.restore()
+        _widen(state.tensors)
+        _move(tensors, points)
+        with torch.enable_grad():
+            outputs = _differentiable(func(*inputs))
+            seeds = [w.to(out) for w, out in zip(weights, outputs, strict=True)]
+            found = torch.autograd.grad(outputs, tensors, seeds, allow_unused=True)
+        return [None if gradient is None else _array(gradient) for gradient in found]
+
     own = max((torch.finfo(tensor.dtype).eps / 2 for tensor in tensors), default=0.0)
     # In float64, whatever the function's own dtype; what does not run so is run as it is.
-    for wide, unit in ((True, 2.0**-53), (False, own)) if own > 2.0**-53 else ((False, 2.0**-53),):
+    for wide in (True, False) if own > UNIT else (False,):
         here = [tensor.detach().to(torch.float64) if wide else tensor.detach().clone() for tensor in tensors]
         try:
-            return _along_directions(value, here, gradients, unit, own, 16 * own * total)
+            unit = UNIT if wide else own
+            return _along_directions(value, here, wide_gradients(here) if wide else gradients, unit)
         except Exception:
             continue  # where it has no value there is nothing to compare
         finally:
@@ -147,8 +158,6 @@ def _along_directions(
     here: Sequence[torch.Tensor],
     gradients: Sequence[np.ndarray | None],
     unit: float,
-    own: float,
-    hidden: float,
 ) -> list[Finding]:
     random = np.random.default_rng(0)
     if value(here) != value(here):
@@ -157,9 +166,9 @@ def _along_directions(
         direction = [_direction(tensor, random) for tensor in here]
         pairs = [(g, d.double().cpu().numpy()) for g, d in zip(gradients, direction, strict=True) if g is not None]
         said_so = float(sum((g * d).sum() for g, d in pairs))
-        scale = float(sum(np.abs(g * d).sum() for g, d in pairs)) * min(1024 * own, 0.25) + hidden
+        scale = float(sum(np.abs(g * d).sum() for g, d in pairs)) * min(1024 * unit, 0.25)
         told = _slope(value, here, direction, unit)
-        coarse = CONTRADICTS if own == unit else COARSE
+        coarse = CONTRADICTS if unit == UNIT else COARSE
         if told is not None and abs(told[0] - said_so) > coarse * (abs(said_so) + abs(told[0])) + scale + told[1]:
             note = (
                 f"something was not seen: along a random direction the function changes by {told[0]:.6g}, and the gradients "

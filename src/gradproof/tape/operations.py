@@ -223,6 +223,11 @@ FORMULAS: dict[str, Row] = {
     "logical_not": "where(self == 0, 1, 0)",
     "logical_and": "where((self != 0) & (other != 0), 1, 0)",
     "logical_or": "where((self != 0) | (other != 0), 1, 0)",
+    # of masks: integers are no operands that a gradient reaches
+    "bitwise_and": "where((self != 0) & (other != 0), 1, 0)",
+    "bitwise_or": "where((self != 0) | (other != 0), 1, 0)",
+    **dict.fromkeys(("logical_xor", "bitwise_xor"), "where((self != 0) & (other == 0) | (self == 0) & (other != 0), 1, 0)"),
+    "bitwise_not": "where(self == 0, 1, 0)",
     # activations
     "gelu": _gelu,
     "elu": _elu,

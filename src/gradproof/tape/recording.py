@@ -173,6 +173,7 @@ class Call:
 
     frame: FrameType
     counter: int
+    kind: Any  # the Function's class, whatever it is called by now
     function: str
     regions: list[Region]
     arguments: dict[str, Any]
@@ -271,7 +272,7 @@ class _Recorder(TorchDispatchMode):
         regions = [self.region(t) for t in tree_leaves(given) if isinstance(t, torch.Tensor)]
         arguments = dict(zip(_parameters(function), tree_map(self._kept, tuple(given)), strict=False))
         name = getattr(function, "__name__", "")
-        self.calls[id(frame)] = Call(frame, counter, name, [r for r in regions if r is not None], arguments, place)
+        self.calls[id(frame)] = Call(frame, counter, function, name, [r for r in regions if r is not None], arguments, place)
 
     def export(self, call: str, tensor: torch.Tensor) -> None:
         with _disable_current_modes():
@@ -649,7 +650,7 @@ def _calls_of(recorder: _Recorder, nodes: Sequence[Any]) -> dict[int, int]:
     made: dict[int, int] = {}
     custom = [node for node in nodes if hasattr(node, "_forward_cls")]
     for key, call in sorted(recorder.calls.items(), key=lambda item: item[1].counter):
-        mine = [node for node in custom if node.name() == f"{call.function}Backward" and node._sequence_nr() < call.counter]
+        mine = [node for node in custom if node._forward_cls is call.kind and node._sequence_nr() < call.counter]
         mine = [node for node in mine if recorder.number(node) not in made]
         if mine:
             made[recorder.number(max(mine, key=lambda node: node._sequence_nr()))] = key
