@@ -139,13 +139,15 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
             found = torch.autograd.grad(outputs, tensors, seeds, allow_unused=True)
         return [None if gradient is None else _array(gradient) for gradient in found]
 
+    # Beside numbers of the size of 1 inside of a function, a result of 0 has the rounding of 1.
+    floor = 2.0**-40 * sum(float(weight.abs().sum()) for weight in weights)
     own = max((torch.finfo(tensor.dtype).eps / 2 for tensor in tensors), default=0.0)
     # In float64, whatever the function's own dtype; what does not run so is run as it is.
     for wide in (True, False) if own > UNIT else (False,):
         here = [tensor.detach().to(torch.float64) if wide else tensor.detach().clone() for tensor in tensors]
         try:
             unit = UNIT if wide else own
-            return _along_directions(value, here, wide_gradients(here) if wide else gradients, unit)
+            return _along_directions(value, here, wide_gradients(here) if wide else gradients, unit, floor)
         except Exception:
             continue  # where it has no value there is nothing to compare
         finally:
@@ -158,6 +160,7 @@ def _along_directions(
     here: Sequence[torch.Tensor],
     gradients: Sequence[np.ndarray | None],
     unit: float,
+    floor: float,
 ) -> list[Finding]:
     random = np.random.default_rng(0)
     if value(here) != value(here):
@@ -166,7 +169,7 @@ def _along_directions(
         direction = [_direction(tensor, random) for tensor in here]
         pairs = [(g, d.double().cpu().numpy()) for g, d in zip(gradients, direction, strict=True) if g is not None]
         said_so = float(sum((g * d).sum() for g, d in pairs))
-        scale = float(sum(np.abs(g * d).sum() for g, d in pairs)) * min(1024 * unit, 0.25)
+        scale = float(sum(np.abs(g * d).sum() for g, d in pairs)) * min(1024 * unit, 0.25) + floor
         told = _slope(value, here, direction, unit)
         coarse = CONTRADICTS if unit == UNIT else COARSE
         if told is not None and abs(told[0] - said_so) > coarse * (abs(said_so) + abs(told[0])) + scale + told[1]:
@@ -178,10 +181,17 @@ def _along_directions(
     return []
 
 
+# They read one triangle of a matrix, and their gradient is that of the symmetric part.
+SYMMETRIC = frozenset(
+    """cholesky cholesky_solve cholesky_inverse linalg_cholesky_ex _linalg_eigh linalg_eigh linalg_eigvalsh linalg_ldl_factor_ex
+    linalg_pinv""".split()
+)
+
+
 def _declared(event: Event) -> bool:
-    """Whether an operation's gradient is another than its function's because its caller asks for it."""
+    """Whether an operation's gradient is another than its function's: by a convention, or because its caller asks for it."""
     padding = event.arguments.get("padding_idx") if event.name in ("embedding", "_embedding_bag") else None
-    return padding is not None and padding >= 0
+    return event.name in SYMMETRIC or (padding is not None and padding >= 0)
 
 
 def _direction(tensor: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
