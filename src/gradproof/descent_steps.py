@@ -472,7 +472,8 @@ class Judge:
         for finding in findings:
             over = finding.exact is not None and abs(finding.exact) > self.dtype.largest
             infinite = finding.value is not None and not np.isfinite(finding.value)
-            if finding.verdict is Verdict.WRONG and (over or (beyond and infinite)):
+            wrong = finding.verdict is Verdict.WRONG and (over or (beyond and infinite))
+            if wrong or (infinite and finding.verdict.passes):  # an infinity may be right; a descent is over there
                 finding = replace(finding, verdict=Verdict.UNDECIDED)
             found.append(finding)
         return found
