@@ -9,12 +9,13 @@ of several sizes agree with each other and not with the gradients.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from .errors import said
+from .errors import UnsupportedError, said
 from .tape.outputs import flat
 from .tape.recording import Event, Tape, cotangents_of
 from .tape.state import State
@@ -29,31 +30,51 @@ CONTRADICTS = 2e-3  # relative: what is told, beside what rounding hides
 COARSE = 0.3  # ... where the gradients are of a coarser dtype: they may have cancelled to so few digits
 
 Func = Callable[..., Any]
+Whole = Callable[[Sequence[np.ndarray], Sequence[np.ndarray | None]], Verdict]  # of outputs and of leaves' gradients
 
 
-def plain_findings(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> list[Finding]:
-    """Findings where a plain run gives other outputs or gradients than those that were judged."""
+def plain_findings(func: Func, inputs: Sequence[Any], tape: Tape, state: State, whole: Whole) -> list[Finding]:
+    """Findings where a plain run gives other outputs or gradients than those that were judged.
+
+    Other numbers are right as well where the whole function from its leaves tells so: a compiler rounds otherwise.
+    """
     try:
         first = _ran(func, inputs, tape, state)
     except Exception as error:
         note = f"it runs under the recorder, and raises without it: {said(error)}"
         return [bare_finding("forward", "the function", Verdict.FAILED, note)]
     judged = _judged(tape)
-    apart = [name for name, value in judged.items() if not _same(value, first.get(name))]
+    apart = [name for name, value in judged.items() if not _same(value, first.numbers.get(name))]
     if not apart:
         return []
     try:
-        again = _ran(func, inputs, tape, state)
+        again = _ran(func, inputs, tape, state).numbers
     except Exception:
         again = {}
-    found = []
-    for name in apart:
-        if _within(judged[name], first.get(name), again.get(name)):
-            continue
-        note = "run without the recorder it gives other numbers: what was judged is not what its users get"
-        kind = "forward" if name.startswith("output") else "gradient"
-        found.append(bare_finding(kind, name, Verdict.FAILED, note))
-    return found
+    apart = [name for name in apart if not _within(judged[name], first.numbers.get(name), again.get(name))]
+    verdict = _told_by(whole, first, tape) if apart else Verdict.ROUNDING
+    if verdict.passes:
+        return []
+    note = "run without the recorder it gives other numbers: what was judged is not what its users get"
+    if first.compiled and verdict is not Verdict.WRONG:
+        note = f"compiled code, which rounds otherwise: {note}, and the whole function is not told apart from its rounding"
+        return [bare_finding("gradient", "the function", Verdict.UNSUPPORTED, note)]
+    return [bare_finding("forward" if name.startswith("output") else "gradient", name, Verdict.FAILED, note) for name in apart]
+
+
+def _told_by(whole: Whole, plain: _Plain, tape: Tape) -> Verdict:
+    """The whole function's verdict on the numbers of a plain run."""
+    outputs = [plain.numbers.get(f"output {n}") for n in range(len(tape.outputs))]
+    gradients = [plain.numbers.get(leaf.name) for leaf in tape.leaves]
+    there = [value for value in outputs if value is not None]
+    missing = [leaf.name for leaf, plain_one in zip(tape.leaves, gradients, strict=True)
+               if (plain_one is None) != (leaf.gradients[0] is None)]  # fmt: skip
+    if missing or any(value.shape != region.shape for value, region in zip(there, tape.outputs, strict=False)):
+        return Verdict.WRONG
+    try:
+        return whole(there, gradients) if len(there) == len(outputs) else Verdict.WRONG
+    except UnsupportedError:
+        return Verdict.UNSUPPORTED
 
 
 def _within(value: np.ndarray | None, one: np.ndarray | None, two: np.ndarray | None) -> bool:
@@ -69,8 +90,15 @@ def _judged(tape: Tape) -> dict[str, np.ndarray | None]:
     return outputs | {leaf.name: leaf.gradients[0] for leaf in tape.leaves}
 
 
-def _ran(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> dict[str, np.ndarray | None]:
-    """The same of a plain run."""
+@dataclass(frozen=True, eq=False)
+class _Plain:
+    """What a plain run gave, by the names of what was judged, and whether a compiler made its backward."""
+
+    numbers: dict[str, np.ndarray | None]
+    compiled: bool
+
+
+def _ran(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> _Plain:
     state.restore()
     leaves = {leaf.name: tape.tensors[leaf.edge[0]] for leaf in tape.leaves}
     before = {name: leaf.grad for name, leaf in leaves.items()}
@@ -80,12 +108,29 @@ def _ran(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> dict[st
         with torch.enable_grad():
             outputs = _differentiable(func(*inputs))
             numbers: dict[str, np.ndarray | None] = {f"output {n}": _array(out) for n, out in enumerate(outputs)}
+            compiled = _compiled(outputs)
             torch.autograd.backward(outputs, next(cotangents_of(outputs)))
-        return numbers | {name: None if leaf.grad is None else _array(leaf.grad) for name, leaf in leaves.items()}
+        numbers |= {name: None if leaf.grad is None else _array(leaf.grad) for name, leaf in leaves.items()}
+        return _Plain(numbers, compiled)
     finally:
         for name, leaf in leaves.items():
             leaf.grad = before[name]
         state.restore()
+
+
+def _compiled(outputs: Sequence[torch.Tensor]) -> bool:
+    """Whether a compiler's node is in the graph."""
+    stack: list[Any] = [out.grad_fn for out in outputs]
+    seen: set[Any] = set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if "CompiledFunction" in node.name():
+            return True
+        stack += [following for following, _ in node.next_functions]
+    return False
 
 
 def _differentiable(result: Any) -> list[torch.Tensor]:
@@ -107,12 +152,16 @@ def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
 
 def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> list[Finding]:
     """A finding where the function changes otherwise along a direction than the judged gradients say."""
-    tensors = [tape.tensors[leaf.edge[0]] for leaf in tape.leaves]
-    gradients = [leaf.gradients[0] for leaf in tape.leaves]
+    leaves = [tape.tensors[leaf.edge[0]] for leaf in tape.leaves]
+    others = _without_gradient(state.tensors, leaves)
+    tensors = [*leaves, *others]
+    gradients = [*(leaf.gradients[0] for leaf in tape.leaves), *(None for _ in others)]
     if not all(tensor.is_floating_point() for tensor in tensors) or not tape.seeds or any(map(_declared, tape.events)):
         return []
     if any(gradient is not None and not np.isfinite(gradient).all() for gradient in gradients):
         return []
+    if len({_memory(leaf) for leaf in leaves}) < len(leaves):
+        return []  # they cannot be moved apart
     weights = [torch.from_numpy(np.asarray(tape.seeds[0][out.edge])) for out in tape.outputs if out.edge in tape.seeds[0]]
     if len(weights) != len(tape.outputs):
         return []
@@ -136,8 +185,18 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
         with torch.enable_grad():
             outputs = _differentiable(func(*inputs))
             seeds = [w.to(out) for w, out in zip(weights, outputs, strict=True)]
-            found = torch.autograd.grad(outputs, tensors, seeds, allow_unused=True)
-        return [None if gradient is None else _array(gradient) for gradient in found]
+            before = [tensor.grad for tensor in tensors]
+            try:
+                for tensor in tensors:
+                    tensor.grad = None
+                torch.autograd.backward(outputs, seeds)  # not `grad`, which a reentrant checkpoint refuses
+                return [None if tensor.grad is None else _array(tensor.grad) for tensor in tensors]
+            finally:
+                for tensor in tensors:
+                    tensor.grad = None
+                state.restore()
+                for tensor, old in zip(tensors, before, strict=True):
+                    tensor.grad = old
 
     # Beside numbers of the size of 1 inside of a function, a result of 0 has the rounding of 1.
     floor = 2.0**-40 * sum(float(weight.abs().sum()) for weight in weights)
@@ -153,6 +212,22 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
         finally:
             state.restore()
     return []
+
+
+def _without_gradient(held: Sequence[torch.Tensor], leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """What needs a gradient and got none: all of it may have been lost."""
+    known, found = {_memory(leaf) for leaf in leaves}, []
+    for tensor in held:
+        plain = tensor.layout == torch.strided and tensor.is_floating_point() and tensor.device.type != "meta"
+        if plain and tensor.is_leaf and tensor.requires_grad and _memory(tensor) not in known:
+            known.add(_memory(tensor))
+            found.append(tensor)
+    return found
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    """Where it lies; for one without entries, itself."""
+    return (tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0) or id(tensor)
 
 
 def _along_directions(
@@ -210,8 +285,12 @@ def _slope(
     middle = value(here)
     good: list[float] = []
     apart = np.inf  # how far the two sides were, a step before
+    changed = False
     for step in STEPS:
         right, left = (value([x + sign * step * d for x, d in zip(here, direction, strict=True)]) for sign in (1, -1))
+        if changed and right == left == middle:
+            return None  # a staircase, as of a coarser dtype inside: below its steps nothing is told
+        changed = changed or right != left
         forward, backward, central = (right - middle) / step, (middle - left) / step, (right - left) / (2 * step)
         noise = NOISE * unit * (abs(right) + abs(left) + abs(middle)) / step
         near = AGREE * abs(central) + noise

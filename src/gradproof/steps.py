@@ -40,7 +40,7 @@ from .syntax import parse_statements
 from .tape.outputs import flat
 from .tape.recording import NOWHERE, OPAQUE, Edge, LeafStep, Region, Step, Tape, arguments_of, record, region_of, shown
 from .tape.state import eager, untouched
-from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge
+from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, worst
 
 
 def check_function(
@@ -84,7 +84,7 @@ def check_function(
         check = _Check(tape, "trust" if trusted else stops)
         found = check.findings()
         if net and tape.leaves and all(finding.verdict.passes for finding in found):
-            found += _guarded(lambda: plain_findings(called, given, ran, state))
+            found += _guarded(lambda: plain_findings(called, given, ran, state, check.from_the_leaves))
         if net and tape.leaves and not trusted and all(finding.verdict.passes for finding in found):
             found += _guarded(lambda: contradictions(called, given, ran, state))
         findings = _compared(found)
@@ -316,6 +316,27 @@ class _Check:
         note = f"right from the leaves, although {finding.note.removeprefix('inherited from ')} is wrong: it cancels"
         return replace(as_finding("gradient", finding.node, None, "the whole function, from its leaves", whole), note=note)
 
+    def from_the_leaves(self, outputs: Sequence[np.ndarray], gradients: Sequence[np.ndarray | None]) -> Verdict:
+        """What the calculus of the whole run says of other numbers for the same function, as a compiler's, all together.
+
+        Raises `UnsupportedError` where the whole is too large or not covered.
+        """
+        if self.dtype is None:
+            raise UnsupportedError("no dtype")
+        with precision(START_BITS):
+            run, given, rows = self._all()
+            pulled = Enclosures(self.dtype).pulled(run, given, rows)
+            told = [
+                judged if _tight(judged) or not judged.verdict.passes else replace(judged, verdict=Verdict.UNDECIDED)
+                for judged in self._judged_leaves(pulled, gradients).values()
+            ]
+            sharp, loose = (evaluate(run.nodes, given, arithmetic) for arithmetic in (exact(), rounding(self.dtype)))
+            names = {region.edge: name for name, region in zip(rows, _distinct(self.tape.outputs), strict=True)}
+            for region, value in zip(self.tape.outputs, outputs, strict=True):
+                name = names[region.edge]
+                told.append(judge(Comparison(value, sharp[name], loose[name]), self.dtype))
+        return worst([judged.verdict for judged in told])
+
     def _whole(self) -> dict[str, Judgement]:
         """The gradients of the leaves by the calculus of the whole run; nothing where it is too large or not covered."""
         if self.dtype is None or not self.tape.seeds:
@@ -371,6 +392,8 @@ class _Check:
         except UnsupportedError as error:
             return [bare_finding("gradient", "a value without its history", Verdict.UNSUPPORTED, str(error))]
         gradients = {leaf.edge[0]: leaf.gradients[0] for leaf in self.tape.leaves}
+        nested = {leaf.edge[0] for leaf in self.tape.leaves if leaf.nested}
+        losses = [loss for loss in losses if loss.leaf not in nested]  # judged from the leaves, with what arrived otherwise
         found = [
             replace(
                 bare_finding("gradient", "the function", Verdict.UNSUPPORTED, f"{why}; what happens between is not seen"),
@@ -415,7 +438,13 @@ class _Check:
     def _sums(self) -> list[Finding]:
         """At each value the parts of its uses are added up; told for leaves, and where it is wrong."""
         found = []
+        whole = self._whole() if any(leaf.nested for leaf in self.tape.leaves) else {}
         for leaf in self.tape.leaves:
+            if leaf.nested:
+                told = whole.get(leaf.name)
+                meant = self.stops == "trust" and told is not None and not told.verdict.passes  # the whole knows no stops
+                found.append(_nested(leaf.name, None if meant else told))
+                continue
             finding = self._sum(leaf.name, leaf.edge, leaf.region, leaf.gradients[0])
             if finding.verdict.passes and leaf.edge[0] in self.blamed:
                 note = f"inherited from {self.blamed[leaf.edge[0]]}"
@@ -501,6 +530,23 @@ def _boundaries(ran: Sequence[Any]) -> list[str]:
             if np.any(a == b):
                 found.append(str(event.place))
     return list(dict.fromkeys(found))
+
+
+def _distinct(outputs: Sequence[Region]) -> Sequence[Region]:
+    """Each output once, as the whole run has them."""
+    return list({region.edge: region for region in outputs}.values())
+
+
+def _nested(name: str, whole: Judgement | None) -> Finding:
+    """A leaf that a backward within the backward gave a part of its gradient, which only the whole function can tell."""
+    way = "a part of it arrives by a backward within the backward (a reentrant checkpoint)"
+    if whole is None:
+        note = f"{way}, which is not recorded, and the whole function is too large or not covered"
+        return bare_finding("gradient", name, Verdict.UNSUPPORTED, note)
+    if whole.verdict.passes and not _tight(whole):
+        whole = replace(whole, verdict=Verdict.UNDECIDED)
+    note = "; ".join(part for part in (whole.note, way) if part)
+    return as_finding("gradient", name, None, "the whole function, from its leaves", replace(whole, note=note))
 
 
 def _tight(whole: Judgement) -> bool:

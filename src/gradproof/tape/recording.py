@@ -165,6 +165,7 @@ class LeafStep:
     edge: Edge
     region: Region
     gradients: tuple[np.ndarray | None, ...]
+    nested: bool = False  # whether a part of it arrived by a backward within the backward: a reentrant checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -456,16 +457,26 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
     trouble = broken = ""
     gradients: list[list[np.ndarray | None]] = [[] for _ in accumulators]
     leaves = [recorder.nodes[number] for number in accumulators]
+    marked = {id(t): (name, t) for name, t in _named_tensors(func, inputs) if t.requires_grad and t.is_leaf}
+    reached = {id(leaf) for leaf in leaves}
+    others = [t for key, (_, t) in marked.items() if key not in reached]
+    arrivals: dict[int, int] = {}
     for cotangents in cotangents_of(outputs):
         received: dict[int, Any] = {}
         passed: dict[int, Any] = {}
         changed: set[int] = set()
         handles = [_Hooks(recorder.nodes[step.number], step.number, received, passed, changed) for step in steps]
-        before = [leaf.grad for leaf in leaves]
+        before = [(leaf, leaf.grad) for leaf in (*leaves, *others)]
+        counters = [] if seeds else [_counted(leaf, arrivals) for leaf in (*leaves, *others)]
         try:
-            for leaf in leaves:
+            for leaf, _ in before:
                 leaf.grad = None
             torch.autograd.backward(outputs, cotangents, retain_graph=True)
+            if not seeds:  # whatever else the backward has filled is a leaf as well
+                filled = [leaf for leaf in others if leaf.grad is not None]
+                leaves, others = [*leaves, *filled], [leaf for leaf in others if leaf.grad is None]
+                accumulators += [recorder.number(leaf) for leaf in filled]
+                gradients += [[] for _ in filled]
             for column, leaf in zip(gradients, leaves, strict=True):
                 column.append(_numbers(leaf.grad))
         except Exception as error:
@@ -475,9 +486,9 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
             broken = told(error)
             break
         finally:
-            for leaf, old in zip(leaves, before, strict=True):
+            for leaf, old in before:
                 leaf.grad = old
-            for handle in handles:
+            for handle in (*handles, *counters):
                 handle.remove()
         pass_seeds: dict[Edge, np.ndarray] = {}
         for region, cotangent in zip(kept, cotangents, strict=True):
@@ -493,10 +504,9 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
     for number, leaf, column in zip(accumulators, leaves, gradients, strict=True):
         held = recorder.edges.get((number, 0)) or recorder.region(leaf)
         if held is not None:
-            made.append(LeafStep(names.get(id(leaf), f"leaf{number}"), (number, 0), held, tuple(column)))
-    marked = {id(t): name for name, t in _named_tensors(func, inputs) if t.requires_grad and t.is_leaf}
-    reached = {id(leaf) for leaf in leaves}
-    unused = tuple(name for key, name in marked.items() if key not in reached)
+            nested = id(leaf) not in reached or arrivals.get(id(leaf), 0) > 1
+            made.append(LeafStep(names.get(id(leaf), f"leaf{number}"), (number, 0), held, tuple(column), nested))
+    unused = tuple(marked[id(leaf)][0] for leaf in others)
     seen = {n: names.get(id(node), f"leaf{n}") for n, node in enumerate(recorder.nodes) if isinstance(node, torch.Tensor)}
     return Tape(
         recorder.events,
@@ -511,7 +521,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
         tensors=dict(zip(accumulators, leaves, strict=True)),
         names=seen,
         traceback=broken,
-        unmarked="" if made else no_gradient(result, list(marked.values())),
+        unmarked="" if made else no_gradient(result, [name for name, _ in marked.values()]),
         unused=unused,
         inner=frozenset(recorder.inner),
         scalars=recorder.scalars,
@@ -525,6 +535,15 @@ def region_of(tensor: torch.Tensor) -> Region | None:
 
 def _stopped(recorder: _Recorder, why: str, *, supported: bool = True) -> Tape:
     return Tape(recorder.events, [], [], [], [], recorder.exports, recorder.unseen, why, supported)
+
+
+def _counted(leaf: torch.Tensor, arrivals: dict[int, int]) -> Any:
+    """Count how often a gradient is added to the leaf's."""
+
+    def count(tensor: torch.Tensor) -> None:
+        arrivals[id(tensor)] = arrivals.get(id(tensor), 0) + 1
+
+    return leaf.register_post_accumulate_grad_hook(count)
 
 
 class _Hooks:
