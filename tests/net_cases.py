@@ -122,7 +122,7 @@ TABLE: dict[str, Any] = {}
 
 
 def sparse(x: Tensor) -> Tensor:
-    return torch.sparse_coo_tensor(INDEX, x, (4,)).to_dense()
+    return torch.sparse_coo_tensor(INDEX, x, (4,), check_invariants=False).to_dense()
 
 
 def cached(detached: bool) -> Func:
