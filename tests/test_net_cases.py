@@ -13,6 +13,8 @@ from gradproof import Report, Verdict, check_function
 from gradproof.steps import _Check
 from net_cases import KINDS, Checkpoint, Checkpointed, Missed, compiled, deaf, drawn, reentrant
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own, of what is beta or deprecated
+
 F64, F32 = torch.float64, torch.float32
 
 

@@ -101,7 +101,7 @@ class NodeCheck:
         if (content.who < 0).any():
             made = {out.storage for event in self.step.events for out in event.outs if out is not None}
             fresh = any(event.name.startswith("lift") for event in self.step.events)
-            changed = any(out.storage == region.storage for out, _ in self.tape.unseen)
+            changed = region.storage in self.tape.unseen
             if region.storage not in made or fresh or changed:
                 why = "the recording cannot see how its value is computed (outside of torch's operations)"
                 raise UnsupportedError(f"{self.step.name}: {why}; say it with formula=")

@@ -19,6 +19,7 @@ from .errors import UnsupportedError, said
 from .tape.outputs import flat
 from .tape.recording import Event, Tape, cotangents_of
 from .tape.state import State
+from .tape.trail import direction, move
 from .verdicts import Finding, Verdict, bare_finding
 
 UNIT = 2.0**-53  # float64's roundoff
@@ -170,7 +171,7 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
         state.restore()
         if any(point.dtype != tensor.dtype for point, tensor in zip(points, tensors, strict=True)):
             _widen(state.tensors)
-        _move(tensors, points)
+        move(tensors, points)
         with torch.enable_grad():
             outputs = _differentiable(func(*inputs))
         if len(outputs) != len(weights) or any(a.shape != b.shape for a, b in zip(outputs, weights, strict=True)):
@@ -181,7 +182,7 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
         """Autograd's own, of the function in float64: what it does not see there it does not see in any dtype."""
         state.restore()
         _widen(state.tensors)
-        _move(tensors, points)
+        move(tensors, points)
         with torch.enable_grad():
             outputs = _differentiable(func(*inputs))
             seeds = [w.to(out) for w, out in zip(weights, outputs, strict=True)]
@@ -241,11 +242,11 @@ def _along_directions(
     if value(here) != value(here):
         return []  # it does not repeat itself: nothing can be told
     for _ in range(DIRECTIONS):
-        direction = [_direction(tensor, random) for tensor in here]
-        pairs = [(g, d.double().cpu().numpy()) for g, d in zip(gradients, direction, strict=True) if g is not None]
+        along = [direction(tensor, random) for tensor in here]
+        pairs = [(g, d.double().cpu().numpy()) for g, d in zip(gradients, along, strict=True) if g is not None]
         said_so = float(sum((g * d).sum() for g, d in pairs))
         scale = float(sum(np.abs(g * d).sum() for g, d in pairs)) * min(1024 * unit, 0.25) + floor
-        told = _slope(value, here, direction, unit)
+        told = _slope(value, here, along, unit)
         coarse = CONTRADICTS if unit == UNIT else COARSE
         if told is not None and abs(told[0] - said_so) > coarse * (abs(said_so) + abs(told[0])) + scale + told[1]:
             note = (
@@ -269,17 +270,8 @@ def _declared(event: Event) -> bool:
     return event.name in SYMMETRIC or (padding is not None and padding >= 0)
 
 
-def _direction(tensor: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
-    """A random direction, of the size of the entries."""
-    size = tensor.abs()
-    there = size[torch.isfinite(size) & (size > 0)]
-    typical = float(there.median()) if there.numel() else 1.0
-    drawn = torch.from_numpy(random.uniform(0.5, 1.5, tuple(tensor.shape)) * random.choice([-1.0, 1.0], tuple(tensor.shape)))
-    return drawn.to(tensor) * torch.where(size > 0, size, typical)
-
-
 def _slope(
-    value: Callable[..., float], here: Sequence[torch.Tensor], direction: Sequence[torch.Tensor], unit: float
+    value: Callable[..., float], here: Sequence[torch.Tensor], along: Sequence[torch.Tensor], unit: float
 ) -> tuple[float, float] | None:
     """The derivative along the direction and what rounding makes of it, where four steps in a row and both sides agree."""
     middle = value(here)
@@ -287,7 +279,7 @@ def _slope(
     apart = np.inf  # how far the two sides were, a step before
     changed = False
     for step in STEPS:
-        right, left = (value([x + sign * step * d for x, d in zip(here, direction, strict=True)]) for sign in (1, -1))
+        right, left = (value([x + sign * step * d for x, d in zip(here, along, strict=True)]) for sign in (1, -1))
         if changed and right == left == middle:
             return None  # a staircase, as of a coarser dtype inside: below its steps nothing is told
         changed = changed or right != left
@@ -313,13 +305,3 @@ def _widen(tensors: Sequence[torch.Tensor]) -> None:
     for tensor in tensors:
         if tensor.is_floating_point() and tensor.layout == torch.strided and tensor.grad_fn is None:
             tensor.data = tensor.data.double()
-
-
-def _move(tensors: Sequence[torch.Tensor], points: Sequence[torch.Tensor]) -> None:
-    """The tensors at other points; the state's `restore` puts them back."""
-    with torch.no_grad():
-        for tensor, point in zip(tensors, points, strict=True):
-            if tensor.dtype == point.dtype:
-                tensor.detach().copy_(point)  # in its own memory, which others may look at
-            else:
-                tensor.data = point.clone()

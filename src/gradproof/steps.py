@@ -38,8 +38,9 @@ from .reference import Values, evaluate
 from .stops import Stops
 from .syntax import parse_statements
 from .tape.outputs import flat
-from .tape.recording import NOWHERE, OPAQUE, Edge, LeafStep, Region, Step, Tape, arguments_of, record, region_of, shown
+from .tape.recording import HIDDEN, NOWHERE, OPAQUE, Edge, LeafStep, Region, Step, Tape, arguments_of, record, region_of, shown
 from .tape.state import eager, untouched
+from .tape.trail import followed
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, worst
 
 
@@ -78,7 +79,10 @@ def check_function(
     trusted = stops == "trust" or formula is not None
     with untouched(called, *inputs, *given) as state:
         with eager():
-            tape = ran = record(called, given)
+            tape = record(called, given)
+        if not trusted:
+            tape = followed(called, given, tape, state)
+        ran = tape
         if formula is not None:
             tape = _as_one(tape, name, formula, called, given)
         check = _Check(tape, "trust" if trusted else stops)
@@ -213,6 +217,7 @@ def _name_of(func: Any) -> str:
     return name
 
 
+_UNSEEN = 'what happens there is not seen; if it is meant as a constant, say so by stops="trust"'
 _NOT_THE_SUM = (
     "what arrived is not what its uses passed on: a hook, an addition that went wrong, or memory that one of them wrote to"
 )
@@ -396,10 +401,9 @@ class _Check:
         losses = [loss for loss in losses if loss.leaf not in nested]  # judged from the leaves, with what arrived otherwise
         found = [
             replace(
-                bare_finding("gradient", "the function", Verdict.UNSUPPORTED, f"{why}; what happens between is not seen"),
-                place=str(place),
+                bare_finding("gradient", "the function", Verdict.UNSUPPORTED, f"{seen.why}: {_UNSEEN}"), place=str(seen.place)
             )
-            for why, place in dict.fromkeys(stops.unseen)
+            for seen in dict.fromkeys(stops.unseen)
         ]
         for loss in losses:
             name = self.tape.names.get(loss.leaf, f"leaf{loss.leaf}")
@@ -475,11 +479,13 @@ class _Check:
             return bare_finding("gradient", name, Verdict.EXACT, "it has no entries")
         if not parts:
             parts = [np.zeros(region.shape)]
+        if any(part is HIDDEN for part in (value, *parts)):
+            return bare_finding("gradient", name, Verdict.UNSUPPORTED, "a part of it is no plain tensor")
+        if not all(np.isfinite(part).all() for part in parts):
+            return bare_finding("gradient", name, Verdict.UNDECIDED, "a part is not finite already", inherited=True)
         if any(part.shape != value.shape for part in parts):
             shapes = " and ".join(str(part.shape) for part in parts)
             return bare_finding("gradient", name, Verdict.WRONG, f"parts of shapes {shapes} for a value of shape {value.shape}")
-        if not all(np.isfinite(part).all() for part in parts):
-            return bare_finding("gradient", name, Verdict.UNDECIDED, "a part is not finite already", inherited=True)
         terms = [balls(part) for part in parts]
         judged = judge(Comparison(value, exact().add_all(terms), rounding(dtype).add_all(terms)), dtype)
         if judged.verdict is Verdict.WRONG and not judged.note:

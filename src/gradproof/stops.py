@@ -8,11 +8,12 @@ meet a derivative of zero (a rounded value); what arrives at a parameter is lost
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+import torch
 from flint import arb
 
 from .arithmetic import NOUGHT, ZERO, Balls, as_float, balls, full, numbers, precision
@@ -22,24 +23,36 @@ from .errors import Place, UnsupportedError
 from .graph import size
 from .lowered import given_of, run_of, whole
 from .tape.lowering import Lowering
-from .tape.memory import Content
-from .tape.recording import Edge, Event, Region, Step, Tape
+from .tape.memory import Content, Memory
+from .tape.recording import NOWHERE, Edge, Event, Region, Step, Tape, whole_numbers
 
 TINY = arb(2) ** -60  # relative: far above what 128 bits leave, far below any format's rounding
 MAX_DOMAIN = 1_000_000  # entries of the whole run
 MAX_FINE = 2_000  # ... that are worked out in thousands of bits
+_WRITTEN = "numbers are written into it from outside of torch"
 STOPS = ("detach", "detach_", "_local_scalar_dense", "alias")
 
 
 @dataclass(eq=False)
 class Stop:
-    """A value that is read without its history: where, and by what."""
+    """A value that is read without its history, or for another than it is: where, and by what.
+
+    `credited` is what autograd takes it for, where it was overwritten and autograd does not know.
+    """
 
     region: Region
     content: Content
     place: Place
-    step: Step | None
-    edge: Edge | None = None  # of a value that was overwritten where autograd does not see it: whom it credits
+    step: Step | None  # None at the function's end
+    credited: Content | None = None
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A value whose way from the parameters was not seen: why, and where it comes in."""
+
+    why: str
+    place: Place
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,89 +75,116 @@ class _Cotangent:
 
 
 class Stops:
-    """The stops of a tape, and what they lose."""
+    """The stops of a tape, and what they lose.
+
+    One rule for every operation: what a parameter reaches goes on into each of its results, but for integers and flags, which
+    change in steps alone. Whether there is a formula, or a place in memory, matters only on the way back: there `unseen` says
+    what cannot be followed, and where.
+    """
 
     def __init__(self, tape: Tape, dtype: DType) -> None:
         self.tape = tape
         self.enclosures = Enclosures(dtype)
         self.step_of = {id(event): step for step in tape.steps for event in step.events}
         self.flow = Lowering("flow")
-        self.home: dict[str, Any] = {}  # a value's name: its event, or the number of its leaf
+        self.believed = Memory()  # what lies where as autograd has it: without what was written past it
+        self.written: set[int] = set()  # storages that were written to past autograd
+        self.born: dict[Edge, Content] = {}  # what each of autograd's values was at first
+        self.home: dict[str, Event | int | Outside] = {}  # of a value: its event, or the number of its leaf
         self.regions: dict[str, Region] = {}
-        self.edge_of: dict[Edge, str] = {}
         self.before: dict[int, Content] = {}  # what each argument held when it was read
         self.stops: list[Stop] = []
-        self.foreign: dict[str, Place] = {}  # values that came from outside after numbers had left
+        self.ends: list[Stop] = []  # outputs that are not what autograd takes them for
+        self.numbers: list[tuple[Step, Outside]] = []  # numbers of Python's that a step read
         self.put_back = False  # whether numbers of `item()` came back as a tensor
-        self.unseen: list[tuple[str, Place]] = []  # where such a value is used
+        self.unseen: list[Outside] = []  # what cannot be followed back
         self._find()
 
     # Finding them
 
     def _find(self) -> None:
         """Follow every value through memory, and note what is read without its history."""
+        trail = self.tape.trail
         last_stop: dict[int, Place] = {}
         inside: dict[int, set[int]] = {}
         exports = list(self.tape.exports)
-        left: str = ""
+        left = ""
+        for region in self.tape.given:
+            self._enter(region)
         for position, event in enumerate(self.tape.events):
             step = self.step_of.get(id(event))
-            for region in event.regions:
-                self._enter(region)
             while exports and exports[0].position <= position:
                 export = exports.pop(0)
-                self._enter(export.region)
-                if event.call is None and self.flow.is_active(export.region):
-                    left = left or f"{export.call}() at {export.place}"
+                left = f"{export.call}() at {export.place}"
+            for n, region in enumerate(event.regions):
+                self._enter(region)
+                if region.changed and event.call is None and region.edge in self.born:
+                    self._from_outside(region, Outside(_WRITTEN, event.place), True)
+                elif (position, n) in trail.moved:
+                    self._from_outside(region, _came_back(left, event), False)
+            if event.is_item:
+                left = f"item() at {event.place}"
             if event.call is not None and event.call not in inside:
                 inside[event.call] = self._sources_of_call(step)
             if event.name in STOPS:
                 for region in event.regions:
                     last_stop[region.storage] = event.place
             if not event.is_view:
-                for region in event.regions:
-                    self.before[id(region)] = self.flow.memory.read(region)
-                    if region.floating and self.flow.is_active(region) and not self._belongs(region, event, inside):
-                        content = self.before[id(region)]
+                for n, region in enumerate(event.regions):
+                    item = trail.known.get((position, n))
+                    read = self.flow.memory.read(region) if item is None else self._item(item)
+                    content = self.before[id(region)] = read
+                    reached = self._reached(content)
+                    believed = content if event.call is not None else self._taken_for(region, content)
+                    if step is None or self._belongs(region, event, content, believed, inside):
+                        continue
+                    if reached or believed is not content:
                         place = last_stop.get(region.storage) or self._maker(content) or event.place
-                        credited = region.edge if self._overwritten(region) else None
+                        credited = believed if region.edge is not None and believed is not content else None
                         self.stops.append(Stop(region, content, place, step, credited))
-            self._advance(event, position, inside)
-            if self._came_back(event):
-                self._put_back(event)
-            elif left and event.call is None:
-                self._from_outside(event, step, position, left)
+            moved = _came_back(left, event) if position in trail.numbers else None
+            if moved is not None and step is not None:
+                self.numbers.append((step, moved))
+            self._advance(event, position, inside, moved if step is None else None)
+            if position in trail.lifted:
+                self._put_back(event, trail.lifted[position])
+        for region in self.tape.outputs:
+            if region.changed:
+                self._from_outside(region, Outside(_WRITTEN, NOWHERE), True)
+            content = self.flow.memory.read(region)
+            believed = self._taken_for(region, content)
+            if believed is not content:
+                place = last_stop.get(region.storage) or self._maker(content) or NOWHERE
+                self.ends.append(Stop(region, content, place, None, believed))
 
-    def _came_back(self, event: Event) -> bool:
-        """Whether a new tensor is made of nothing but numbers that `item()` handed out."""
-        if not (event.name.startswith("lift") and event.regions and event.regions[0].floating and self.tape.scalars):
-            return False
-        values = event.regions[0].values.reshape(-1).tolist()
-        return bool(values) and all(value in self.tape.scalars for value in values)
+    def _item(self, position: int) -> Content:
+        """What `item()` read."""
+        (region,) = self.tape.events[position].regions
+        return self.before[id(region)]
 
-    def _put_back(self, event: Event) -> None:
+    def _put_back(self, event: Event, items: Sequence[int]) -> None:
         """The new tensor's entries are those that the numbers came from."""
         region = event.regions[0]
-        contents = [self.flow.memory.read(self.tape.scalars[value]) for value in region.values.reshape(-1).tolist()]
-        who = np.array([content.who.reshape(-1)[0] for content in contents], np.int32).reshape(region.shape)
-        where = np.array([content.where.reshape(-1)[0] for content in contents], np.int64).reshape(region.shape)
-        self.flow.memory.put(region, Content(who, where))
+        own = self.flow.memory.read(region)
+        who, where = own.who.reshape(-1).copy(), own.where.reshape(-1).copy()
+        for entry, item in enumerate(items):
+            if item >= 0:
+                content = self._item(item)
+                who[entry], where[entry] = content.who.reshape(-1)[0], content.where.reshape(-1)[0]
+        self.flow.memory.put(region, Content(who.reshape(region.shape), where.reshape(region.shape)))
         self.put_back = True
 
-    def _from_outside(self, event: Event, step: Step | None, position: int, left: str) -> None:
-        """Numbers that come back from NumPy and the like may depend on those that went there."""
-        if event.name.startswith("lift") and event.regions and event.regions[0].floating:
-            name = f"foreign {position}"
-            self.flow.shapes[name] = event.regions[0].shape
-            self.foreign[name] = event.place
-            self.flow.memory.write(event.regions[0], name)
-        elif step is not None:
-            for region in event.regions:
-                names = (
-                    {self.flow.memory.names[n] for n in self.before[id(region)].sources if n >= 0} if region.floating else set()
-                )
-                for name in sorted(names & self.foreign.keys()):
-                    self.unseen.append((f"numbers that left torch by {left} come back at {self.foreign[name]}", event.place))
+    def _from_outside(self, region: Region, outside: Outside, all_of_it: bool) -> None:
+        """What nobody knows of the tensor's entries, or all of it, came from outside."""
+        content = self.flow.memory.read(region)
+        unknown = np.ones(region.shape, bool) if all_of_it else content.who < 0
+        if not unknown.any():
+            return
+        name = f"outside {len(self.home)}"
+        self._value(name, region, outside)
+        own = self.flow.memory.all_of(name, region.shape)
+        who, where = (np.where(unknown, new, old) for new, old in ((own.who, content.who), (own.where, content.where)))
+        self.flow.memory.put(region, Content(who, where, content.alien))
 
     def _sources_of_call(self, step: Step | None) -> set[int]:
         """The values that a custom Function was given."""
@@ -155,17 +195,35 @@ class Stops:
                 found.update(self.flow.memory.read(region).sources)
         return found
 
-    def _belongs(self, region: Region, event: Event, inside: dict[int, set[int]]) -> bool:
+    def _reached(self, content: Content) -> bool:
+        return any(n >= 0 and self.flow.memory.names[n] in self.flow.active for n in content.sources)
+
+    def _belongs(
+        self, region: Region, event: Event, content: Content, believed: Content, inside: dict[int, set[int]]
+    ) -> bool:  # fmt: skip
         """Whether autograd follows the value: it has its history, or it is computed inside the same custom Function."""
         if event.call is not None:
-            return set(self.flow.memory.read(region).sources) <= inside[event.call] | {-1}
-        return region.edge is not None and region.edge[0] not in self.tape.inner and not self._overwritten(region)
+            return set(content.sources) <= inside[event.call] | {-1}
+        return region.edge is not None and region.edge[0] not in self.tape.inner and believed is content
 
-    def _overwritten(self, region: Region) -> bool:
-        """Whether the numbers were written in place by an operation that autograd did not see."""
-        homes = [self.home.get(self.flow.memory.names[n]) for n in self.before[id(region)].sources if n >= 0]
-        return any(isinstance(home, Event) and id(home) not in self.step_of and home.call is None and home.written
-                   for home in homes)  # fmt: skip
+    def _taken_for(self, region: Region, content: Content) -> Content:
+        """What autograd takes the tensor for: the content itself, unless it was written to where autograd does not see it."""
+        if region.edge is None:
+            return content
+        born = self.born.get(region.edge)
+        if born is None:
+            hidden = region.storage in self.written and any(map(self._past_autograd, content.sources))
+            born = self.born[region.edge] = self.believed.read(region) if hidden else content
+        same = born.who.shape == content.who.shape and np.array_equal(born.who, content.who)
+        return content if same and np.array_equal(born.where, content.where) else born
+
+    def _past_autograd(self, source: int) -> bool:
+        """Whether the entries of a source were written in place by an operation that autograd did not see."""
+        home = self.home.get(self.flow.memory.names[source]) if source >= 0 else None
+        return source < 0 or (isinstance(home, Event) and bool(home.written) and self._unowned(home))
+
+    def _unowned(self, event: Event) -> bool:
+        return id(event) not in self.step_of and event.call is None
 
     def _maker(self, content: Content) -> Place | None:
         """The line that computed a value."""
@@ -175,68 +233,113 @@ class Stops:
     def _enter(self, region: Region) -> None:
         """A leaf, when it is first seen."""
         leaf = region.edge is not None and region.edge[0] in self.tape.names and region.edge[0] not in self.tape.inner
-        if region.edge is None or not leaf or region.edge in self.edge_of:
+        if region.edge is None or not leaf or region.edge in self.born:
             return
         name = f"leaf {region.edge[0]}"
         self._value(name, region, region.edge[0])
         self.flow.memory.enter(region, name)
+        self.born[region.edge] = self.flow.memory.read(region)
+        self.believed.put(region, self.born[region.edge])
 
-    def _value(self, name: str, region: Region, home: Event | int) -> None:
+    def _value(self, name: str, region: Region, home: Event | int | Outside) -> None:
         """A value that a parameter reaches, from now on."""
         self.home[name] = home
         self.regions[name] = region
         self.flow.shapes[name] = region.shape
         self.flow.active.add(name)
-        if region.edge is not None:
-            self.edge_of.setdefault(region.edge, name)
 
-    def _advance(self, event: Event, position: int, inside: dict[int, set[int]]) -> None:
-        if event.is_view:
-            self.flow.view(event)
+    def _advance(self, event: Event, position: int, inside: dict[int, set[int]], outside: Outside | None) -> None:
+        """What the operation's results are."""
+        if event.rebinds:
             return
-        reached = any(region.floating and self.flow.is_active(region) for region in event.regions)
+        reached = [region for region in event.regions if self.flow.is_active(region)]
+        hidden = event.is_view and any(region.opaque for region in (*event.regions, *event.outs))
+        if event.is_view and not hidden:
+            with suppress(UnsupportedError):  # memory seen as another dtype: what lies there tells
+                self.flow.view(event)
+        bits = any(whole_numbers(region.dtype) for region in reached)  # those of a number, which go on in integers
+        past = bool(event.written) and self._unowned(event)
         for n, region in enumerate(event.outs):
-            if region is None:
+            if event.is_view and not (hidden and reached and not self.flow.is_active(region)):
+                self._first_seen(region)
                 continue
-            if not (reached and region.floating):
+            steps = whole_numbers(region.dtype) and not region.opaque and not (bits and region.dtype != torch.bool)
+            if not (reached or outside) or steps:
                 self.flow.forget(region)
-                continue
-            name = f"value {position}.{n}"
-            self._value(name, region, event)
-            self.flow.memory.write(region, name)
-            if event.call is not None:
-                inside[event.call].add(len(self.flow.memory.names) - 1)
+            else:
+                name = f"value {position}.{n}"
+                self._value(name, region, outside or event)
+                self.flow.memory.write(region, name)
+                if event.call is not None:
+                    inside[event.call].add(len(self.flow.memory.names) - 1)
+            if past:
+                self.written.add(region.storage)
+            else:
+                self.believed.put(region, self.flow.memory.read(region))
+            self._first_seen(region)
+
+    def _first_seen(self, region: Region) -> None:
+        if region.edge is not None and region.edge not in self.born:
+            self._taken_for(region, self.flow.memory.read(region))
 
     # What they lose
 
     def losses(self) -> list[Loss]:
         """What is lost at each leaf; none where everything cancels or has no derivative.
 
-        Raises `UnsupportedError` where a value without its history went through an operation without a formula.
+        What cannot be followed is `unseen`.
         """
         lost: dict[str, _Cotangent] = {}
+        of_step: dict[int, tuple[Step, list[Stop]]] = {}
         for stop in self.stops:
-            if stop.step is not None and stop.step.received and any(part is not None for part in stop.step.received[0]):
-                self._start(stop, lost)
-        if not lost:
-            return []
+            if stop.step is not None:
+                of_step.setdefault(stop.step.number, (stop.step, []))[1].append(stop)
+        for step, stops in of_step.values():
+            rows = _received(step)
+            if rows:
+                with self._or_unseen(stops[0].place):
+                    self._start(step, stops, rows, lost)
+        for stop in self.ends if self.tape.seeds else ():
+            assert stop.region.edge is not None
+            seed = balls(self.tape.seeds[0][stop.region.edge]).reshape(-1)
+            with self._or_unseen(stop.place):
+                self._scatter(stop.content, seed, seed, lost, [stop.place])
+                self._credit(stop, -seed, lost)
+        self.unseen += [outside for step, outside in self.numbers if _received(step)]
         for position in range(len(self.tape.events) - 1, -1, -1):
+            if not lost:
+                break
             event = self.tape.events[position]
             mine = {n: f"value {position}.{n}" for n in range(len(event.outs)) if f"value {position}.{n}" in lost}
+            mine = {n: name for n, name in mine.items() if isinstance(self.home[name], Event)}
             if mine:
-                self._follow(event, {n: lost.pop(name) for n, name in mine.items()}, lost)
+                with self._or_unseen(event.place):
+                    self._follow(event, {n: lost.pop(name) for n, name in mine.items()}, lost)
         found = []
         for name, cotangent in lost.items():
-            if not _vanishes(cotangent):
-                found.append(Loss(self.home[name], self.regions[name], cotangent.exact, tuple(dict.fromkeys(cotangent.places))))
+            home = self.home[name]
+            if _vanishes(cotangent) or isinstance(home, Event):
+                continue
+            if isinstance(home, Outside):
+                self.unseen.append(home)
+            else:
+                found.append(Loss(home, self.regions[name], cotangent.exact, tuple(dict.fromkeys(cotangent.places))))
         return found
+
+    @contextmanager
+    def _or_unseen(self, place: Place) -> Iterator[None]:
+        """What has no formula within the block is not seen."""
+        try:
+            yield
+        except UnsupportedError as error:
+            self.unseen.append(Outside(f"a value without its history goes through {error}", place))
 
     def vanishing(self) -> frozenset[int]:
         """The leaves that lose nothing by the exact calculus of the whole run, from the leaves, with the stops and without.
 
         What cancels there need not cancel in the engine's own numbers: the shift by a mean, before a softmax.
         """
-        if self.put_back:
+        if self.put_back or self.ends or any(stop.credited is not None for stop in self.stops):
             return frozenset()  # the calculus of the run does not know of it
         found: frozenset[int] = frozenset()
         # Operands that are equal in two ways of computing are told so by thousands of bits alone.
@@ -259,39 +362,39 @@ class Stops:
 
     def _gradients(self, most: int, *, cut: bool) -> dict[int, Balls]:
         """The exact gradients of all leaves, as if the stops were none, or with what they keep back."""
-        leaves = {name: region for name, region in self.regions.items() if name.startswith("leaf ")}
+        leaves = {name: self.regions[name] for name, home in self.home.items() if isinstance(home, int)}
         run = whole(self.tape, leaves, most, {id(stop.region) for stop in self.stops} if cut else ())
         pulled = run.run.pull(run.given, self.enclosures.exact, run.rows, mode="beside")[0]
         found, start = {}, 0
         for name, region in leaves.items():
-            found[self.home[name]] = pulled[start : start + size(region.shape)]
+            found[int(name.removeprefix("leaf "))] = pulled[start : start + size(region.shape)]
             start += size(region.shape)
         return found
 
-    def _start(self, stop: Stop, lost: dict[str, _Cotangent]) -> None:
-        """What the stop's reader would have passed to it, of the cotangent that it really had."""
-        step = stop.step
-        assert step is not None
+    def _credit(self, stop: Stop, cotangent: Balls, lost: dict[str, _Cotangent]) -> None:
+        """Autograd gave it to whom the value belonged before. Of what came from outside nobody knows whom it belongs to."""
+        names = [self.flow.memory.names[n] for n in stop.content.sources if n >= 0]
+        if stop.credited is not None and not any(isinstance(self.home.get(name), Outside) for name in names):
+            self._scatter(stop.credited, cotangent, cotangent, lost, [stop.place])
+
+    def _start(
+        self, step: Step, stops: Sequence[Stop], received: Mapping[int, np.ndarray], lost: dict[str, _Cotangent]
+    ) -> None:  # fmt: skip
+        """What the stops' reader would have passed to them, of the cotangent that it really had."""
         lowering = Lowering(step.name)
         for n, region in enumerate(r for r in step.inputs.values() if r is not None):
             lowering.enter(f"input {n}", region, given=True)
-        lowering.enter("stop", stop.region, given=False)
+        # A node may take the same tensor twice: what it would pass to both is passed once.
+        distinct = {(stop.region.key, stop.region.edge): stop for stop in stops}
+        contents = {f"stop {n}": stop.content for n, stop in enumerate(distinct.values())}
+        for name, stop in zip(contents, distinct.values(), strict=True):
+            lowering.enter(name, stop.region, given=False)
         lowering.run(step.events)
-        rows: dict[str, Balls] = {}
-        for nr, region in step.outputs.items():
-            cotangent = step.received[0][nr] if nr < len(step.received[0]) else None
-            name = lowering.copy(region)
-            if cotangent is not None and np.isfinite(cotangent).all():
-                rows[name] = balls(cotangent)[None]
-        if rows:
-            self._pull(lowering, {"stop": stop.content}, rows, rows, lost, [stop.place])
-            if stop.edge in self.edge_of:
-                # Autograd gave it to whom the value belonged before.
-                number = self.flow.memory.names.index(self.edge_of[stop.edge])
-                shape = stop.region.shape
-                own = Content(np.full(shape, number, np.int32), np.arange(stop.content.who.size).reshape(shape))
-                back = {name: -rows[name] for name in rows}
-                self._pull(lowering, {"stop": own}, back, back, lost, [stop.place])
+        rows = {lowering.copy(region): balls(received[nr])[None] for nr, region in step.outputs.items() if nr in received}
+        pulled = self._pulled(lowering, contents, rows, rows)
+        for stop, (exact, rounding) in zip(distinct.values(), pulled, strict=True):
+            self._scatter(stop.content, exact, rounding, lost, [stop.place])
+            self._credit(stop, -exact, lost)
 
     def _follow(self, event: Event, cotangents: dict[int, _Cotangent], lost: dict[str, _Cotangent]) -> None:
         """Back through one operation."""
@@ -300,8 +403,10 @@ class Stops:
         lowering = Lowering("operation")
         contents: dict[str, Content] = {}
         for n, region in enumerate(event.regions):
-            content = self.before[id(region)]
-            if region.floating and any(s >= 0 and self.flow.memory.names[s] in self.flow.active for s in content.sources):
+            content = self.before[id(region)] if id(region) in self.before else self.flow.memory.read(region)
+            if self._reached(content):
+                if whole_numbers(region.dtype):
+                    raise UnsupportedError(f"{event.op}: {region.opaque or 'the bits of a number'}")
                 contents[f"input {n}"] = content
                 lowering.enter(f"input {n}", region, given=False)
         lowering.run([event])
@@ -314,25 +419,27 @@ class Stops:
             name = lowering.copy(out)
             exact[name], rounding[name] = cotangent.exact[None], cotangent.rounding[None]
             places += cotangent.places
-        self._pull(lowering, contents, exact, rounding, lost, places)
+        for content, (sharp, loose) in zip(contents.values(), self._pulled(lowering, contents, exact, rounding), strict=True):
+            self._scatter(content, sharp, loose, lost, places)
 
-    def _pull(
-        self, lowering: Lowering, contents: dict[str, Content], exact: dict[str, Balls], rounding: dict[str, Balls],
-        lost: dict[str, _Cotangent], places: Sequence[Place],
-    ) -> None:  # fmt: skip
-        targets = {name: lowering.shapes[name] for name in contents}
-        run, given = run_of(lowering, exact, targets), given_of(lowering)
+    def _pulled(
+        self, lowering: Lowering, contents: Mapping[str, Content], exact: dict[str, Balls], rounding: dict[str, Balls]
+    ) -> Iterator[tuple[Balls, Balls]]:  # fmt: skip
+        """What arrives at each of the contents, exact and with rounding, from cotangents of both kinds."""
+        run, given = run_of(lowering, exact, {name: lowering.shapes[name] for name in contents}), given_of(lowering)
         sharp = run.pull(given, self.enclosures.exact, exact)
         loose = run.pull(given, self.enclosures.rounding, rounding)
         start = 0
         for content in contents.values():
             count = content.who.size
-            self._scatter(content, sharp[0, start : start + count], loose[0, start : start + count], lost, places)
+            yield sharp[0, start : start + count], loose[0, start : start + count]
             start += count
 
     def _scatter(
         self, content: Content, exact: Balls, rounding: Balls, lost: dict[str, _Cotangent], places: Sequence[Place]
     ) -> None:
+        if content.alien:
+            raise UnsupportedError("memory that is seen as numbers of another dtype")
         who, where = content.who.reshape(-1), content.where.reshape(-1)
         for source in content.sources:
             name = self.flow.memory.names[source] if source >= 0 else ""
@@ -344,6 +451,17 @@ class Stops:
             at = np.flatnonzero(who == source)
             np.add.at(entry.exact.reshape(-1), where[at], numbers(exact[at]))
             np.add.at(entry.rounding.reshape(-1), where[at], numbers(rounding[at]))
+
+
+def _came_back(left: str, event: Event) -> Outside:
+    why = f"numbers that left torch by {left} come back" if left else "numbers that move with the parameters come in"
+    return Outside(f"{why}, as an operand of {event.name}", event.place)
+
+
+def _received(step: Step) -> dict[int, np.ndarray]:
+    """The cotangents that a step received, by output, but for those that are 0 or not finite."""
+    parts = enumerate(step.received[0] if step.received else ())
+    return {nr: part for nr, part in parts if part is not None and part.any() and np.isfinite(part).all()}
 
 
 def _vanishes(cotangent: _Cotangent) -> bool:

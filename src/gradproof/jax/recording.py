@@ -391,7 +391,7 @@ def _argument_names(func: Callable[..., Any], length: int) -> list[str]:
 
 
 def _trouble(message: str, *, supported: bool = True) -> Recording:
-    return Recording(Tape([], [], [], [], [], [], [], trouble=message, supported=supported), [])
+    return Recording(Tape([], [], [], [], [], [], set(), trouble=message, supported=supported), [])
 
 
 def record(flat: Flat) -> Recording:
@@ -430,7 +430,7 @@ def record(flat: Flat) -> Recording:
         LeafStep(name, (n, 0), leaf, (gradient,))
         for n, (name, leaf, gradient) in enumerate(zip(flat.names, leaves, gradients, strict=True))
     ]
-    tape = Tape([], steps, found, [*outputs], [{edge: _plain(seed) for edge, seed in seeds.items()}], [], [])
+    tape = Tape([], steps, found, [*outputs], [{edge: _plain(seed) for edge, seed in seeds.items()}], [], set())
     return Recording(tape, interpreter.equations, tuple(compiled))
 
 

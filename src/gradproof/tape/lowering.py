@@ -67,7 +67,12 @@ class Lowering:
     # What the operations read and write
 
     def enter(self, name: str, region: Region, *, given: bool) -> None:
-        """A tensor from outside: a leaf of that name."""
+        """A tensor from outside: a leaf of that name.
+
+        Raises `UnsupportedError` for one that is no plain tensor of real numbers.
+        """
+        if getattr(region.dtype, "is_complex", False):
+            raise UnsupportedError("complex numbers")
         self._leaf(name, region.values, given=given)
         self.memory.enter(region, name)
         # A tensor and a view of it may both come from outside: the memory is the whole one's.
@@ -93,7 +98,11 @@ class Lowering:
     def content(self, region: Region) -> Content:
         """Where each entry of a tensor comes from; what nothing here has computed is a constant."""
         content = self.memory.read(region)
+        if content.alien and self.is_reached(region):
+            raise UnsupportedError("memory that is seen as numbers of another dtype")
         unknown = content.who < 0
+        if content.alien:
+            unknown = np.ones_like(unknown)
         if unknown.any():
             own = self.memory.all_of(self.constant(region.values), region.shape)
             content = Content(np.where(unknown, own.who, content.who), np.where(unknown, own.where, content.where))
@@ -196,15 +205,17 @@ class Lowering:
             self.event(event)
 
     def event(self, event: Event) -> None:
-        name = event.name
-        targets = [region for region in event.outs if region is not None]
-        if None in event.outs:
-            raise UnsupportedError(f"{event.op}: a result without plain memory (sparse, nested or meta)")
-        if event.is_view or name in SEEN_OTHERWISE:
+        if event.rebinds:
+            return None
+        if event.is_view or event.name in SEEN_OTHERWISE:
             return self.view(event)
+        targets = list(event.outs)
         if not any(self.is_reached(region) for region in event.regions):
             self._unreached(event, targets)
             return None
+        for region in (*event.regions, *targets):
+            if region.opaque:
+                raise UnsupportedError(f"{event.op}: {region.opaque}")
         self._told(event, targets)
         return None
 
@@ -263,9 +274,11 @@ class Lowering:
         if not event.regions:
             return
         source = event.regions[0]
-        if event.name in ("as_strided", "view") and event.op._overloadname == "dtype":
-            raise UnsupportedError(f"{event.op}: memory seen as another dtype")
-        if event.name == "as_strided" or not source.shape or any(region is None for region in event.outs):
+        if any(out.opaque or source.opaque or out.dtype != source.dtype for out in event.outs):
+            if self.is_reached(source):
+                raise UnsupportedError(f"{event.op}: {source.opaque or event.outs[0].opaque or 'memory seen as another dtype'}")
+            return
+        if event.name == "as_strided" or not source.shape:
             return
         content = self.memory.read(source)
         if (content.who < 0).all():
@@ -277,7 +290,7 @@ class Lowering:
         except RuntimeError:
             return  # the memory tells
         for place, region in zip([t for t in tree_leaves(moved) if isinstance(t, torch.Tensor)], event.outs, strict=True):
-            if region is not None and tuple(place.shape) == region.shape:
+            if tuple(place.shape) == region.shape:
                 self.memory.know(region, content.at(place.numpy()))
 
     def _moved(self, event: Event, targets: list[Region]) -> None:
@@ -470,8 +483,7 @@ class Lowering:
         if any(part.op is event.op for part in recorder.events) and event.name not in DEFINITIONS:
             raise UnsupportedError(f"{event.op} has no formula")
         for key, region in before.items():
-            if region is not None:
-                self.memory.put(region, self.content(regions[key]))
+            self.memory.put(region, self.content(regions[key]))
         self.replaying += 1
         self.run(recorder.events)
         self.replaying -= 1
@@ -479,7 +491,7 @@ class Lowering:
         if len(made) != len(targets):
             raise UnsupportedError(f"{event.op} has no formula (its decomposition gives {len(made)} results)")
         for out, region in zip(made, targets, strict=True):
-            if out is None or out.shape != region.shape:
+            if out.opaque or out.shape != region.shape:
                 raise UnsupportedError(f"{event.op} has no formula (its decomposition gives another shape)")
             if region.floating or region.dtype == torch.bool:
                 self.memory.put(region, self.content(out))

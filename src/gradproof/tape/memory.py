@@ -7,7 +7,7 @@ entries apart; so the tensors that operations gave are known by their geometry a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol
@@ -37,15 +37,22 @@ class Located(Protocol):
     def positions(self) -> np.ndarray: ...
 
     @property
+    def dtype(self) -> Any: ...
+
+    @property
     def key(self) -> tuple[Any, ...]: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """For each entry of a tensor, which node it comes from (-1: unknown) and which of that node's entries it is."""
+    """For each entry of a tensor, which node it comes from (-1: unknown) and which of that node's entries it is.
+
+    Of an `alien` one some entries lie there as numbers of another dtype (complex ones seen as real): only `who` is known then.
+    """
 
     who: np.ndarray
     where: np.ndarray
+    alien: bool = False
 
     @classmethod
     def unknown(cls, shape: Shape) -> Content:
@@ -54,7 +61,7 @@ class Content:
 
     def at(self, places: np.ndarray) -> Content:
         """The content of a tensor whose entries are these, by their flat places."""
-        return Content(self.who.reshape(-1)[places], self.where.reshape(-1)[places])
+        return Content(self.who.reshape(-1)[places], self.where.reshape(-1)[places], self.alien)
 
     @property
     def sources(self) -> list[int]:
@@ -67,7 +74,7 @@ class Memory:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.shapes: list[Shape] = []
-        self._storages: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        self._storages: dict[int, dict[Any, tuple[np.ndarray, np.ndarray]]] = {}  # by dtype
         self._known: dict[tuple[tuple[Any, ...], tuple[int, int] | None], tuple[int, Content]] = {}
         self._writes: dict[int, int] = {}
 
@@ -81,9 +88,7 @@ class Memory:
     def enter(self, region: Located, name: str) -> None:
         """The tensor comes from outside. Several may lie in the same memory; then autograd's edges tell them apart."""
         content = self.all_of(name, region.shape)
-        who, where = self._storage(region)
-        positions = region.positions.reshape(-1)
-        who[positions], where[positions] = content.who.reshape(-1), content.where.reshape(-1)
+        self._lay(region, content)
         self.know(region, content)
 
     def write(self, region: Located, name: str) -> None:
@@ -91,9 +96,8 @@ class Memory:
         self.put(region, self.all_of(name, region.shape))
 
     def put(self, region: Located, content: Content) -> None:
-        who, where = self._storage(region)
-        positions = region.positions.reshape(-1)
-        who[positions], where[positions] = content.who.reshape(-1), content.where.reshape(-1)
+        """The content lies in the region from now on."""
+        self._lay(region, content)
         self._writes[region.storage] = self._writes.get(region.storage, 0) + 1
         self.know(region, content)
 
@@ -108,13 +112,35 @@ class Memory:
             if known is not None and known[0] == self._writes.get(region.storage, 0):
                 return known[1]
         who, where = self._storage(region)
-        return Content(who[region.positions], where[region.positions])
+        content = Content(who[region.positions], where[region.positions])
+        for other, places in self._otherwise(region):
+            lying = other[places].max(axis=-1, initial=-1)
+            if (lying >= 0).any():
+                content = Content(np.where(content.who < 0, lying, content.who), content.where, alien=True)
+        return content
+
+    def _lay(self, region: Located, content: Content) -> None:
+        who, where = self._storage(region)
+        positions = region.positions.reshape(-1)
+        who[positions], where[positions] = content.who.reshape(-1), content.where.reshape(-1)
+        for other, places in self._otherwise(region):
+            other[places] = -1
 
     def _storage(self, region: Located) -> tuple[np.ndarray, np.ndarray]:
-        key = (region.storage, region.key[-1])
-        if key not in self._storages:
-            self._storages[key] = (np.full(region.extent, -1, np.int32), np.zeros(region.extent, np.int64))
-        return self._storages[key]
+        maps = self._storages.setdefault(region.storage, {})
+        if region.dtype not in maps:
+            maps[region.dtype] = (np.full(region.extent, -1, np.int32), np.zeros(region.extent, np.int64))
+        return maps[region.dtype]
+
+    def _otherwise(self, region: Located) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The same memory as numbers of other dtypes: which nodes lie there, and for each entry the places that it covers."""
+        maps = self._storages[region.storage]
+        width = region.dtype.itemsize
+        for dtype, (who, _) in maps.items() if len(maps) > 1 else ():
+            if dtype != region.dtype:
+                covered = max(1, width // dtype.itemsize)
+                first = region.positions[..., None] * width // dtype.itemsize
+                yield who, np.minimum(first + np.arange(covered), max(0, who.size - 1))
 
 
 _numbers = count(1)

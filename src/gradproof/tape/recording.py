@@ -11,10 +11,11 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from math import isfinite
 from pathlib import Path
 from types import FrameType
@@ -26,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..errors import Place, said
+from ..errors import Place, UnsupportedError, said
 from ..graph import open_axes
 from .outputs import flat, no_gradient, told, where
 
@@ -36,10 +37,13 @@ APPLY = torch.autograd.Function.apply.__func__.__code__
 CALL_MODULE = torch.nn.Module._call_impl.__code__
 OURS = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parent.parent}{os.sep}")
 
+PYTHON, SITE = (f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib"))
 LAYERS = f"{OURS[0]}nn{os.sep}"  # told where a module of torch's is all that the user called
 
 # What opaque operations and custom Functions compute, by name, as the user said it: `register_formula`.
 OPAQUE: dict[str, str] = {}
+
+HIDDEN = np.full((), np.nan)  # in place of the numbers of a tensor that has none of its own
 
 # Calls that hand a tensor's numbers to the world outside of torch.
 EXPORTS = {getattr(torch.Tensor, name): name for name in ("numpy", "__array__", "tolist", "data_ptr", "__dlpack__")}
@@ -50,7 +54,9 @@ class Region:
     """A tensor at one moment: where it lies in its storage, and a copy of its numbers.
 
     `edge` is where autograd passes its cotangent on to, None for a tensor that has no history and needs no gradient.
-    `extent` is the size of the whole storage in entries.
+    `extent` is the size of the whole storage in entries. `changed` says that its memory was written to by no operation of
+    torch's. An `opaque` one has no plain memory (the reason is told): it stands as one entry in memory of its own, and its
+    numbers are not known.
     """
 
     storage: int
@@ -61,6 +67,8 @@ class Region:
     dtype: torch.dtype
     numbers: torch.Tensor
     edge: Edge | None = None
+    changed: bool = False
+    opaque: str = ""
 
     @property
     def floating(self) -> bool:
@@ -68,7 +76,12 @@ class Region:
 
     @cached_property
     def values(self) -> np.ndarray:
-        """The numbers in float64, which holds those of every dtype (of integers up to 2**53) exactly."""
+        """The numbers in float64, which holds those of every dtype (of integers up to 2**53) exactly.
+
+        Raises `UnsupportedError` for an opaque tensor.
+        """
+        if self.opaque:
+            raise UnsupportedError(self.opaque)
         plain = torch.view_as_real(self.numbers) if self.dtype.is_complex else self.numbers
         return plain.to(torch.float64).numpy()
 
@@ -82,7 +95,7 @@ class Region:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return self.storage, self.offset, self.shape, self.stride, self.dtype.itemsize
+        return self.storage, self.offset, self.shape, self.stride, self.dtype
 
 
 @dataclass(eq=False)
@@ -92,7 +105,7 @@ class Event:
     op: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    outs: tuple[Region | None, ...] = ()
+    outs: tuple[Region, ...] = ()
     place: Place = NOWHERE
     module: str = ""
     call: int | None = None  # the call of a custom Function that it is part of
@@ -130,6 +143,16 @@ class Event:
             if argument.alias_info is not None and argument.alias_info.is_write:
                 found += [leaf for leaf in tree_leaves(self.arguments[argument.name]) if isinstance(leaf, Region)]
         return found
+
+    @property
+    def is_item(self) -> bool:
+        """Whether it hands a number that is none of the integers to Python."""
+        return self.op is torch.ops.aten._local_scalar_dense.default and not whole_numbers(self.regions[0].dtype)
+
+    @property
+    def rebinds(self) -> bool:
+        """Whether it makes a tensor look at memory that was there, and computes nothing."""
+        return self.name == "set_"
 
     @property
     def is_view(self) -> bool:
@@ -192,6 +215,21 @@ class Export:
 
 
 @dataclass(frozen=True, eq=False)
+class Trail:
+    """Numbers that left torch and came back, by the position of the operation that read them, and which of its operands.
+
+    `known` are numbers that `item()` handed out, `lifted` new tensors made of such (-1 for other entries): each by the position
+    of the `item()`. `moved` are operands that move when the leaves are moved, `numbers` operations with a number of Python's
+    that does.
+    """
+
+    known: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    lifted: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    moved: frozenset[tuple[int, int]] = frozenset()
+    numbers: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
 class Tape:
     """A recorded run. `seeds` are the cotangents of the outputs, by edge and pass; `trouble` is what stopped it, in words."""
 
@@ -201,13 +239,15 @@ class Tape:
     outputs: list[Region]
     seeds: list[dict[Edge, np.ndarray]]
     exports: list[Export]
-    unseen: list[tuple[Region, Place]]
+    unseen: set[int]  # storages that were written to by no operation of torch's
     trouble: str = ""
     supported: bool = True
     held: Mapping[int, Any] = field(default_factory=dict)  # the storages: their addresses must not be used again
     tensors: Mapping[int, torch.Tensor] = field(default_factory=dict)  # the leaves themselves, by number
     names: Mapping[int, str] = field(default_factory=dict)  # of every leaf that was seen, by number
-    scalars: Mapping[float, Region] = field(default_factory=dict)  # the numbers that `item()` handed out
+    trail: Trail = field(default_factory=lambda: Trail())  # of numbers that left torch
+    given: list[Region] = field(default_factory=list)  # the leaves that were there before the run
+    foreign: frozenset[int] = frozenset()  # storages that no operation of the run made
     traceback: str = ""  # of what stopped it
     unmarked: str = ""  # why no leaf was reached, in words
     unused: tuple[str, ...] = ()  # tensors that need a gradient and that the outputs do not reach
@@ -237,8 +277,12 @@ class _Recorder(TorchDispatchMode):
         self.calls: dict[int, Call] = {}  # of custom Functions, by their frames
         self.pending: tuple[Event, list[torch.Tensor]] | None = None
         self.exports: list[Export] = []
-        self.scalars: dict[float, Region] = {}  # numbers that `item()` handed out
-        self.unseen: list[tuple[Region, Place]] = []
+        self.scalars: dict[float, int] = {}  # the numbers that `item()` handed out: by which operation
+        self.known: dict[tuple[int, int], int] = {}  # where such a number came back: an operation's argument
+        self.lifted: dict[int, tuple[int, ...]] = {}  # ... or the entries of a new tensor, -1 for other numbers
+        self.unseen: set[int] = set()  # storages that were written to by no operation of torch's
+        self.foreign: set[int] = set()  # storages that no operation of the run made
+        self.making = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.settle()
@@ -247,22 +291,35 @@ class _Recorder(TorchDispatchMode):
         self._called(call, place)
         kept_args, kept_kwargs = tree_map(self._kept, (args, dict(kwargs)))
         event = Event(func, kept_args, kept_kwargs, place=place, module=module)
-        event.args = tuple(map(self._known_number, func._schema.arguments, event.args))
         event.call = None if call is None else id(call)
+        self._returned(event)
         tracked = call is None and torch.is_grad_enabled()
         result = func(*args, **kwargs)
         outs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         for region in event.written:
             self.writes[region.storage] = self.writes.get(region.storage, 0) + 1
+        self.making = not event.rebinds
         event.outs = tuple(self.region(out) for out in outs)
+        self.making = False
+        # Not a number that stands in programs anyway.
+        if event.is_item and isfinite(result) and Fraction(result).denominator > 64:
+            self.scalars[result] = len(self.events)
         self.events.append(event)
         self.pending = (event, outs) if tracked else None
-        if func is torch.ops.aten._local_scalar_dense.default:
-            (region,) = event.regions
-            # Not a number that stands in programs anyway.
-            if region.floating and isfinite(result) and Fraction(result).denominator > 64:
-                self.scalars[result] = replace(region, edge=None)
         return result
+
+    def _returned(self, event: Event) -> None:
+        """Numbers that `item()` handed out, and that come back as they were."""
+        if not self.scalars:
+            return
+        position = len(self.events)
+        for n, (argument, value) in enumerate(zip(event.op._schema.arguments, event.args, strict=False)):
+            if isinstance(value, float) and str(argument.type) == "Tensor" and value in self.scalars:
+                self.known[position, n] = self.scalars[value]
+        if event.name.startswith("lift") and event.regions and event.regions[0].floating:
+            came = tuple(self.scalars.get(value, -1) for value in event.regions[0].values.reshape(-1).tolist())
+            if any(item >= 0 for item in came):
+                self.lifted[position] = came
 
     def _called(self, frame: FrameType | None, place: Place) -> None:
         """The call of a custom Function, when something in it is first seen."""
@@ -272,8 +329,7 @@ class _Recorder(TorchDispatchMode):
         function, given = frame.f_locals.get("cls"), frame.f_locals.get("args", ())
         regions = [self.region(t) for t in tree_leaves(given) if isinstance(t, torch.Tensor)]
         arguments = dict(zip(_parameters(function), tree_map(self._kept, tuple(given)), strict=False))
-        name = getattr(function, "__name__", "")
-        self.calls[id(frame)] = Call(frame, counter, function, name, [r for r in regions if r is not None], arguments, place)
+        self.calls[id(frame)] = Call(frame, counter, function, getattr(function, "__name__", ""), regions, arguments, place)
 
     def export(self, call: str, tensor: torch.Tensor) -> None:
         with _disable_current_modes():
@@ -282,15 +338,8 @@ class _Recorder(TorchDispatchMode):
     def _export(self, call: str, tensor: torch.Tensor) -> None:
         place, _, frame = self._whence()
         self._called(frame, place)
-        region = self.region(tensor) if tensor.is_floating_point() else None
-        if region is not None:
-            self.exports.append(Export(call, len(self.events), region, place))
-
-    def _known_number(self, argument: Any, value: Any) -> Any:
-        """A number that a tensor gave by `item()` and that comes back as an operand is that tensor, without its history."""
-        if isinstance(value, float) and str(argument.type) == "Tensor":
-            return self.scalars.get(value, value)
-        return value
+        if not whole_numbers(tensor.dtype):
+            self.exports.append(Export(call, len(self.events), self.region(tensor), place))
 
     def settle(self) -> None:
         """The last operation's outputs have their autograd nodes by now."""
@@ -305,7 +354,7 @@ class _Recorder(TorchDispatchMode):
         owner = None
         settled_outs = list(event.outs)
         for n, (out, region) in enumerate(zip(outs, event.outs, strict=True)):
-            if region is None or not out.requires_grad:
+            if not out.requires_grad:
                 continue
             if out._is_view() and region.storage in written:
                 # Written through a view: the node belongs to the whole tensor that it is a view of.
@@ -315,7 +364,7 @@ class _Recorder(TorchDispatchMode):
                     owner = whole.edge[0]
                 continue
             settled_outs[n] = settled = self.region(out)
-            if settled is not None and settled.edge is not None:
+            if settled.edge is not None:
                 owner = settled.edge[0]
         event.outs = tuple(settled_outs)
         if owner is None:
@@ -327,38 +376,47 @@ class _Recorder(TorchDispatchMode):
     # Tensors
 
     def _kept(self, leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor):
-            return leaf
-        return self.region(leaf)
+        return self.region(leaf) if isinstance(leaf, torch.Tensor) else leaf
 
-    def region(self, tensor: torch.Tensor) -> Region | None:
-        """The tensor as it is now; None for one that has no plain memory (sparse, nested, meta)."""
+    def region(self, tensor: torch.Tensor) -> Region:
+        """The tensor as it is now."""
         with torch._C.DisableTorchFunction():
             return self._region(tensor)
 
-    def _region(self, tensor: torch.Tensor) -> Region | None:
-        if tensor.layout != torch.strided or tensor.device.type == "meta" or tensor.is_quantized or tensor.is_nested:
-            return None
+    def _region(self, tensor: torch.Tensor) -> Region:
+        opaque = _opaque(tensor)
+        if opaque:
+            return self._hidden(tensor, opaque)
         storage = tensor.untyped_storage()
         key = storage._cdata
         fresh = tensor.requires_grad and tensor.grad_fn is None and id(tensor) not in self.numbers
         if fresh and id(tensor) not in self.leaves and key in self.storages:
             self.inner.add(self.number(tensor))
-        self.storages[key] = storage
-        place = (key, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        if key not in self.storages:
+            self.storages[key] = storage
+            if not self.making:
+                self.foreign.add(key)
+        turned = (tensor.is_conj(), tensor.is_neg())
+        place = (key, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype, turned)
         writes = self.writes.get(key, 0)
         known = self.copies.get(place)
         plain = tensor.detach().resolve_conj().resolve_neg()
-        if known is None or known[0] != writes:
+        changed = known is not None and known[0] == writes and not _equal(known[1], plain.cpu())
+        if known is None or known[0] != writes or changed:
             known = (writes, plain.cpu().clone(memory_format=torch.contiguous_format))
             self.copies[place] = known
-        elif not _equal(known[1], plain.cpu()):
-            # Written to by something that is no operation of torch's.
-            known = (writes, plain.cpu().clone(memory_format=torch.contiguous_format))
-            self.copies[place] = known
-            region = self._lying(tensor, storage, known[1], None)
-            self.unseen.append((region, self._whence()[0]))
-        region = self._lying(tensor, storage, known[1], self._edge(tensor))
+        if changed:  # written to by something that is no operation of torch's
+            self.unseen.add(key)
+        region = replace(self._lying(tensor, storage, known[1], self._edge(tensor)), changed=changed)
+        if region.edge is not None:
+            self.edges.setdefault(region.edge, region)
+        return region
+
+    def _hidden(self, tensor: torch.Tensor, why: str) -> Region:
+        """A tensor without plain memory of its own."""
+        key = -tensor._cdata
+        self.storages.setdefault(key, tensor)
+        region = Region(key, 1, 0, (), (), tensor.dtype, torch.zeros(()), self._edge(tensor), opaque=why)
         if region.edge is not None:
             self.edges.setdefault(region.edge, region)
         return region
@@ -375,6 +433,13 @@ class _Recorder(TorchDispatchMode):
             return self.number(tensor.grad_fn), tensor.output_nr
         return self.number(tensor), 0
 
+    def given(self, tensors: Iterable[torch.Tensor]) -> list[Region]:
+        """The tensors as they are before the run."""
+        self.making = True
+        found = [self.region(tensor) for tensor in tensors]
+        self.making = False
+        return found
+
     def number(self, node: Any) -> int:
         """A number for an autograd node, the same each time it is seen; that of an accumulator is its leaf's."""
         node = getattr(node, "variable", node)
@@ -389,13 +454,13 @@ class _Recorder(TorchDispatchMode):
         """The user's line that is running, the module it is in, and the outermost custom Function around it."""
         frame: FrameType | None = sys._getframe(1)
         place, module, call, layer = NOWHERE, "", None, NOWHERE
-        while frame is not None and frame.f_code is not record.__code__:
+        while frame is not None and frame.f_code is not _run.__code__:
             code = frame.f_code
             if code is APPLY:
                 call = frame
             elif code is CALL_MODULE:
                 module = module or self.modules.get(id(frame.f_locals.get("self")), "")
-            elif not place.file and not code.co_filename.startswith((*OURS, "<frozen")):
+            elif not place.file and _users(code.co_filename):
                 place = Place(shown(code.co_filename), frame.f_lineno)
             elif not layer.file and code.co_filename.startswith(LAYERS):
                 layer = Place("torch" + code.co_filename.removeprefix(OURS[0][:-1]), frame.f_lineno)
@@ -416,9 +481,37 @@ class _Exports(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def whole_numbers(dtype: torch.dtype) -> bool:
+    """Whether tensors of the dtype hold integers or flags."""
+    return not (dtype.is_floating_point or dtype.is_complex)
+
+
+def _opaque(tensor: torch.Tensor) -> str:
+    """Why a tensor has no plain memory of its own, in words; nothing where it has."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return "a tensor under vmap, grad or another of torch.func's transforms"
+    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        return f"a tensor of the class {type(tensor).__name__}, which computes by rules of its own"
+    if tensor.is_nested:
+        return "a nested tensor"
+    if tensor.is_quantized:
+        return "a quantized tensor"
+    if tensor.device.type == "meta":
+        return "a tensor without numbers (meta)"
+    if tensor.layout != torch.strided:
+        return f"a tensor of the layout {str(tensor.layout).removeprefix('torch.').removeprefix('_')}"
+    return ""
+
+
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether all numbers are the same; NaN is NaN."""
     return bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+@lru_cache(maxsize=4096)
+def _users(file: str) -> bool:
+    """Whether code is neither torch's nor ours nor Python's own."""
+    return not file.startswith((*OURS, "<frozen")) and not (file.startswith(PYTHON) and not file.startswith(SITE))
 
 
 def shown(path: str) -> str:
@@ -429,6 +522,20 @@ def shown(path: str) -> str:
     return path if relative.startswith("..") else relative
 
 
+def _run(recorder: _Recorder, func: Callable[..., Any], inputs: Sequence[Any]) -> Any:
+    with torch.enable_grad(), _Exports(recorder), recorder:
+        result = func(*inputs)
+    recorder.settle()
+    return result
+
+
+def rehearsed(func: Callable[..., Any], inputs: Sequence[Any]) -> tuple[list[Event], Trail]:
+    """The operations of a forward run. Raises what the function raises."""
+    recorder = _Recorder({}, frozenset(_leaf_names(func, inputs)))
+    _run(recorder, func, inputs)
+    return recorder.events, Trail(recorder.known, recorder.lifted)
+
+
 def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
     """Run the function once on the inputs, and its backward three times, and keep what happened.
 
@@ -436,22 +543,21 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
     """
     names = _leaf_names(func, inputs)
     recorder = _Recorder(_modules(func), frozenset(names))
+    given = recorder.given(tensor for _, tensor in _named_tensors(func, inputs) if tensor.requires_grad and tensor.is_leaf)
     try:
-        with torch.enable_grad(), _Exports(recorder), recorder:
-            result = func(*inputs)
+        result = _run(recorder, func, inputs)
     except Exception as error:
         return replace(
             _stopped(recorder, f"the function raised {said(error)}{where(error, OURS, shown)}"), traceback=told(error)
         )
-    recorder.settle()
     tensors = list(flat(result))
     outputs = [out for out in tensors if out.requires_grad]
     if any(out.dtype.is_complex for out in outputs):
         return _stopped(recorder, "the output is complex: only real functions are checked", supported=False)
-    regions = [recorder.region(out) for out in outputs]
-    if any(region is None for region in regions):
-        return _stopped(recorder, "an output has no plain memory (sparse, nested or meta)", supported=False)
-    kept = [region for region in regions if region is not None]
+    kept = [recorder.region(out) for out in outputs]
+    hidden = next((region.opaque for region in kept if region.opaque), "")
+    if hidden:
+        return _stopped(recorder, f"an output is {hidden}", supported=False)
     steps, accumulators = _steps(recorder, outputs)
     seeds: list[dict[Edge, np.ndarray]] = []
     trouble = broken = ""
@@ -503,9 +609,8 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
     made = []
     for number, leaf, column in zip(accumulators, leaves, gradients, strict=True):
         held = recorder.edges.get((number, 0)) or recorder.region(leaf)
-        if held is not None:
-            nested = id(leaf) not in reached or arrivals.get(id(leaf), 0) > 1
-            made.append(LeafStep(names.get(id(leaf), f"leaf{number}"), (number, 0), held, tuple(column), nested))
+        nested = id(leaf) not in reached or arrivals.get(id(leaf), 0) > 1
+        made.append(LeafStep(names.get(id(leaf), f"leaf{number}"), (number, 0), held, tuple(column), nested))
     unused = tuple(marked[id(leaf)][0] for leaf in others)
     seen = {n: names.get(id(node), f"leaf{n}") for n, node in enumerate(recorder.nodes) if isinstance(node, torch.Tensor)}
     return Tape(
@@ -524,11 +629,13 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
         unmarked="" if made else no_gradient(result, [name for name, _ in marked.values()]),
         unused=unused,
         inner=frozenset(recorder.inner),
-        scalars=recorder.scalars,
+        trail=Trail(recorder.known, recorder.lifted),
+        given=given,
+        foreign=frozenset(recorder.foreign),
     )
 
 
-def region_of(tensor: torch.Tensor) -> Region | None:
+def region_of(tensor: torch.Tensor) -> Region:
     """A tensor as it is now, apart from any run."""
     return _Recorder({}).region(tensor)
 
@@ -571,6 +678,8 @@ def _numbers(tensor: torch.Tensor | None) -> np.ndarray | None:
     if tensor is None:
         return None
     dense = tensor.detach()
+    if dense.is_nested or type(dense).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        return HIDDEN
     dense = dense.to_dense() if dense.layout != torch.strided else dense
     dense = torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
     return dense.to(torch.float64).cpu().numpy(force=True).copy()  # also of a tensor that is zero without memory

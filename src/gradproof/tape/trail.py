@@ -1,0 +1,141 @@
+"""Numbers that leave torch and come back: by `item()`, `tolist()`, NumPy, a kernel that nobody knows.
+
+A number that comes back as it left is known again. After arithmetic outside of torch it is not; so the forward is recorded
+again with the leaves moved by a little, forth and back. What the recording takes for a constant must stay where it is: an
+operand that nothing computed, a number among an operation's arguments. What moves is found, at its operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import replace
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_leaves
+
+from .recording import Event, Tape, Trail, rehearsed, whole_numbers
+from .state import State, eager
+
+Func = Callable[..., Any]
+Run = tuple[list[Event], Trail]
+FAR = 1024  # times what the leaves are moved by, relative: what changes by more has jumped, as a condition does
+
+
+def followed(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> Tape:
+    """The tape with the trail of the numbers that left torch; known ones stand in the operations as the tensors they were."""
+    if tape.trouble:
+        return tape
+    trail = tape.trail
+    if _may_have_left(tape, state):
+        runs, step = _moved_runs(func, inputs, state)
+        trail = _compared(tape, runs, step) if runs else trail
+    for (position, n), item in trail.known.items():
+        event = tape.events[position]
+        number = replace(tape.events[item].regions[0], edge=None)
+        event.args = (*event.args[:n], number, *event.args[n + 1 :])
+        event.__dict__.pop("regions", None)  # worked out before
+    return replace(tape, trail=trail)
+
+
+def _may_have_left(tape: Tape, state: State) -> bool:
+    """Whether numbers went where torch does not see them, or came from where it did not."""
+    if tape.exports or tape.unseen or any(event.is_item for event in tape.events):
+        return True
+    held = {tensor.untyped_storage()._cdata for tensor in plain(state.tensors)}
+    return bool(tape.foreign - held)
+
+
+def plain(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The tensors with memory of their own."""
+    kinds = (tensor for tensor in tensors if tensor.layout == torch.strided and tensor.device.type != "meta")
+    return [tensor for tensor in kinds if type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__]
+
+
+def _moved_runs(func: Func, inputs: Sequence[Any], state: State) -> tuple[list[Run], float]:
+    """Runs with the leaves moved forth, and back, and one where they stay; none where it does not run there."""
+    leaves = [t for t in plain(state.tensors) if t.requires_grad and t.is_leaf and t.is_floating_point()]
+    if not leaves:
+        return [], 0.0
+    random = np.random.default_rng(0)
+    directions = [direction(leaf, random) for leaf in leaves]
+    step = max(torch.finfo(leaf.dtype).eps ** 0.5 for leaf in leaves)
+    here = [leaf.detach().clone() for leaf in leaves]
+    runs = []
+    for sign in (1, -1, 0):
+        state.restore()
+        try:
+            if sign:
+                move(leaves, [x + sign * step * d for x, d in zip(here, directions, strict=True)])
+            with eager():
+                runs.append(rehearsed(func, inputs))
+        except Exception:
+            return [], step
+        finally:
+            state.restore()
+    return runs, step
+
+
+def _compared(tape: Tape, runs: Sequence[Run], step: float) -> Trail:
+    """The trail as far as the runs do the same."""
+    (there, forth), (back, other), (again, _) = runs
+    aligned = list(takewhile(_alike, zip(tape.events, there, back, again, strict=False)))
+    # A number may equal another by chance, but not in every run.
+    known = {at: n for at, n in forth.known.items() if at[0] < len(aligned) and other.known.get(at) == n}
+    known |= {at: n for at, n in tape.trail.known.items() if at[0] >= len(aligned)}
+    lifted = {at: items for at, items in forth.lifted.items() if at < len(aligned) and other.lifted.get(at) == items}
+    lifted |= {at: items for at, items in tape.trail.lifted.items() if at >= len(aligned)}
+    moved, numbers = set(), set()
+    for position, events in enumerate(aligned):
+        for n, regions in enumerate(zip(*(event.regions for event in events), strict=True)):
+            if not (whole_numbers(regions[0].dtype) or regions[0].opaque) and _moves(step, *(r.values for r in regions)):
+                moved.add((position, n))
+        kept = [n for n in range(len(events[0].args)) if (position, n) not in known]
+        if any(
+            _moves(step, *map(np.asarray, each)) for each in zip(*(_numbers(event, kept) for event in events), strict=False)
+        ):
+            numbers.add(position)
+    return Trail(known, lifted, frozenset(moved), frozenset(numbers))
+
+
+def _alike(events: Sequence[Event]) -> bool:
+    """Whether the same operation ran on tensors of the same kinds."""
+    kinds = [(event.op, [(region.shape, region.dtype, region.opaque) for region in event.regions]) for event in events]
+    return all(kind == kinds[0] for kind in kinds)
+
+
+def _moves(step: float, here: np.ndarray, there: np.ndarray, back: np.ndarray, again: np.ndarray) -> bool:
+    """Whether numbers move with the leaves, each way its own way, and by as little."""
+    forth, other = there - here, back - here
+    with np.errstate(invalid="ignore", over="ignore"):
+        small = np.abs(forth) <= FAR * step * (1 + np.abs(here))
+        return bool(((np.sign(forth) * np.sign(other) < 0) & small & (again == here)).any())
+
+
+def _numbers(event: Event, kept: Container[int]) -> Iterator[float]:
+    """The numbers that Python gave to the operation."""
+    args = [argument for n, argument in enumerate(event.args) if n in kept]
+    for leaf in tree_leaves((args, event.kwargs)):
+        if isinstance(leaf, float):
+            yield leaf
+
+
+def direction(tensor: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
+    """A random direction, of the size of the entries."""
+    size = tensor.detach().abs()
+    there = size[torch.isfinite(size) & (size > 0)]
+    typical = float(there.median()) if there.numel() else 1.0
+    drawn = torch.from_numpy(random.uniform(0.5, 1.5, tuple(tensor.shape)) * random.choice([-1.0, 1.0], tuple(tensor.shape)))
+    return drawn.to(size) * torch.where(size > 0, size, typical)
+
+
+def move(tensors: Sequence[torch.Tensor], points: Sequence[torch.Tensor]) -> None:
+    """The tensors at other points; a state's `restore` puts them back."""
+    with torch.no_grad():
+        for tensor, point in zip(tensors, points, strict=True):
+            if tensor.dtype == point.dtype:
+                tensor.detach().copy_(point)  # in its own memory, which others may look at
+            else:
+                tensor.data = point.clone()
