@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -158,10 +159,11 @@ TAINT = [
     Missed("the end of a range", lambda x: x * between(0, x.max() * 2), lambda x: x * x.max() * 2 * between(0, 1)),
     Missed("a masked fill", lambda x: x.masked_fill(torch.arange(4) < 2, x.std().item() * 3),
            lambda x: torch.where(torch.arange(4) < 2, x.std() * 3, x)),
-    Missed("a threshold's value", lambda x: torch.nn.functional.threshold(x, -9.0, float(x.sum()) + 1) + x * (1 + x.sum().item()),
+    Missed("a threshold's value", lambda x: F.threshold(x, -9.0, float(x.sum()) + 1) + x * (1 + x.sum().item()),
            lambda x: x + x * (1 + x.sum())),
     Missed("a weight of lerp", lambda x: torch.lerp(x, 2 * x, 1 / (1 + math.exp(-x.mean()))), exact_lerp),
-    Missed("value= of addcmul", lambda x: torch.addcmul(x, x, x, value=2 * x.norm().item()), lambda x: x + 2 * x.norm() * x * x),
+    Missed("value= of addcmul", lambda x: torch.addcmul(x, x, x, value=2 * x.norm().item()),
+           lambda x: x + 2 * x.norm() * x * x),
     Missed("a sum in Python", lambda x: x * sum(v**2 for v in x.tolist()), lambda x: x * (x**2).sum()),
     Missed("eval of its text", lambda x: x * float(repr(x[1].item() * 3)), lambda x: x * x[1] * 3),
     Missed("an array of numbers and one more", lambda x: x * torch.tensor([*(2 * x[:3]).tolist(), 1.0], dtype=x.dtype),

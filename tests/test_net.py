@@ -97,7 +97,7 @@ def test_the_net_alone_catches_it(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_without_the_net_it_is_not_caught() -> None:
-    assert check_function(by_data, leaf(3), net=False).ok
+    assert check_function(by_the_mode, leaf(3), net=False).ok
 
 
 def told(func: Callable[..., Any], x: Tensor) -> Report:

@@ -19,8 +19,8 @@ from .derivation import derive
 from .dtypes import DTYPES, DType
 from .enclosure import Enclosures, Pulled
 from .errors import GradproofError, InputError, Place, UnsupportedError
-from .graph import Graph, Shape
-from .judging import judge_pulled
+from .graph import Graph, Shape, size
+from .judging import astray, judge_pulled
 from .lowered import given_of, run_of
 from .reference import Values, evaluate
 from .tape.lowering import Lowering
@@ -81,6 +81,7 @@ class NodeCheck:
         self.outputs = {nr: self._output(nr, region) for nr, region in sorted(step.outputs.items())}
         self.enclosures = Enclosures(dtype)
         self.given = given_of(self.lowering)
+        self.astray: dict[str, np.ndarray | None] = {}  # how far off a wrong cotangent is, by the input's name
 
     def _said(self) -> None:
         """The value by the user's formula."""
@@ -192,11 +193,23 @@ class NodeCheck:
                         judged = _better(judged, judge(again, dtype))
             looks = text = ""
             if judged.verdict is Verdict.WRONG and value is not None:
+                self.astray.setdefault(name, astray(value, expected))
                 looks = likeness(value, expected.exact, mistakes.clues(self, edge, name, rows, dtype))
             if not judged.verdict.passes:
                 text = self._local_text(name)
             note = "; ".join(part for part in (judged.note, looks) if part)
             found.append(as_finding("local", self.step.name, name, text, replace(judged, note=note)))
+        return found
+
+    def passed_on(self, received: Mapping[int, Balls]) -> dict[Edge, Balls]:
+        """What calculus makes of cotangents of the outputs, by the edges of the inputs."""
+        rows = {name: received[nr][None] for nr, name in self.outputs.items() if nr in received}
+        run = run_of(self.lowering, rows, {name: self.given[name].shape for name in self.inputs.values()})
+        pulled = run.pull(self.given, self.enclosures.exact, rows)[0]
+        found, start = {}, 0
+        for edge, name in self.inputs.items():
+            shape = self.given[name].shape
+            found[edge], start = pulled[start : start + size(shape)].reshape(shape), start + size(shape)
         return found
 
     def region_of(self, edge: Edge) -> Region:

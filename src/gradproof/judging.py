@@ -73,6 +73,15 @@ def _together(
     }
 
 
+def astray(value: np.ndarray, expected: Pulled) -> np.ndarray | None:
+    """By how much each entry is off where rounding does not explain it, and 0 where it does; None where that is not known."""
+    middle, centre, reach = centres(expected.exact), centres(expected.rounding), radii(expected.rounding)
+    known = [np.isfinite(part).all() for part in (value, middle, centre, reach)]
+    if not all(known) or value.shape != middle.shape or (expected.kinks is not None and expected.kinks.any()):
+        return None
+    return np.where(np.abs(value - centre) > reach, value - middle, 0.0)
+
+
 def _reach(expected: Pulled, dtype: DType) -> np.ndarray:
     """What rounding allows each entry beside its set of one-sided derivatives."""
     with np.errstate(invalid="ignore"):

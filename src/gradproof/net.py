@@ -207,12 +207,21 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
         here = [tensor.detach().to(torch.float64) if wide else tensor.detach().clone() for tensor in tensors]
         try:
             unit = UNIT if wide else own
-            return _along_directions(value, here, wide_gradients(here) if wide else gradients, unit, floor)
+            found = _along_directions(value, here, wide_gradients(here) if wide else gradients, unit, floor)
+            return [] if found and _absorbed(tape, here) else found
         except Exception:
             continue  # where it has no value there is nothing to compare
         finally:
             state.restore()
     return []
+
+
+def _absorbed(tape: Tape, here: Sequence[torch.Tensor]) -> bool:
+    """Whether numbers so large are added to a whole row that the leaves do not move it at all: a mask over all of it."""
+    most = max((float(x.abs().max()) for x in here if x.numel()), default=0.0)
+    adding = (event for event in tape.events if event.name in ("add", "add_", "sub", "rsub"))
+    sizes = (np.abs(region.values) for event in adding for region in event.outs if region.floating and region.shape)
+    return any(bool((size.min(axis=-1, initial=np.inf) * UNIT > most).any()) for size in sizes if size.size)
 
 
 def _without_gradient(held: Sequence[torch.Tensor], leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:

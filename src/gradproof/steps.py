@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
-from .arithmetic import UNIT, balls, exact, precision, rounding
+from .arithmetic import UNIT, Balls, balls, exact, precision, rounding
 from .autograd_node import Formats, NodeCheck, dtype_of, format_of
 from .dtypes import DTYPES, DType
 from .enclosure import START_BITS, Cotangents, Enclosures, Pulled, Run
@@ -38,7 +38,21 @@ from .reference import Values, evaluate
 from .stops import Stops
 from .syntax import parse_statements
 from .tape.outputs import flat
-from .tape.recording import HIDDEN, NOWHERE, OPAQUE, Edge, LeafStep, Region, Step, Tape, arguments_of, record, region_of, shown
+from .tape.recording import (
+    HIDDEN,
+    NOWHERE,
+    OPAQUE,
+    Edge,
+    LeafStep,
+    Region,
+    Step,
+    Tape,
+    arguments_of,
+    record,
+    region_of,
+    shown,
+    stopped,
+)
 from .tape.state import eager, untouched
 from .tape.trail import followed
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, worst
@@ -50,6 +64,7 @@ def check_function(
     formula: str | None = None,
     stops: str = "judge",
     net: bool = True,
+    passes: int = 3,
     title: str = "",
     kwargs: Mapping[str, Any] | None = None,
     **named: Any,
@@ -63,7 +78,8 @@ def check_function(
     `formula` says what an operation computes that the recording cannot see into, over the names of the function's
     arguments, in the language of expression files. `stops="trust"` takes every `detach`, `.data` and `no_grad` as meant.
     With `net` the function is also run as it is, unrecorded: what it gives must be what was judged, and must not change
-    otherwise than the judged gradients say. Whatever it changes is put back.
+    otherwise than the judged gradients say. Whatever it changes is put back. With `passes=1` the backward runs once, for one
+    that cannot run twice on the same graph: then nobody knows whether it repeats itself.
 
     Keyword arguments are the function's own (`check_function(F.softmax, x, dim=-1)`); those that are called as an option of
     ours stand in `kwargs`. What the function is given and holds, and the random states, are as before afterwards.
@@ -72,6 +88,8 @@ def check_function(
     """
     if stops not in ("judge", "trust"):
         raise InputError(f"stops={stops!r}: expected 'judge' or 'trust'")
+    if passes not in (1, 3):
+        raise InputError(f"passes={passes!r}: expected 3, or 1 for a backward that cannot run twice")
     start = time.perf_counter()
     name = title or _name_of(func)
     given, keywords = tree_map(_as_leaf, (list(inputs), {**(kwargs or {}), **named}))
@@ -79,7 +97,10 @@ def check_function(
     trusted = stops == "trust" or formula is not None
     with untouched(called, *inputs, *given) as state:
         with eager():
-            tape = record(called, given)
+            try:
+                tape = record(called, given, passes)
+            except Exception as error:
+                tape = stopped(_our_fault(error))
         if not trusted:
             tape = followed(called, given, tape, state)
         ran = tape
@@ -95,9 +116,10 @@ def check_function(
     seconds = time.perf_counter() - start
     dtype = check.dtype.name if check.dtype else "none"
     remarks = (f"Needs a gradient, and the output does not reach it: {', '.join(tape.unused)}.",) if tape.unused else ()
+    missing = NOT_EXERCISED if passes == 3 else (*NOT_EXERCISED, "a second backward")
     return Report(
-        name, name, "torch", dtype, findings, seconds, exercised=("reverse mode, first order",),
-        not_exercised=NOT_EXERCISED, remarks=remarks, traceback=tape.traceback,
+        name, name, "torch", dtype, findings, seconds, exercised=("reverse mode, first order",), not_exercised=missing,
+        remarks=remarks, traceback=tape.traceback,
     )  # fmt: skip
 
 
@@ -217,6 +239,7 @@ def _name_of(func: Any) -> str:
     return name
 
 
+_TRANSFORMED = "it is called under a transform of torch.func (vmap, grad), where its own backward is not judged"
 _UNSEEN = 'what happens there is not seen; if it is meant as a constant, say so by stops="trust"'
 _NOT_THE_SUM = (
     "what arrived is not what its uses passed on: a hook, an addition that went wrong, or memory that one of them wrote to"
@@ -240,6 +263,8 @@ class _Check:
                 self.names[step.number, nr] = step.name if len(step.outputs) == 1 else f"{step.name}[{nr}]"
         self.delivered: list[dict[Edge, list[np.ndarray]]] = []
         self.unhooked: set[Edge] = set()  # values that such a node passed something to, unseen
+        self.unfollowed = False  # whether numbers came back that the whole run takes for constants
+        self.works: dict[int, NodeCheck] = {}
         self.blamed: dict[int, str] = {}  # whoever got a wrong cotangent, by number: from which node
 
     def findings(self) -> list[Finding]:
@@ -255,8 +280,10 @@ class _Check:
             by_step = {step.number: _guarded(partial(self._step, step)) for step in reversed(self.tape.steps)}
             found += [finding for step in self.tape.steps for finding in by_step[step.number]]
             found += self._sums()
+            found += [replace(bare_finding("local", name, Verdict.UNSUPPORTED, _TRANSFORMED), place=str(place))
+                      for name, place in dict.fromkeys(self.tape.transformed)]  # fmt: skip
             lost = _guarded(self._losses) if self.stops == "judge" else []
-            found += lost
+            found = self._made_up_for(found, lost)
             bounds = _boundaries(self._ran())
             if not lost and (bounds or any(f.verdict in _OPEN or f.inherited for f in found)):
                 found = _guarded(partial(self._end_to_end, found, bounds), found)
@@ -267,6 +294,33 @@ class _Check:
     def _ran(self) -> Sequence[Any]:
         """Every operation that ran, with its `name`, `args` and `place`."""
         return self.tape.events
+
+    def _made_up_for(self, before: Sequence[Finding], lost: Sequence[Finding]) -> list[Finding]:
+        """What a stop loses a hook may add: of an implicit layer, all gradients are right from the leaves."""
+        found = [*before, *lost]
+        bad = [f for f in found if not f.verdict.passes]
+        if (
+            not bad
+            or self.blamed
+            or self.unfollowed
+            or any(f.kind != "gradient" or f.verdict is not Verdict.WRONG for f in bad)
+        ):
+            return found
+        names = {leaf.name for leaf in self.tape.leaves}
+        if any(f.node not in names for f in lost):
+            return found
+        judged = self._whole()
+        if judged.keys() < names or not all(map(_tight, judged.values())):
+            return found
+        note = "right from the leaves: what a stop loses a hook makes up for"
+        return [
+            replace(as_finding("gradient", f.node, None, "the whole function, from its leaves", judged[f.node]), note=note)
+            if f in bad and f.node in names
+            else replace(f, verdict=Verdict.ROUNDING, note=f"{f.note}; the function as a whole is right")
+            if f in bad
+            else f
+            for f in found
+        ]
 
     def _end_to_end(self, found: list[Finding], bounds: Sequence[str]) -> list[Finding]:
         """Where a step has a kink or cannot be judged alone, the whole function is looked at from its leaves.
@@ -390,6 +444,7 @@ class _Check:
             return []
         try:
             stops = Stops(self.tape, self.dtype)
+            self.unfollowed = stops.put_back
             losses = stops.losses()
             if losses:
                 harmless = stops.vanishing()
@@ -512,16 +567,48 @@ class _Check:
             note = "a cotangent was passed to it, and its hook was not called"
             return [replace(bare_finding("local", title, Verdict.UNSUPPORTED, note), place=place)] if reached else []
         try:
-            work = NodeCheck(step, self.names, self.tape)
+            work = self._work(step)
         except UnsupportedError as error:
             return [replace(bare_finding("local", title, Verdict.UNSUPPORTED, str(error)), place=place)]
         found = [replace(finding, node=title, place=place) for finding in work.findings()]
+        harmless = {name for edge, name in work.inputs.items() if not self._matters(edge, work.astray.get(name))}
+        found = [_remarked(f) if f.kind == "local" and f.verdict is Verdict.WRONG and f.wrt in harmless else f for f in found]
         # From the outputs back, so that whoever reads this step's inputs is told already.
         wrong = {f.wrt for f in found if f.kind == "local" and f.verdict is Verdict.WRONG}
         for edge, name in work.inputs.items():
             if name in wrong or step.number in self.blamed:
                 self.blamed.setdefault(edge[0], title if name in wrong else self.blamed[step.number])
         return found
+
+    def _work(self, step: Step) -> NodeCheck:
+        """The step in index notation. Raises `UnsupportedError` where it has no formula."""
+        if step.number not in self.works:
+            self.works[step.number] = NodeCheck(step, self.names, self.tape)
+        return self.works[step.number]
+
+    def _matters(self, edge: Edge, error: np.ndarray | None) -> bool:
+        """Whether an error in what was passed on to a value reaches any parameter, by the calculus of what lies between."""
+        if error is None:
+            return True
+        arriving: dict[Edge, Balls] = {edge: balls(error)}
+        for step in reversed(self.tape.steps):
+            mine = {nr: arriving.pop((step.number, nr)) for nr in step.outputs if (step.number, nr) in arriving}
+            if not mine:
+                continue
+            try:
+                passed = self._work(step).passed_on(mine)
+            except UnsupportedError:
+                return True
+            for other, part in passed.items():
+                if not all(x == 0 for x in part.reshape(-1)):
+                    arriving[other] = part + arriving[other] if other in arriving else part
+        return bool(arriving)
+
+
+def _remarked(finding: Finding) -> Finding:
+    """A wrong cotangent that reaches no parameter."""
+    note = "; ".join(part for part in (finding.note, "wrong, and its error reaches no parameter") if part)
+    return replace(finding, verdict=Verdict.ROUNDING, note=note)
 
 
 COMPARISONS = frozenset("eq ne lt le gt ge".split())
@@ -585,7 +672,10 @@ def _guarded(part: Callable[[], list[Finding]], before: Sequence[Finding] = ()) 
     except InputError:
         raise
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(where.filename).name}:{where.lineno}"
-        why = f"gradproof itself failed at {place}: {type(error).__name__}: {error}; please report it"
-        return [*before, bare_finding("local", "the function", Verdict.UNSUPPORTED, why)]
+        return [*before, bare_finding("local", "the function", Verdict.UNSUPPORTED, _our_fault(error))]
+
+
+def _our_fault(error: Exception) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(where.filename).name}:{where.lineno}"
+    return f"gradproof itself failed at {place}: {type(error).__name__}: {error}; please report it"

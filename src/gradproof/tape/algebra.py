@@ -38,9 +38,30 @@ def _sizable(*matrices: Tensor) -> None:
         raise NotDefinedError(f"a matrix of more than {MAX_ORDER} rows or columns")
 
 
-def _symmetric(matrix: Tensor) -> Tensor:
+def _symmetric(matrix: Tensor, upper: bool) -> Tensor:
     """Torch reads one triangle and gives a symmetric gradient: that of the function of the symmetric part."""
-    return (matrix + matrix.mT) / 2
+    whole = _completed(matrix, upper)
+    if whole is None:
+        return (matrix + matrix.mT) / 2
+    moved = _moved_by(matrix)
+    return whole + (moved + moved.mT) / 2
+
+
+def _completed(matrix: Tensor, upper: bool) -> Tensor | None:
+    """The matrix that one triangle tells, as numbers; None where the other one says the same, up to rounding."""
+    with plainly():
+        rounding = 64 * torch.finfo(matrix.dtype).eps * matrix.abs().amax() if matrix.numel() else 0.0
+        if bool(((matrix - matrix.mT).abs() <= rounding).all()):
+            return None
+        half = matrix.triu() if upper else matrix.tril()
+        return torch.where(half != 0, half, half.mT)
+
+
+def _moved_by(matrix: Tensor) -> Tensor:
+    """0, with the derivative of the matrix."""
+    with plainly():
+        here = matrix.clone()
+    return matrix - here
 
 
 # Elimination
@@ -278,26 +299,27 @@ def _choleskied(matrix: Tensor) -> Tensor:
 
 
 def _cholesky(self: Tensor, upper: bool, outs: Sequence[Tensor]) -> Any:
-    lower = _choleskied(_symmetric(self))
+    lower = _choleskied(_symmetric(self, upper))
     return (lower.mT if upper else lower, *outs[1:])
 
 
 def _cholesky_old(self: Tensor, upper: bool) -> Tensor:
-    lower = _choleskied(_symmetric(self))
+    lower = _choleskied(_symmetric(self, upper))
     return lower.mT if upper else lower
 
 
 def _cholesky_solve(self: Tensor, input2: Tensor, upper: bool) -> Tensor:
-    """Torch's gradient is that of `(L Lᵀ)⁻¹ B` for any L; the other triangle is not read, unless it holds zeros anyway."""
+    """Torch's gradient is that of `(L Lᵀ)⁻¹ B` for any L; the other triangle is not read, unless it holds zeros anyway.
+
+    It is computed by products with the inverse, whose rounding goes with the condition of `L Lᵀ`.
+    """
     _sizable(input2)
     factor = input2.mT if upper else input2
     with plainly():
         whole = not bool(factor.triu(1).any())
     if not whole or not factor.numel():
         return _substituted(factor.mT, _substituted(factor, self, upper=False), upper=True)
-    lower, rest = _eliminated(factor)
-    x = _substituted(rest, _substituted(lower, self, upper=False, unit=True), upper=True)
-    return _substituted(lower.mT, _substituted(rest.mT, x, upper=False), upper=True, unit=True)
+    return solved(factor @ factor.mT, self)
 
 
 def _cholesky_inverse(self: Tensor, upper: bool) -> Tensor:
@@ -415,8 +437,11 @@ def _pseudo_inverse(matrix: Tensor, least: Any = 0.0) -> Tensor:
     return _substituted(r, q.mT, upper=True)
 
 
-def _pinv(self: Tensor, rtol: Any, atol: Any) -> Tensor:
-    """`hermitian=True` gives the gradient of the general function, and not of its symmetric part."""
+def _pinv(self: Tensor, rtol: Any, atol: Any, hermitian: bool) -> Tensor:
+    """`hermitian=True` reads one triangle, and gives the gradient of the general function, not of its symmetric part."""
+    whole = _completed(self, upper=False) if hermitian else None
+    if whole is not None:
+        self = whole + _moved_by(self)
     if atol is not None and bool((torch.as_tensor(atol) > 0).any()):
         raise NotDefinedError("atol > 0")
     return _pseudo_inverse(self, 0.0 if rtol is None else rtol)
@@ -470,14 +495,13 @@ def _eigenpairs(matrix: Tensor, values: Tensor, vectors: Tensor) -> tuple[Tensor
     return x[..., 0, 0], v[..., 0].mT
 
 
-def _eigh(A: Tensor, compute_v: bool, outs: Sequence[Tensor]) -> Any:
+def _eigh(A: Tensor, UPLO: str, compute_v: bool, outs: Sequence[Tensor]) -> Any:
     if not A.numel():
         return outs
+    matrix = _symmetric(A, UPLO.upper() == "U")
     with plainly():
-        _, starts = torch.linalg.eigh(_symmetric(A))
-        if compute_v:
-            starts = outs[1]
-    values, vectors = _eigenpairs(_symmetric(A), outs[0], starts)
+        starts = outs[1] if compute_v else torch.linalg.eigh(matrix)[1]
+    values, vectors = _eigenpairs(matrix, outs[0], starts)
     return values, (vectors if compute_v else outs[1])
 
 

@@ -37,10 +37,7 @@ class Located(Protocol):
     def positions(self) -> np.ndarray: ...
 
     @property
-    def dtype(self) -> Any: ...
-
-    @property
-    def key(self) -> tuple[Any, ...]: ...
+    def key(self) -> tuple[Any, ...]: ...  # ends with the dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,18 +125,19 @@ class Memory:
 
     def _storage(self, region: Located) -> tuple[np.ndarray, np.ndarray]:
         maps = self._storages.setdefault(region.storage, {})
-        if region.dtype not in maps:
-            maps[region.dtype] = (np.full(region.extent, -1, np.int32), np.zeros(region.extent, np.int64))
-        return maps[region.dtype]
+        kind = region.key[-1]
+        if kind not in maps:
+            maps[kind] = (np.full(region.extent, -1, np.int32), np.zeros(region.extent, np.int64))
+        return maps[kind]
 
     def _otherwise(self, region: Located) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The same memory as numbers of other dtypes: which nodes lie there, and for each entry the places that it covers."""
         maps = self._storages[region.storage]
-        width = region.dtype.itemsize
+        own = region.key[-1]
         for dtype, (who, _) in maps.items() if len(maps) > 1 else ():
-            if dtype != region.dtype:
-                covered = max(1, width // dtype.itemsize)
-                first = region.positions[..., None] * width // dtype.itemsize
+            if dtype != own:
+                covered = max(1, own.itemsize // dtype.itemsize)
+                first = region.positions[..., None] * own.itemsize // dtype.itemsize
                 yield who, np.minimum(first + np.arange(covered), max(0, who.size - 1))
 
 

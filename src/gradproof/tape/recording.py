@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache, partial
+from itertools import islice
 from math import isfinite
 from pathlib import Path
 from types import FrameType
@@ -43,6 +44,8 @@ LAYERS = f"{OURS[0]}nn{os.sep}"  # told where a module of torch's is all that th
 # What opaque operations and custom Functions compute, by name, as the user said it: `register_formula`.
 OPAQUE: dict[str, str] = {}
 
+FORWARDING = ("__torch_dispatch__", "__torch_function__")  # where what torch raises passes through our frames
+AMBIGUOUS = object()
 HIDDEN = np.full((), np.nan)  # in place of the numbers of a tensor that has none of its own
 
 # Calls that hand a tensor's numbers to the world outside of torch.
@@ -245,6 +248,7 @@ class Tape:
     held: Mapping[int, Any] = field(default_factory=dict)  # the storages: their addresses must not be used again
     tensors: Mapping[int, torch.Tensor] = field(default_factory=dict)  # the leaves themselves, by number
     names: Mapping[int, str] = field(default_factory=dict)  # of every leaf that was seen, by number
+    transformed: list[tuple[str, Place]] = field(default_factory=list)  # custom Functions under torch.func's transforms
     trail: Trail = field(default_factory=lambda: Trail())  # of numbers that left torch
     given: list[Region] = field(default_factory=list)  # the leaves that were there before the run
     foreign: frozenset[int] = frozenset()  # storages that no operation of the run made
@@ -280,6 +284,7 @@ class _Recorder(TorchDispatchMode):
         self.scalars: dict[float, int] = {}  # the numbers that `item()` handed out: by which operation
         self.known: dict[tuple[int, int], int] = {}  # where such a number came back: an operation's argument
         self.lifted: dict[int, tuple[int, ...]] = {}  # ... or the entries of a new tensor, -1 for other numbers
+        self.transformed: list[tuple[str, Place]] = []
         self.unseen: set[int] = set()  # storages that were written to by no operation of torch's
         self.foreign: set[int] = set()  # storages that no operation of the run made
         self.making = False
@@ -327,7 +332,10 @@ class _Recorder(TorchDispatchMode):
             return
         counter = torch._C._autograd._get_sequence_nr()
         function, given = frame.f_locals.get("cls"), frame.f_locals.get("args", ())
-        regions = [self.region(t) for t in tree_leaves(given) if isinstance(t, torch.Tensor)]
+        tensors = [t for t in tree_leaves(given) if isinstance(t, torch.Tensor)]
+        regions = [self.region(t) for t in tensors]
+        if any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors)):
+            self.transformed.append((getattr(function, "__name__", ""), place))
         arguments = dict(zip(_parameters(function), tree_map(self._kept, tuple(given)), strict=False))
         self.calls[id(frame)] = Call(frame, counter, function, getattr(function, "__name__", ""), regions, arguments, place)
 
@@ -389,7 +397,7 @@ class _Recorder(TorchDispatchMode):
             return self._hidden(tensor, opaque)
         storage = tensor.untyped_storage()
         key = storage._cdata
-        fresh = tensor.requires_grad and tensor.grad_fn is None and id(tensor) not in self.numbers
+        fresh = tensor.requires_grad and _history(tensor) is None and id(tensor) not in self.numbers
         if fresh and id(tensor) not in self.leaves and key in self.storages:
             self.inner.add(self.number(tensor))
         if key not in self.storages:
@@ -429,9 +437,10 @@ class _Recorder(TorchDispatchMode):
     def _edge(self, tensor: torch.Tensor) -> Edge | None:
         if not tensor.requires_grad:
             return None
-        if tensor.grad_fn is not None:
-            return self.number(tensor.grad_fn), tensor.output_nr
-        return self.number(tensor), 0
+        node = _history(tensor)
+        if node is AMBIGUOUS:
+            return None
+        return (self.number(tensor), 0) if node is None else (self.number(node), tensor.output_nr)
 
     def given(self, tensors: Iterable[torch.Tensor]) -> list[Region]:
         """The tensors as they are before the run."""
@@ -486,6 +495,16 @@ def whole_numbers(dtype: torch.dtype) -> bool:
     return not (dtype.is_floating_point or dtype.is_complex)
 
 
+def _history(tensor: torch.Tensor) -> Any:
+    """The autograd node of a tensor that needs a gradient, None for a leaf."""
+    try:
+        return tensor.grad_fn
+    except (
+        RuntimeError
+    ):  # a view made under no_grad, whose base was written to since: torch refuses its history, not its numbers
+        return AMBIGUOUS
+
+
 def _opaque(tensor: torch.Tensor) -> str:
     """Why a tensor has no plain memory of its own, in words; nothing where it has."""
     if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
@@ -506,6 +525,15 @@ def _opaque(tensor: torch.Tensor) -> str:
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether all numbers are the same; NaN is NaN."""
     return bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def ours(error: Exception) -> bool:
+    """Whether an exception comes from our own code, and not from what the function called."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    file = "" if frame is None else frame.tb_frame.f_code.co_filename
+    return file.startswith(OURS[1]) and frame is not None and frame.tb_frame.f_code.co_name not in FORWARDING
 
 
 @lru_cache(maxsize=4096)
@@ -536,8 +564,8 @@ def rehearsed(func: Callable[..., Any], inputs: Sequence[Any]) -> tuple[list[Eve
     return recorder.events, Trail(recorder.known, recorder.lifted)
 
 
-def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
-    """Run the function once on the inputs, and its backward three times, and keep what happened.
+def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> Tape:
+    """Run the function once on the inputs, and its backward so many times, and keep what happened.
 
     The leaves' `.grad` are as before afterwards. What the function or its backward raises is the tape's `trouble`.
     """
@@ -547,6 +575,8 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
     try:
         result = _run(recorder, func, inputs)
     except Exception as error:
+        if ours(error):
+            raise  # a fault of the recorder's, and none of the function's
         return replace(
             _stopped(recorder, f"the function raised {said(error)}{where(error, OURS, shown)}"), traceback=told(error)
         )
@@ -567,7 +597,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
     reached = {id(leaf) for leaf in leaves}
     others = [t for key, (_, t) in marked.items() if key not in reached]
     arrivals: dict[int, int] = {}
-    for cotangents in cotangents_of(outputs):
+    for cotangents in islice(cotangents_of(outputs), passes):
         received: dict[int, Any] = {}
         passed: dict[int, Any] = {}
         changed: set[int] = set()
@@ -577,7 +607,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
         try:
             for leaf, _ in before:
                 leaf.grad = None
-            torch.autograd.backward(outputs, cotangents, retain_graph=True)
+            torch.autograd.backward(outputs, cotangents, retain_graph=passes > 1)
             if not seeds:  # whatever else the backward has filled is a leaf as well
                 filled = [leaf for leaf in others if leaf.grad is not None]
                 leaves, others = [*leaves, *filled], [leaf for leaf in others if leaf.grad is None]
@@ -589,6 +619,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
             runs = ("", ", run once more on a retained graph,", ", given its cotangent two entries apart in memory,")
             again = runs[len(seeds)]
             trouble = f"the backward{again} raised {said(error)}{where(error, OURS, shown)}"
+            trouble += "; if it is meant to run once, say so by passes=1" if len(seeds) == 1 else ""
             broken = told(error)
             break
         finally:
@@ -629,6 +660,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
         unmarked="" if made else no_gradient(result, [name for name, _ in marked.values()]),
         unused=unused,
         inner=frozenset(recorder.inner),
+        transformed=recorder.transformed,
         trail=Trail(recorder.known, recorder.lifted),
         given=given,
         foreign=frozenset(recorder.foreign),
@@ -638,6 +670,11 @@ def record(func: Callable[..., Any], inputs: Sequence[Any]) -> Tape:
 def region_of(tensor: torch.Tensor) -> Region:
     """A tensor as it is now, apart from any run."""
     return _Recorder({}).region(tensor)
+
+
+def stopped(why: str) -> Tape:
+    """The tape of a run that we could not follow."""
+    return _stopped(_Recorder({}), why, supported=False)
 
 
 def _stopped(recorder: _Recorder, why: str, *, supported: bool = True) -> Tape:

@@ -108,8 +108,8 @@ def _alike(events: Sequence[Event]) -> bool:
 
 def _moves(step: float, here: np.ndarray, there: np.ndarray, back: np.ndarray, again: np.ndarray) -> bool:
     """Whether numbers move with the leaves, each way its own way, and by as little."""
-    forth, other = there - here, back - here
     with np.errstate(invalid="ignore", over="ignore"):
+        forth, other = there - here, back - here
         small = np.abs(forth) <= FAR * step * (1 + np.abs(here))
         return bool(((np.sign(forth) * np.sign(other) < 0) & small & (again == here)).any())
 
@@ -127,8 +127,8 @@ def direction(tensor: torch.Tensor, random: np.random.Generator) -> torch.Tensor
     size = tensor.detach().abs()
     there = size[torch.isfinite(size) & (size > 0)]
     typical = float(there.median()) if there.numel() else 1.0
-    drawn = torch.from_numpy(random.uniform(0.5, 1.5, tuple(tensor.shape)) * random.choice([-1.0, 1.0], tuple(tensor.shape)))
-    return drawn.to(size) * torch.where(size > 0, size, typical)
+    drawn = random.uniform(0.5, 1.5, tuple(tensor.shape)) * random.choice([-1.0, 1.0], tuple(tensor.shape))
+    return torch.from_numpy(np.asarray(drawn)).to(size) * torch.where(size > 0, size, typical)
 
 
 def move(tensors: Sequence[torch.Tensor], points: Sequence[torch.Tensor]) -> None:
