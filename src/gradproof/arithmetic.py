@@ -177,6 +177,11 @@ def radii(array: Balls) -> np.ndarray:
     return np.where(np.asarray(_is_finite(array), dtype=bool), radius, np.inf)
 
 
+def finite(array: Balls) -> np.ndarray:
+    """Whether each ball is there: also one beyond the range of floats."""
+    return np.asarray(_is_finite(_numbers(array)), dtype=bool)
+
+
 def is_infinity(x: Any) -> bool:
     """Whether the ball is one of the two infinities, and not a range that reaches there."""
     # An infinite midpoint with a finite radius, as -inf plus a ball has, is that infinity alone.

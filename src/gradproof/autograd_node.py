@@ -8,27 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
 
 from . import mistakes
-from .arithmetic import NOUGHT, UNIT, Balls, balls, centres, numbers, rounding
+from .arithmetic import NOUGHT, Balls, balls, centres, numbers
 from .blame import likeness
 from .derivation import derive
 from .dtypes import DTYPES, DType
 from .enclosure import Enclosures, Pulled
 from .errors import GradproofError, InputError, Place, UnsupportedError
 from .graph import Graph, Shape, size
-from .judging import astray, judge_pulled
+from .judging import astray, explained, judge_pulled
 from .lowered import given_of, run_of
 from .reference import Values, evaluate
 from .tape.lowering import Lowering
 from .tape.recording import Edge, Region, Step, Tape
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, missing
-
-FUSED = DTYPES["float32"]  # what kernels for 16 bits compute in, from end to end, before they round once
-
 
 Formats = Mapping[str, DType]
 
@@ -126,11 +124,12 @@ class NodeCheck:
         exact = self.enclosures.settled(lambda: evaluate(nodes, self.given, self.enclosures.exact)[name], rounded)
         value, exact, rounded = self._without_unknown(name, region.values, exact, rounded)
         judged = judge(Comparison(value, exact, rounded), dtype)
-        if judged.verdict is Verdict.UNDECIDED and dtype.precision < FUSED.precision:
-            # Operation by operation in 16 bits anything may come out; what a kernel gives is explained all the same.
-            for held in self._kernels(dtype):
-                narrow = _once(evaluate(nodes, self.given, held.rounding)[name], dtype)
-                judged = _better(judged, judge(Comparison(region.values, exact, narrow), dtype))
+
+        def by(held: Enclosures) -> Pulled:
+            narrow = evaluate(nodes, self.given, held.rounding)[name]
+            return Pulled(exact, narrow, np.zeros(exact.shape, bool))
+
+        judged = explained(judged, region.values, by, dtype)
         return as_finding("forward", self.step.name, None, self._source(), judged)
 
     def _without_unknown(self, name: str, value: np.ndarray, exact: Balls, rounded: Balls) -> tuple[np.ndarray, Balls, Balls]:
@@ -147,11 +146,6 @@ class NodeCheck:
         value[unknown], exact[unknown], rounded[unknown] = 0.0, NOUGHT, NOUGHT
         return value, exact, rounded
 
-    @staticmethod
-    def _kernels(dtype: DType) -> tuple[Enclosures, Enclosures]:
-        """How kernels for 16 bits compute: their sums in float32, or all of it in float32, and then round once."""
-        return Enclosures(dtype, FUSED), Enclosures(FUSED)
-
     def _source(self) -> str:
         names = set(self.outputs.values())
         sources = [node.source for node in self.lowering.nodes if node.source and node.name not in names]
@@ -167,7 +161,7 @@ class NodeCheck:
         totals = self._totals(self.step.passed[number])
         run = run_of(self.lowering, rows, {name: self.given[name].shape for name in self.inputs.values()})
         pulled = self.enclosures.pulled(run, self.given, rows)
-        kernels: list[dict[str, Pulled]] = []
+        by = lru_cache(lambda held: held.pulled(run, self.given, rows))
         found = []
         single = {name: each.row(0) for name, each in pulled.items()}
         formats = {name: format_of(self.region_of(edge).dtype, self.formats) for edge, name in self.inputs.items()}
@@ -186,11 +180,11 @@ class NodeCheck:
                 judged = self._absent(region.shape, expected.exact)
             else:
                 judged = together[name]
-                if judged.verdict is Verdict.UNDECIDED and dtype.precision < FUSED.precision:
-                    kernels = kernels or [held.pulled(run, self.given, rows) for held in self._kernels(dtype)]
-                    for inner in (each[name].row(0) for each in kernels):
-                        again = Comparison(value, inner.exact, _once(inner.rounding, dtype), inner.kinks)
-                        judged = _better(judged, judge(again, dtype))
+
+                def again(held: Enclosures, name: str = name) -> Pulled:
+                    return by(held)[name].row(0)
+
+                judged = explained(judged, value, again, dtype)
             looks = text = ""
             if judged.verdict is Verdict.WRONG and value is not None:
                 self.astray.setdefault(name, astray(value, expected))
@@ -276,15 +270,6 @@ class NodeCheck:
                     )
                     found.append(replace(finding, note=note))
         return found
-
-
-def _once(array: Balls, dtype: DType) -> Balls:
-    """Rounded once more, to the format of the result."""
-    return np.asarray(rounding(dtype).multiply(array, UNIT), object)
-
-
-def _better(wide: Judgement, narrow: Judgement) -> Judgement:
-    return narrow if narrow.verdict.passes else wide
 
 
 def _same(a: Sequence[np.ndarray | None], b: Sequence[np.ndarray | None], factor: float) -> bool:

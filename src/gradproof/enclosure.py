@@ -20,11 +20,13 @@ from .arithmetic import (
     UNIT,
     Arithmetic,
     Balls,
+    accuracy_bits,
     as_float,
     ball,
     balls,
     centres,
     exact,
+    finite,
     full,
     is_infinity,
     lift,
@@ -327,7 +329,11 @@ class Enclosures:
             if radius.size > SMALL and not narrow.all():
                 slack = radii(rounded)
                 narrow |= np.isfinite(slack) & (radius <= slack / 2**20)
-        return ~(np.isfinite(radius) & narrow)
+        beyond = np.isinf(radius)  # of the floats' range, if there at all
+        if beyond.any():
+            sharp = np.asarray(accuracy_bits(exact_balls) > self.dtype.precision + 12, dtype=bool)
+            narrow = np.where(beyond, finite(exact_balls) & sharp, narrow)
+        return ~narrow
 
     def settled(self, compute: Callable[[], Any], rounded: Balls) -> Balls:
         """Exact balls, at a precision that doubles until they are narrow or stop getting narrower."""
@@ -341,7 +347,7 @@ class Enclosures:
             before, after = radii(found)[open_], radii(better)[open_]
             found = better
             if not (after < before / 2).any():
-                break
+                bits = max(bits, limit // 2)  # an argument of a sine has bits before the point: one look with all there are
             open_ = self.unsettled(found, rounded)
         return found
 
@@ -374,7 +380,7 @@ class Enclosures:
         count = count_of(rows)
         nowhere = np.zeros(count, bool)
         for output, cotangents in rows.items():
-            lost = ~np.isfinite(radii(values[output])).reshape(-1)
+            lost = ~finite(values[output]).reshape(-1)
             lost[lost] = [not is_infinity(x) for x in values[output].reshape(-1)[lost]]
             if lost.any():  # a value that does not exist has no derivative
                 nowhere |= ((centres(cotangents).reshape(count, -1) != 0) & lost).any(axis=1)
@@ -385,7 +391,7 @@ class Enclosures:
         look[nowhere] = False
         if not look.any():
             return seen
-        broken = ~np.isfinite(radii(found))
+        broken = ~finite(found)
         places = run.places()
         columns = [int(column) for column in np.flatnonzero(look.any(axis=0)) if places[column][0] in given]
         for column in columns[:MAX_SIDES]:
@@ -394,7 +400,7 @@ class Enclosures:
             if kinks[:, column].any():
                 seen += side.gradients
             # Beside an entry without a derivative, 0 times infinity is no number either.
-            gone = broken[:, column] & ~np.isfinite(radii(found[:, column]))
+            gone = broken[:, column] & ~finite(found[:, column])
             if gone.any():
                 found[broken[:, column], column] = NOWHERE
         looked = set(columns[:MAX_SIDES])

@@ -5,14 +5,15 @@ The one way from what was pulled back to verdicts, for every door.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
-from .arithmetic import centres, radii
-from .dtypes import DType
-from .enclosure import Pulled, Ties, count_of
+from .arithmetic import UNIT, centres, radii, rounding
+from .dtypes import DTYPES, DType
+from .enclosure import Enclosures, Pulled, Ties, count_of
 from .graph import size
 from .verdicts import Comparison, Judgement, Verdict, judge
 
@@ -71,6 +72,32 @@ def _together(
         else judged
         for name, judged in found.items()
     }
+
+
+FUSED = DTYPES["float32"]  # what kernels for 16 bits compute in, from end to end, before they round once
+
+
+@lru_cache
+def _kernels(dtype: DType) -> tuple[Enclosures, ...]:
+    return Enclosures(dtype, FUSED), Enclosures(FUSED)
+
+
+def explained(judged: Judgement, value: np.ndarray, by: Callable[[Enclosures], Pulled], dtype: DType) -> Judgement:
+    """The judgement, or a better one by a kernel of 16 bits; `by` gives what is expected of the value by some rounding.
+
+    Operation by operation in 16 bits anything may come out of a formula. Kernels compute their sums in float32, or all of
+    it, and then round once: what they give is explained all the same.
+    """
+    if dtype.precision >= FUSED.precision:
+        return judged
+    for held in _kernels(dtype):
+        if judged.verdict is not Verdict.UNDECIDED:
+            break
+        inner = by(held)
+        once = np.asarray(rounding(dtype).multiply(inner.rounding, UNIT), object)
+        narrow = judge(Comparison(value, inner.exact, once, inner.kinks), dtype)
+        judged = narrow if narrow.verdict.passes else judged
+    return judged
 
 
 def astray(value: np.ndarray, expected: Pulled) -> np.ndarray | None:

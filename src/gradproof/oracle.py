@@ -14,9 +14,9 @@ chained gradient against the exact one from the leaves is told as well.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ from .enclosure import START_BITS, Enclosures, Pulled, Run
 from .engines import Engine, Task, Trace, engine_named
 from .files import Expectation, Problem
 from .graph import Graph, Line, Node, Shape, lines, size
-from .judging import judge_pulled
+from .judging import explained, judge_pulled
 from .reference import Values, evaluate, singular
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, missing, worst
 
@@ -235,6 +235,11 @@ def _sound(trace: Trace, problem: Problem) -> Trace:
     return replace(trace, values=values, locals=locals_, gradients=gradients, failures=failures)
 
 
+def _first(each: Pulled, count: int) -> Pulled:
+    """What the first of the cotangents give."""
+    return replace(each, exact=each.exact[:count], rounding=each.rounding[:count], kinks=each.kinks[:count])
+
+
 def _probes(line: Line, width: int) -> np.ndarray:
     """Unit cotangents, one for each entry, so that the whole Jacobian is seen; of a large line one random cotangent.
 
@@ -261,6 +266,9 @@ class _Check:
         self.enclosures = Enclosures(dtype)
         self.exact: Arithmetic = exact()
         self.rounding: Arithmetic = rounding(dtype)
+        self.kernels: dict[
+            str, Callable[[Enclosures], dict[str, Pulled]]
+        ] = {}  # by line: what it passes on, in another rounding
         self.arrived: dict[str, list[tuple[str, Pulled]]] = {}
         self.inputs: dict[str, tuple[Line, Values]] = {}
         self.at_lines: set[Verdict] = set()
@@ -316,7 +324,7 @@ class _Check:
                 largest = float(np.max(np.abs(self.problem.point[broken[0]])))
                 why = f"{broken[0]} holds {largest:.6g}, beyond {self.dtype.name}'s largest, {self.dtype.largest:.6g}"
             self._blinded(line, why)
-            return [self._blind_finding(line, why)]
+            return [self._from_the_leaves(line, why)]
         with_rounding = evaluate(line.nodes, given, self.rounding)
         values = self.enclosures.settled(lambda: evaluate(line.nodes, given, self.exact)[line.name], with_rounding[line.name])
         compared = Comparison(self.trace.values[line.name], values, with_rounding[line.name])
@@ -352,12 +360,18 @@ class _Check:
         if cotangent is None:
             self._blinded(line, self.trace.unseen.get(line.name, f"no usable cotangent at {line.name}"))
         count = len(probes)
-        local = {
-            parent: replace(each, exact=each.exact[:count], rounding=each.rounding[:count], kinks=each.kinks[:count])
-            for parent, each in pulled.items()
-        }
+        local = {parent: _first(each, count) for parent, each in pulled.items()}
         told = {parent: self.trace.locals.get((line.name, parent)) for parent in parents}
         together = judge_pulled(told, local, dict.fromkeys(parents, self.dtype))
+        by = self.kernels[line.name] = lru_cache(lambda held: held.pulled(run, given, {line.name: balls(rows)}))
+        for parent, judged in together.items():
+            value = told[parent]
+            assert value is not None
+
+            def again(held: Enclosures, parent: str = parent) -> Pulled:
+                return _first(by(held)[parent], count)
+
+            together[parent] = explained(judged, value, again, self.dtype)
         for parent in self.task.parents[line.name]:
             if cotangent is not None:
                 self.arrived.setdefault(parent, []).append((line.name, pulled[parent].row(-1)))
@@ -445,6 +459,9 @@ class _Check:
         step = self.steps.get(name) or judge(
             Comparison(gradient, numbers(parts.exact), numbers(parts.rounding), parts.kinks), self.dtype
         )
+        if len(uses) == 1:
+            by = self.kernels[uses[0][0]]
+            step = explained(step, gradient, lambda held: by(held)[name].row(-1), self.dtype)
         judged = chained(step, whole)
         looks = ""
         if judged.verdict is Verdict.WRONG:
@@ -503,9 +520,20 @@ class _Check:
         note = "; ".join(part for part in (whole.note, self.blind[name]) if part)
         return replace(self._finding("gradient", name, None, replace(whole, note=note)), inherited=True)
 
-    def _blind_finding(self, line: Line, why: str) -> Finding:
-        judged = Judgement(Verdict.UNDECIDED, None, None, None, None, (), why)
-        return replace(self._finding("forward", line.name, None, judged), inherited=True)
+    def _from_the_leaves(self, line: Line, why: str) -> Finding:
+        """Behind an infinity that is right a line cannot be judged alone. The infinity that its own number is rounded to is
+        right, and one where the number is representable is wrong."""
+        leaves = {leaf.name: balls(self.trace.values[leaf.name]) for leaf in self.graph.leaves}
+        exact_values, value = evaluate(self.graph.nodes, leaves, self.exact)[line.name], self.trace.values[line.name]
+        rounded = self.rounding.multiply(exact_values, UNIT)
+        judged = judge(Comparison(value, exact_values, np.asarray(rounded, object)), self.dtype)
+        at_infinity = judged.verdict is Verdict.WRONG and judged.value is not None and not np.isfinite(judged.value)
+        known = all(np.isfinite(self.trace.values[leaf.name]).all() for leaf in self.graph.leaves)
+        if known and (judged.verdict is Verdict.EXACT or at_infinity):
+            note = "; ".join(part for part in (judged.note, why) if part)
+            return self._finding("forward", line.name, None, replace(judged, note=note))
+        blind = Judgement(Verdict.UNDECIDED, None, None, None, None, (), why)
+        return replace(self._finding("forward", line.name, None, blind), inherited=True)
 
     # End to end
 
