@@ -47,7 +47,7 @@ def alone(func: Callable[..., Any], inputs: Sequence[Any]) -> list[Finding]:
         if tape.trouble or not tape.leaves:
             return []
         whole = _Check(tape, "judge").from_the_leaves
-        return plain_findings(func, inputs, tape, state, whole) or contradictions(func, inputs, tape, state)
+        return plain_findings(func, inputs, tape, state, whole) or contradictions(func, inputs, tape, state).findings
 
 
 def right(dtypes: Sequence[str]) -> Iterator[Right]:

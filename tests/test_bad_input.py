@@ -100,7 +100,6 @@ FILES = {
     "broken TOML": ("[given]", "[given", "5:7", "not TOML"),
     "a key twice": ("x = [1.0, 2.0]", "x = 1\nx = 2", "7:6", "not TOML"),
     "a value missing": ("x = [1.0, 2.0]", "", "3:16", "unknown name 'x'"),
-    "a value unused": ("x = [1.0, 2.0]", "x = [1.0, 2.0]\nz = 1.0", "", "nothing uses the value 'z' of [given]"),
     "a value in both tables": ("w = [1.0, 2.0]", "w = [1.0, 2.0]\nx = 1.0", "9:1", "it is one or the other"),
     "no parameter": ("[parameters]\n", "", "3:1", "there is no parameter"),
     "a ragged list": ("x = [1.0, 2.0]", "x = [[1.0, 2.0], [3.0]]", "6:1", "ragged: rows of 1 and 2 entries"),

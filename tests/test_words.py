@@ -308,3 +308,21 @@ def test_threads_keep_their_precision():
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, (64, 128, 256, 512)))
+
+
+def test_an_input_that_nothing_reads_is_told():
+    report = check_function(lambda x, mask: x.sin(), given(3), torch.ones(3))
+    assert report.ok and "Nothing reads the input mask." in report.remarks
+    report = check_function(lambda x, mask: x * mask, given(3), torch.ones(3))
+    assert not report.remarks
+
+
+def test_a_given_value_that_no_line_uses_is_told():
+    problem = parse("loss = w**2", parameters={"w": 3.0}, given={"x": 1.0})
+    assert check(problem).ok and "No line uses the given x." in check(problem).remarks
+
+
+def test_why_no_differences_were_taken_is_told():
+    weight = torch.ones(4, 2, dtype=torch.float64, requires_grad=True)
+    report = check_function(lambda w: torch.nn.functional.embedding(torch.tensor([1, 3]), w, padding_idx=3), weight)
+    assert report.ok and any("embedding" in remark for remark in report.remarks)

@@ -132,12 +132,11 @@ def _problem(
     origin: Place,
     values: dict[str, np.ndarray],
     given: frozenset[str],
-    places: Mapping[str, Place] | None = None,
     **rest: Any,
 ) -> Problem:
     statements = parse_statements(text, origin)
     leaves = {name: Leaf(name, value.shape, name in given) for name, value in values.items()}
-    graph = build_graph(statements, leaves, places)
+    graph = build_graph(statements, leaves)
     if not graph.parameters:
         raise InputError("there is no parameter; a gradient needs one, as in [parameters] w = 1.0", origin)
     return Problem(statements=statements, graph=graph, point=values, **rest)
@@ -220,10 +219,9 @@ class _File:
         title = self._string("title", required=True)
         graph, origin = self._graph()
         values: dict[str, np.ndarray] = {}
-        places: dict[str, Place] = {}
         for table in ("given", "parameters"):
             for name, value in self._table(table).items():
-                place = places[name] = self.place(table, name)
+                place = self.place(table, name)
                 _check_name(name, table, place)
                 name = _normal(name)
                 if name in values:
@@ -237,7 +235,6 @@ class _File:
             origin,
             values,
             frozenset(map(_normal, self._table("given"))),
-            places,
             title=title,
             target=str(self.path),
             teaches=self._string("teaches"),

@@ -13,18 +13,16 @@ from typing import ClassVar
 import sympy
 from sympy import Expr, Integer, Piecewise
 
-from .errors import InputError, Place
+from .errors import InputError
 from .graph import Graph, Leaf, Node, Read, Shape, bound, free, size, slot, unravelled
 from .lowering import Build, Lowering, Value, short, substitute
 from .syntax import Statement, Term
 
 
-def build_graph(
-    statements: Sequence[Statement], leaves: Mapping[str, Leaf], places: Mapping[str, Place] | None = None
-) -> Graph:
-    """The graph of the statements over the leaves, which stand at `places`; the last statement is the output.
+def build_graph(statements: Sequence[Statement], leaves: Mapping[str, Leaf]) -> Graph:
+    """The graph of the statements over the leaves; the last statement is the output.
 
-    Raises `InputError` for what does not fit: names, shapes, indices, a given value or a line that nothing uses.
+    Raises `InputError` for what does not fit: names, shapes, indices, a line that nothing uses.
     """
     bound_names = {name: leaf.shape for name, leaf in leaves.items()}
     nodes: list[Node] = []
@@ -39,7 +37,7 @@ def build_graph(
         used.update(read.parent for node in made for read in node.reads)
         nodes.extend(made)
         bound_names[name] = made[-1].shape
-    _check_uses(statements, leaves, used, places or {})
+    _check_uses(statements, used)
     output = nodes[-1]
     if output.shape != ():
         raise InputError(
@@ -50,19 +48,14 @@ def build_graph(
     return Graph(tuple(leaves.values()), tuple(nodes))
 
 
-def _check_uses(
-    statements: Sequence[Statement], leaves: Mapping[str, Leaf], used: set[str], places: Mapping[str, Place]
-) -> None:
+def _check_uses(statements: Sequence[Statement], used: set[str]) -> None:
+    """Of a line that nothing uses no engine has a gradient; a value that nothing uses is told, and no fault."""
     for statement in statements[:-1]:
         if statement.name not in used:
             raise InputError(
                 f"nothing uses {statement.name!r}; the last line is the output: remove this line or use it",
                 statement.place,
             )
-    for leaf in leaves.values():
-        if leaf.given and leaf.name not in used:  # a parameter without effect has the gradient 0
-            place = places.get(leaf.name, statements[0].place)
-            raise InputError(f"nothing uses the value {leaf.name!r} of [given]; remove it or use it", place)
 
 
 def lower(statement: Statement, shapes: Mapping[str, Shape]) -> list[Node]:

@@ -151,21 +151,33 @@ def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
 # Along directions
 
 
-def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> list[Finding]:
+@dataclass(frozen=True)
+class Net:
+    """What the net caught; or why it was not spread."""
+
+    findings: list[Finding]
+    left_out: str = ""
+
+
+def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> Net:
     """A finding where the function changes otherwise along a direction than the judged gradients say."""
     leaves = [tape.tensors[leaf.edge[0]] for leaf in tape.leaves]
     others = _without_gradient(state.tensors, leaves)
     tensors = [*leaves, *others]
     gradients = [*(leaf.gradients[0] for leaf in tape.leaves), *(None for _ in others)]
-    if not all(tensor.is_floating_point() for tensor in tensors) or not tape.seeds or any(map(_declared, tape.events)):
-        return []
+    if not all(tensor.is_floating_point() for tensor in tensors):
+        return Net([], "a parameter is not real")
+    declared = next(filter(_declared, tape.events), None)
+    if declared is not None:
+        return Net([], f"the gradient of {declared.name} is declared another than its function's")
     if any(gradient is not None and not np.isfinite(gradient).all() for gradient in gradients):
-        return []
+        return Net([], "a gradient is not finite")
     if len({_memory(leaf) for leaf in leaves}) < len(leaves):
-        return []  # they cannot be moved apart
-    weights = [torch.from_numpy(np.asarray(tape.seeds[0][out.edge])) for out in tape.outputs if out.edge in tape.seeds[0]]
+        return Net([], "parameters share their memory, and cannot be moved apart")
+    seeds = tape.seeds[0] if tape.seeds else {}
+    weights = [torch.from_numpy(np.asarray(seeds[out.edge])) for out in tape.outputs if out.edge in seeds]
     if len(weights) != len(tape.outputs):
-        return []
+        return Net([], "an output has no cotangent")
 
     def value(points: Sequence[torch.Tensor]) -> float:
         state.restore()
@@ -203,17 +215,19 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
     floor = 2.0**-40 * sum(float(weight.abs().sum()) for weight in weights)
     own = max((torch.finfo(tensor.dtype).eps / 2 for tensor in tensors), default=0.0)
     # In float64, whatever the function's own dtype; what does not run so is run as it is.
+    raised = ""
     for wide in (True, False) if own > UNIT else (False,):
         here = [tensor.detach().to(torch.float64) if wide else tensor.detach().clone() for tensor in tensors]
         try:
             unit = UNIT if wide else own
-            found = _along_directions(value, here, wide_gradients(here) if wide else gradients, unit, floor)
-            return [] if found and _absorbed(tape, here) else found
-        except Exception:
-            continue  # where it has no value there is nothing to compare
+            caught = _along_directions(value, here, wide_gradients(here) if wide else gradients, unit, floor)
+            hidden = caught.findings and _absorbed(tape, here)
+            return Net([], "a number so large is added to a whole row that nothing moves it") if hidden else caught
+        except Exception as error:
+            raised = said(error)  # where it has no value there is nothing to compare
         finally:
             state.restore()
-    return []
+    return Net([], f"beside the point it raises {raised}")
 
 
 def _absorbed(tape: Tape, here: Sequence[torch.Tensor]) -> bool:
@@ -246,10 +260,10 @@ def _along_directions(
     gradients: Sequence[np.ndarray | None],
     unit: float,
     floor: float,
-) -> list[Finding]:
+) -> Net:
     random = np.random.default_rng(0)
     if value(here) != value(here):
-        return []  # it does not repeat itself: nothing can be told
+        return Net([], "it does not repeat itself")
     for _ in range(DIRECTIONS):
         along = [direction(tensor, random) for tensor in here]
         pairs = [(g, d.double().cpu().numpy()) for g, d in zip(gradients, along, strict=True) if g is not None]
@@ -262,8 +276,8 @@ def _along_directions(
                 f"something was not seen: along a random direction the function changes by {told[0]:.6g}, and the gradients "
                 f"that were judged say {said_so:.6g}"
             )
-            return [bare_finding("gradient", "the function", Verdict.UNDECIDED, note)]
-    return []
+            return Net([bare_finding("gradient", "the function", Verdict.UNDECIDED, note)])
+    return Net([])
 
 
 # They read one triangle of a matrix, and their gradient is that of the symmetric part.

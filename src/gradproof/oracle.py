@@ -154,10 +154,12 @@ def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None
 
 
 def remarks_on(graph: Graph) -> tuple[str, ...]:
-    """What a graph has that is no fault: parameters without effect."""
+    """What a graph has that is no fault: values without effect."""
     read = {read.parent for node in graph.nodes for read in node.reads}
     unused = [leaf.name for leaf in graph.parameters if leaf.name not in read]
-    return (f"No line uses {', '.join(unused)}: the gradient is 0.",) if unused else ()
+    given = [leaf.name for leaf in graph.leaves if leaf.given and leaf.name not in read]
+    told = [f"No line uses {', '.join(unused)}: the gradient is 0."] if unused else []
+    return (*told, *([f"No line uses the given {', '.join(given)}."] if given else []))
 
 
 # Engines that do not go from the output back.

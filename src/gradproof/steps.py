@@ -32,7 +32,7 @@ from .enclosure import START_BITS, Cotangents, Enclosures, Pulled, Run
 from .errors import GradproofError, InputError, Place, UnsupportedError
 from .judging import judge_pulled
 from .lowered import whole
-from .net import contradictions, plain_findings
+from .net import Net, contradictions, plain_findings
 from .oracle import Report
 from .reference import Values, evaluate
 from .stops import Stops
@@ -53,7 +53,7 @@ from .tape.recording import (
     shown,
     stopped,
 )
-from .tape.state import eager, untouched
+from .tape.state import State, eager, untouched
 from .tape.trail import followed
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, worst
 
@@ -107,20 +107,31 @@ def check_function(
         if formula is not None:
             tape = _as_one(tape, name, formula, called, given)
         check = _Check(tape, "trust" if trusted else stops)
-        found = check.findings()
+        found, left_out = check.findings(), ""
         if net and tape.leaves and all(finding.verdict.passes for finding in found):
             found += _guarded(lambda: plain_findings(called, given, ran, state, check.from_the_leaves))
         if net and tape.leaves and not trusted and all(finding.verdict.passes for finding in found):
-            found += _guarded(lambda: contradictions(called, given, ran, state))
+            caught = _spread(called, given, ran, state)
+            found, left_out = found + caught.findings, caught.left_out
         findings = _compared(found)
     seconds = time.perf_counter() - start
     dtype = check.dtype.name if check.dtype else "none"
-    remarks = (f"Needs a gradient, and the output does not reach it: {', '.join(tape.unused)}.",) if tape.unused else ()
+    remarks = [f"Needs a gradient, and the output does not reach it: {', '.join(tape.unused)}."] if tape.unused else []
+    remarks += [f"Nothing reads the input {', '.join(tape.idle)}."] if tape.idle else []
+    remarks += [f"No differences beside the point were taken: {left_out}."] if left_out else []
     missing = NOT_EXERCISED if passes == 3 else (*NOT_EXERCISED, "a second backward")
     return Report(
         name, name, "torch", dtype, findings, seconds, exercised=("reverse mode, first order",), not_exercised=missing,
-        remarks=remarks, traceback=tape.traceback,
+        remarks=tuple(remarks), traceback=tape.traceback,
     )  # fmt: skip
+
+
+def _spread(func: Callable[..., Any], inputs: Sequence[Any], tape: Tape, state: State) -> Net:
+    """The net; where it breaks down, which is a fault of ours, that is a finding."""
+    try:
+        return contradictions(func, inputs, tape, state)
+    except Exception as error:
+        return Net([bare_finding("local", "the function", Verdict.UNSUPPORTED, _our_fault(error))])
 
 
 NOT_EXERCISED = ("forward mode", "double backward", "batched (vmap)")

@@ -255,6 +255,7 @@ class Tape:
     traceback: str = ""  # of what stopped it
     unmarked: str = ""  # why no leaf was reached, in words
     unused: tuple[str, ...] = ()  # tensors that need a gradient and that the outputs do not reach
+    idle: tuple[str, ...] = ()  # tensors that the function is given and never reads
     inner: frozenset[int] = frozenset()  # those that the function itself made of other tensors' memory: `x.detach()`
 
 
@@ -643,6 +644,9 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
         nested = id(leaf) not in reached or arrivals.get(id(leaf), 0) > 1
         made.append(LeafStep(names.get(id(leaf), f"leaf{number}"), (number, 0), held, tuple(column), nested))
     unused = tuple(marked[id(leaf)][0] for leaf in others)
+    read = {region.storage for event in recorder.events for region in event.regions} | {region.storage for region in kept}
+    handed = [(name, t) for name, t in arguments_of(func, inputs) if isinstance(t, torch.Tensor) and not t.requires_grad]
+    idle = tuple(name for name, t in handed if not _opaque(t) and t.untyped_storage()._cdata not in read)
     seen = {n: names.get(id(node), f"leaf{n}") for n, node in enumerate(recorder.nodes) if isinstance(node, torch.Tensor)}
     return Tape(
         recorder.events,
@@ -659,6 +663,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
         traceback=broken,
         unmarked="" if made else no_gradient(result, [name for name, _ in marked.values()]),
         unused=unused,
+        idle=idle,
         inner=frozenset(recorder.inner),
         transformed=recorder.transformed,
         trail=Trail(recorder.known, recorder.lifted),
