@@ -515,7 +515,7 @@ class Arithmetic:
         magnitudes = _reduce(np.add, np.abs(terms), axes)
         blurred = _blurred(total, magnitudes, slack)
         within = self._within(blurred)
-        if self.dtype is not None and not np.asarray(_is_finite(within), dtype=bool).all():
+        if self.dtype is not None and not finite(within).all():
             # Beside the largest number, a mask's, all the rest may be too small to be seen.
             largest, rest = arb(self.dtype.largest), arb(self.dtype.largest) * self.dtype.unit_roundoff / 4
             most = _reduce(np.frompyfunc(arb.max, 2, 1), lift(ball)(np.abs(terms)), axes)
@@ -724,7 +724,7 @@ _drawn = lift(lambda x, r: x if x is ZERO or not x.is_finite() else arb((x.mid()
 
 def _hides(within: Any, total: Any, most: arb, magnitude: Any, largest: arb, rest: arb) -> bool:
     """Whether a sum is one number of the largest there are, and others below half its last place."""
-    there = not within.is_finite() and total.is_finite()
+    there = not ball(within).is_finite() and ball(total).is_finite()
     return bool(there and most <= largest and ball(magnitude) - most < rest)
 
 

@@ -630,6 +630,8 @@ def _boundaries(ran: Sequence[Any]) -> list[str]:
     found = []
     for event in ran:
         if event.name in COMPARISONS and any(region.floating for region in event.regions):
+            if len({region.key for region in event.regions}) < len(event.regions):
+                continue  # whether it is NaN
             a, b = (getattr(operand, "values", operand) for operand in event.args[:2])
             if np.any(a == b):
                 found.append(str(event.place))

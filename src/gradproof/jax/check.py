@@ -98,6 +98,7 @@ class EquationCheck(NodeCheck):
         self.outputs = {nr: self._output(nr, region) for nr, region in sorted(step.outputs.items())}
         self.enclosures = Enclosures(dtype)
         self.given = given_of(lowering)
+        self.astray = {}
 
 
 @dataclass(frozen=True, eq=False)
