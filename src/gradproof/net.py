@@ -234,8 +234,8 @@ def _absorbed(tape: Tape, here: Sequence[torch.Tensor]) -> bool:
     """Whether numbers so large are added to a whole row that the leaves do not move it at all: a mask over all of it."""
     most = max((float(x.abs().max()) for x in here if x.numel()), default=0.0)
     adding = (event for event in tape.events if event.name in ("add", "add_", "sub", "rsub"))
-    sizes = (np.abs(region.values) for event in adding for region in event.outs if region.floating and region.shape)
-    return any(bool((size.min(axis=-1, initial=np.inf) * UNIT > most).any()) for size in sizes if size.size)
+    made = (region for event in adding for region in event.outs if region.floating and region.values.size and region.shape)
+    return any(bool((np.abs(region.values).min(axis=-1) * torch.finfo(region.dtype).eps / 4 > most).any()) for region in made)
 
 
 def _without_gradient(held: Sequence[torch.Tensor], leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:

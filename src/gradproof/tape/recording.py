@@ -44,7 +44,7 @@ LAYERS = f"{OURS[0]}nn{os.sep}"  # told where a module of torch's is all that th
 # What opaque operations and custom Functions compute, by name, as the user said it: `register_formula`.
 OPAQUE: dict[str, str] = {}
 
-FORWARDING = ("__torch_dispatch__", "__torch_function__")  # where what torch raises passes through our frames
+FORWARDING = ("__torch_dispatch__", "__torch_function__", "_run")  # our frames that what others raise passes through
 AMBIGUOUS = object()
 HIDDEN = np.full((), np.nan)  # in place of the numbers of a tensor that has none of its own
 
