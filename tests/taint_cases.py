@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
 from torch.utils._python_dispatch import _disable_current_modes
 
 from net_cases import KINDS, Missed, custom
@@ -66,6 +67,24 @@ def a_view_of_it(x: Tensor) -> Tensor:
     with torch.no_grad():
         y.mul_(3)
     return view * 1
+
+
+class HalfSeen(Function):
+    """Two results, of which one is declared to have no gradient, and has one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.mark_non_differentiable(other := x.sin())
+        return x * 2, other
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, _: Tensor) -> Tensor:
+        return g * 2
+
+
+def undifferentiated(x: Tensor) -> Tensor:
+    a, b = HalfSeen.apply(x)
+    return a * b
 
 
 def in_a_thread(x: Tensor) -> Tensor:
@@ -144,6 +163,8 @@ TAINT = [
     Missed("added to, which is right", lambda x: overwritten(lambda y: y.mul_(1.5))(x), overwritten(lambda y: y.add_(1.5))),
     Missed("a parameter clamped before it is used", clamped_first, lambda x: x.clamp(-0.5, 0.5) ** 2),
     Missed("a parameter bound to other numbers before it is used", lambda x: rounded_first(x), lambda x: x * 3),
+    Missed("a list of tensors written at once", overwritten(lambda y: torch._foreach_mul_([y], [3.0])), lambda x: 6 * x * x),
+    Missed("an output that is not to be differentiated", undifferentiated, lambda x: 2 * x * x.sin()),
     Missed("seen through a view of it", a_view_of_it, lambda x: x[:2] * 6),
     # what torch does not see
     Missed("another thread", in_a_thread, lambda x: x * x.sin()),

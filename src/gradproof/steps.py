@@ -225,7 +225,7 @@ def _as_one(tape: Tape, name: str, formula: str, func: Any, inputs: Sequence[Any
         else:
             arguments[argument] = value
     edges = {leaf.edge: leaf.region for leaf in tape.leaves}
-    step = Step(-1, name, [], tuple(edges), {**edges}, {0: output}, NOWHERE, "", formula, arguments)
+    step = Step(-1, name, [], tuple(edges), {**edges}, {0: output}, NOWHERE, "", True, formula, arguments)
     for number, seeds in enumerate(tape.seeds):
         assert output.edge is not None
         step.received.append((seeds[output.edge],))
@@ -582,6 +582,8 @@ class _Check:
         except UnsupportedError as error:
             return [replace(bare_finding("local", title, Verdict.UNSUPPORTED, str(error)), place=place)]
         found = [replace(finding, node=title, place=place) for finding in work.findings()]
+        if not (step.events or step.by_function) and any(f.verdict is Verdict.WRONG for f in found):
+            return [bare_finding("local", title, Verdict.UNSUPPORTED, "no operation of it was seen")]
         harmless = {name for edge, name in work.inputs.items() if not self._matters(edge, work.astray.get(name))}
         found = [_remarked(f) if f.kind == "local" and f.verdict is Verdict.WRONG and f.wrt in harmless else f for f in found]
         # From the outputs back, so that whoever reads this step's inputs is told already.

@@ -259,7 +259,7 @@ class Stops:
                 self.flow.view(event)
         bits = any(whole_numbers(region.dtype) for region in reached)  # those of a number, which go on in integers
         past = bool(event.written) and self._unowned(event)
-        for n, region in enumerate(event.outs):
+        for n, region in enumerate((*event.outs, *event.side)):
             if event.is_view and not (hidden and reached and not self.flow.is_active(region)):
                 self._first_seen(region)
                 continue
@@ -310,7 +310,8 @@ class Stops:
             if not lost:
                 break
             event = self.tape.events[position]
-            mine = {n: f"value {position}.{n}" for n in range(len(event.outs)) if f"value {position}.{n}" in lost}
+            count = len(event.outs) + len(event.side)
+            mine = {n: f"value {position}.{n}" for n in range(count) if f"value {position}.{n}" in lost}
             mine = {n: name for n, name in mine.items() if isinstance(self.home[name], Event)}
             if mine:
                 with self._or_unseen(event.place):
@@ -402,6 +403,8 @@ class Stops:
         """Back through one operation."""
         if all(_vanishes(cotangent) for cotangent in cotangents.values()):
             return
+        if max(cotangents) >= len(event.outs):
+            raise UnsupportedError(f"{event.op}, which writes it into an operand")
         lowering = Lowering("operation")
         contents: dict[str, Content] = {}
         for n, region in enumerate(event.regions):

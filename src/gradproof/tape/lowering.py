@@ -213,6 +213,8 @@ class Lowering:
         if not any(self.is_reached(region) for region in event.regions):
             self._unreached(event, targets)
             return None
+        if event.side and not targets:
+            raise UnsupportedError(f"{event.op} writes to its operands, and has no formula")
         for region in (*event.regions, *targets):
             if region.opaque:
                 raise UnsupportedError(f"{event.op}: {region.opaque}")
@@ -513,7 +515,7 @@ class Lowering:
         overload = getattr(packet, event.op._overloadname, None) if packet is not None else None
         if overload is None:
             raise UnsupportedError(f"{event.op} has no formula")
-        twin = Event(overload, event.args, event.kwargs, event.outs, event.place, event.module)
+        twin = Event(overload, event.args, event.kwargs, event.outs, event.side, event.place, event.module)
         self._lowered(twin, twin.name, targets)
 
     # Operations with nodes of their own

@@ -103,12 +103,16 @@ class Region:
 
 @dataclass(eq=False)
 class Event:
-    """One operation that torch ran. Tensors in `args` and `kwargs` stand as regions."""
+    """One operation that torch ran. Tensors in `args` and `kwargs` stand as regions.
+
+    `side` are operands that it wrote to and does not return, as they were afterwards: running statistics, a list of tensors.
+    """
 
     op: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outs: tuple[Region, ...] = ()
+    side: tuple[Region, ...] = ()
     place: Place = NOWHERE
     module: str = ""
     call: int | None = None  # the call of a custom Function that it is part of
@@ -176,6 +180,7 @@ class Step:
     outputs: dict[int, Region]
     place: Place
     module: str
+    by_function: bool = False  # whether it is a custom Function's
     formula: str = ""  # said by the user, in place of the operations
     arguments: Mapping[str, Any] = field(default_factory=dict)  # the names that the formula is over
     changes: bool = False  # whether its backward writes to the cotangent that it received
@@ -297,6 +302,7 @@ class _Recorder(TorchDispatchMode):
         self._called(call, place)
         kept_args, kept_kwargs = tree_map(self._kept, (args, dict(kwargs)))
         event = Event(func, kept_args, kept_kwargs, place=place, module=module)
+        regions = event.regions
         event.call = None if call is None else id(call)
         self._returned(event)
         tracked = call is None and torch.is_grad_enabled()
@@ -306,12 +312,17 @@ class _Recorder(TorchDispatchMode):
             self.writes[region.storage] = self.writes.get(region.storage, 0) + 1
         self.making = not event.rebinds
         event.outs = tuple(self.region(out) for out in outs)
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        came = {id(out) for out in outs}
+        written = {id(region) for region in event.written}
+        side = [t for t, region in zip(given, regions, strict=True) if id(region) in written and id(t) not in came]
+        event.side = tuple(self.region(tensor) for tensor in side)
         self.making = False
         # Not a number that stands in programs anyway.
         if event.is_item and isfinite(result) and Fraction(result).denominator > 64:
             self.scalars[result] = len(self.events)
         self.events.append(event)
-        self.pending = (event, outs) if tracked else None
+        self.pending = (event, [*outs, *side]) if tracked else None
         return result
 
     def _returned(self, event: Event) -> None:
@@ -361,8 +372,8 @@ class _Recorder(TorchDispatchMode):
     def _owner(self, event: Event, outs: Sequence[torch.Tensor]) -> int | None:
         written = {region.storage for region in event.written}
         owner = None
-        settled_outs = list(event.outs)
-        for n, (out, region) in enumerate(zip(outs, event.outs, strict=True)):
+        settled_outs = [*event.outs, *event.side]
+        for n, (out, region) in enumerate(zip(outs, tuple(settled_outs), strict=True)):
             if not out.requires_grad:
                 continue
             if out._is_view() and region.storage in written:
@@ -375,7 +386,8 @@ class _Recorder(TorchDispatchMode):
             settled_outs[n] = settled = self.region(out)
             if settled.edge is not None:
                 owner = settled.edge[0]
-        event.outs = tuple(settled_outs)
+        count = len(event.outs)
+        event.outs, event.side = tuple(settled_outs[:count]), tuple(settled_outs[count:])
         if owner is None:
             return None
         # An operation without a node of its own (argmax, a shape) leaves its input's; its own is newer than its inputs'.
@@ -576,6 +588,9 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
     try:
         result = _run(recorder, func, inputs)
     except Exception as error:
+        if isinstance(error, NotImplementedError) and "HigherOrderOperator" in str(error):
+            why = "higher-order operators (cond, while_loop, scan, flex_attention) are not recorded"
+            return replace(_stopped(recorder, why, supported=False), traceback=told(error))
         if ours(error):
             raise  # a fault of the recorder's, and none of the function's
         return replace(
@@ -804,7 +819,8 @@ def _steps(recorder: _Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[S
         if call is not None:
             place = recorder.calls[call].place
         module = next((event.module for event in events if event.module), "")
-        step = Step(number, name, events, edges, inputs, outs.get(number, {}), place, module)
+        by_function = hasattr(node, "_forward_cls")
+        step = Step(number, name, events, edges, inputs, outs.get(number, {}), place, module, by_function)
         if call is not None:
             step.arguments = recorder.calls[call].arguments
             step.formula = OPAQUE.get(recorder.calls[call].function, "")
