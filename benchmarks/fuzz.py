@@ -200,8 +200,13 @@ def kind(made: Program) -> str:
     except RuntimeError:
         return "near"  # nothing is left that needs a gradient, or torch itself refuses
     exact = made.dual()
-    distance = np.abs(gradient.numpy() - exact).max() / max(np.abs(exact).max(), np.abs(gradient.numpy()).max(), 1e-300)
-    return "right" if distance < 1e-12 else "wrong" if distance > 1e-6 else "near"
+    size = max(np.abs(exact).max(), np.abs(gradient.numpy()).max())
+    if size < 1e-12:
+        return "near"  # both are what rounding leaves of 0
+    apart = np.abs(gradient.numpy() - exact)
+    if (apart <= 1e-9 * np.abs(exact)).all():
+        return "right"
+    return "wrong" if apart.max() > 1e-6 * size else "near"
 
 
 def main() -> None:

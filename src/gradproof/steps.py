@@ -323,7 +323,7 @@ class _Check:
         judged = self._whole()
         if judged.keys() < names or not all(map(_tight, judged.values())):
             return found
-        note = "right from the leaves: what a stop loses a hook makes up for"
+        note = "right from the leaves: what is lost at one place is made up for"
         return [
             replace(as_finding("gradient", f.node, None, "the whole function, from its leaves", judged[f.node]), note=note)
             if f in bad and f.node in names

@@ -119,9 +119,9 @@ class Stops:
             for n, region in enumerate(event.regions):
                 self._enter(region)
                 if region.changed and event.call is None and region.edge in self.born:
-                    self._from_outside(region, Outside(_WRITTEN, event.place), True)
+                    self._from_outside(region, Outside(_WRITTEN, event.place))
                 elif (position, n) in trail.moved:
-                    self._from_outside(region, _came_back(left, event), False)
+                    self._from_outside(region, _came_back(left, event), trail.moved[position, n])
             if event.is_item:
                 left = f"item() at {event.place}"
             if event.call is not None and event.call not in inside:
@@ -150,7 +150,7 @@ class Stops:
                 self._put_back(event, trail.lifted[position])
         for region in self.tape.outputs:
             if region.changed:
-                self._from_outside(region, Outside(_WRITTEN, NOWHERE), True)
+                self._from_outside(region, Outside(_WRITTEN, NOWHERE))
             content = self.flow.memory.read(region)
             believed = self._taken_for(region, content)
             if believed is not content:
@@ -174,10 +174,10 @@ class Stops:
         self.flow.memory.put(region, Content(who.reshape(region.shape), where.reshape(region.shape)))
         self.put_back = True
 
-    def _from_outside(self, region: Region, outside: Outside, all_of_it: bool) -> None:
-        """What nobody knows of the tensor's entries, or all of it, came from outside."""
+    def _from_outside(self, region: Region, outside: Outside, moved: np.ndarray | None = None) -> None:
+        """The tensor came from outside; or those of its entries that moved, and that nobody knows otherwise."""
         content = self.flow.memory.read(region)
-        unknown = np.ones(region.shape, bool) if all_of_it else content.who < 0
+        unknown = np.ones(region.shape, bool) if moved is None else (content.who < 0) & moved.reshape(content.who.shape)
         if not unknown.any():
             return
         name = f"outside {len(self.home)}"

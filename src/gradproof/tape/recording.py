@@ -227,13 +227,13 @@ class Trail:
     """Numbers that left torch and came back, by the position of the operation that read them, and which of its operands.
 
     `known` are numbers that `item()` handed out, `lifted` new tensors made of such (-1 for other entries): each by the position
-    of the `item()`. `moved` are operands that move when the leaves are moved, `numbers` operations with a number of Python's
-    that does.
+    of the `item()`. `moved` tells for operands which entries move when the leaves are moved; `numbers` are operations with a
+    number of Python's that does.
     """
 
     known: Mapping[tuple[int, int], int] = field(default_factory=dict)
     lifted: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    moved: frozenset[tuple[int, int]] = frozenset()
+    moved: Mapping[tuple[int, int], np.ndarray] = field(default_factory=dict)
     numbers: frozenset[int] = frozenset()
 
 

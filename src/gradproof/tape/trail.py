@@ -87,17 +87,21 @@ def _compared(tape: Tape, runs: Sequence[Run], step: float) -> Trail:
     known |= {at: n for at, n in tape.trail.known.items() if at[0] >= len(aligned)}
     lifted = {at: items for at, items in forth.lifted.items() if at < len(aligned) and other.lifted.get(at) == items}
     lifted |= {at: items for at, items in tape.trail.lifted.items() if at >= len(aligned)}
-    moved, numbers = set(), set()
+    moved: dict[tuple[int, int], np.ndarray] = {}
+    numbers = set()
     for position, events in enumerate(aligned):
         for n, regions in enumerate(zip(*(event.regions for event in events), strict=True)):
-            if not (whole_numbers(regions[0].dtype) or regions[0].opaque) and _moves(step, *(r.values for r in regions)):
-                moved.add((position, n))
+            if whole_numbers(regions[0].dtype) or regions[0].opaque:
+                continue
+            entries = _moves(step, *(region.values for region in regions))
+            if entries.any():
+                moved[position, n] = entries
         kept = [n for n in range(len(events[0].args)) if (position, n) not in known]
         if any(
             _moves(step, *map(np.asarray, each)) for each in zip(*(_numbers(event, kept) for event in events), strict=False)
         ):
             numbers.add(position)
-    return Trail(known, lifted, frozenset(moved), frozenset(numbers))
+    return Trail(known, lifted, moved, frozenset(numbers))
 
 
 def _alike(events: Sequence[Event]) -> bool:
@@ -106,12 +110,12 @@ def _alike(events: Sequence[Event]) -> bool:
     return all(kind == kinds[0] for kind in kinds)
 
 
-def _moves(step: float, here: np.ndarray, there: np.ndarray, back: np.ndarray, again: np.ndarray) -> bool:
-    """Whether numbers move with the leaves, each way its own way, and by as little."""
+def _moves(step: float, here: np.ndarray, there: np.ndarray, back: np.ndarray, again: np.ndarray) -> np.ndarray:
+    """Which numbers move with the leaves, each way its own way, and by as little."""
     with np.errstate(invalid="ignore", over="ignore"):
         forth, other = there - here, back - here
         small = np.abs(forth) <= FAR * step * (1 + np.abs(here))
-        return bool(((np.sign(forth) * np.sign(other) < 0) & small & (again == here)).any())
+        return (np.sign(forth) * np.sign(other) < 0) & small & (again == here)
 
 
 def _numbers(event: Event, kept: Container[int]) -> Iterator[float]:
