@@ -290,7 +290,10 @@ SYMMETRIC = frozenset(
 def _declared(event: Event) -> bool:
     """Whether an operation's gradient is another than its function's: by a convention, or because its caller asks for it."""
     padding = event.arguments.get("padding_idx") if event.name in ("embedding", "_embedding_bag") else None
-    return event.name in SYMMETRIC or (padding is not None and padding >= 0)
+    drawn = event.name == "normal" and bool(
+        event.regions
+    )  # torch passes nothing on to the parameters that a number is drawn by
+    return drawn or event.name in SYMMETRIC or (padding is not None and padding >= 0)
 
 
 def _slope(

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
+
+from .insides import without_modes
 
 MAX_ORDER = 16  # rows of a matrix that is unrolled
 
@@ -29,7 +30,7 @@ class NotDefinedError(Exception):
 @contextmanager
 def plainly() -> Iterator[None]:
     """Numbers looked at for a choice; nothing in here is recorded."""
-    with _disable_current_modes():
+    with without_modes():
         yield
 
 

@@ -20,7 +20,6 @@ import numpy as np
 import sympy
 import torch
 from sympy import Expr, Integer, Piecewise, Rational, S
-from torch._decomp import decomposition_table
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..errors import InputError, Place, UnsupportedError
@@ -28,6 +27,7 @@ from ..graph import Leaf, Lookup, Node, Read, Shape, bound, differentiated, free
 from ..language import lower
 from ..syntax import Statement, parse_statements
 from .algebra import DEFINITIONS, NotDefinedError
+from .insides import decomposition_table, is_composite
 from .memory import Content, Memory, index_map, table
 from .operations import CHOICES, CONSTANT, FORMULAS, MOVES, POOLS, SCALARS
 from .recording import OPAQUE, Event, Region, _Recorder
@@ -439,7 +439,7 @@ class Lowering:
         if decomposition is None and event.written and event.name.endswith("_"):
             return self._out_of_place(event, targets)
         if decomposition is None:
-            if not event.op.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+            if not is_composite(event.op):
                 raise UnsupportedError(f"{event.op} has no formula")
             decomposition = event.op.decompose
         self._replayed(event, targets, lambda copied: decomposition(*copied(event.args), **copied(event.kwargs)))

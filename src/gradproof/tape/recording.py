@@ -25,17 +25,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..errors import Place, UnsupportedError, said
 from ..graph import open_axes
+from . import insides
 from .outputs import flat, no_gradient, told, where
 
 NOWHERE = Place("")
 Edge = tuple[int, int]  # an autograd node's number, and which of its outputs
-APPLY = torch.autograd.Function.apply.__func__.__code__
-CALL_MODULE = torch.nn.Module._call_impl.__code__
 OURS = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parent.parent}{os.sep}")
 
 PYTHON, SITE = (f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib"))
@@ -205,7 +203,7 @@ class Call:
 
     frame: FrameType
     counter: int
-    kind: Any  # the Function's class, whatever it is called by now
+    forward: insides.Forward
     function: str
     regions: list[Region]
     arguments: dict[str, Any]
@@ -264,7 +262,7 @@ class Tape:
     inner: frozenset[int] = frozenset()  # those that the function itself made of other tensors' memory: `x.detach()`
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(insides.TorchDispatchMode):
     """Sees every operation, and keeps it."""
 
     @classmethod
@@ -284,6 +282,7 @@ class _Recorder(TorchDispatchMode):
         self.nodes: list[Any] = []  # autograd nodes, held, so that no identity is used again
         self.numbers: dict[int, int] = {}
         self.edges: dict[Edge, Region] = {}
+        self.forwards = insides.Forwards()
         self.calls: dict[int, Call] = {}  # of custom Functions, by their frames
         self.pending: tuple[Event, list[torch.Tensor]] | None = None
         self.exports: list[Export] = []
@@ -342,17 +341,19 @@ class _Recorder(TorchDispatchMode):
         """The call of a custom Function, when something in it is first seen."""
         if frame is None or id(frame) in self.calls:
             return
-        counter = torch._C._autograd._get_sequence_nr()
-        function, given = frame.f_locals.get("cls"), frame.f_locals.get("args", ())
+        forward = self.forwards.of(frame)
+        assert forward is not None
+        function, given = forward.classes[0], forward.arguments
         tensors = [t for t in tree_leaves(given) if isinstance(t, torch.Tensor)]
         regions = [self.region(t) for t in tensors]
-        if any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors)):
-            self.transformed.append((getattr(function, "__name__", ""), place))
-        arguments = dict(zip(_parameters(function), tree_map(self._kept, tuple(given)), strict=False))
-        self.calls[id(frame)] = Call(frame, counter, function, getattr(function, "__name__", ""), regions, arguments, place)
+        name = getattr(function, "__name__", "")
+        if any(map(insides.is_transformed, tensors)):
+            self.transformed.append((name, place))
+        arguments = dict(zip(_parameters(function), tree_map(self._kept, given), strict=False))
+        self.calls[id(frame)] = Call(frame, insides.next_number(), forward, name, regions, arguments, place)
 
     def export(self, call: str, tensor: torch.Tensor) -> None:
-        with _disable_current_modes():
+        with insides.without_modes():
             self._export(call, tensor)
 
     def _export(self, call: str, tensor: torch.Tensor) -> None:
@@ -376,11 +377,11 @@ class _Recorder(TorchDispatchMode):
         for n, (out, region) in enumerate(zip(outs, tuple(settled_outs), strict=True)):
             if not out.requires_grad:
                 continue
-            if out._is_view() and region.storage in written:
+            base = insides.base_of(out) if region.storage in written else None
+            if base is not None:
                 # Written through a view: the node belongs to the whole tensor that it is a view of.
-                base = out._base
-                whole = None if base is None else self.region(base)
-                if whole is not None and whole.edge is not None:
+                whole = self.region(base)
+                if whole.edge is not None:
                     owner = whole.edge[0]
                 continue
             settled_outs[n] = settled = self.region(out)
@@ -401,15 +402,14 @@ class _Recorder(TorchDispatchMode):
 
     def region(self, tensor: torch.Tensor) -> Region:
         """The tensor as it is now."""
-        with torch._C.DisableTorchFunction():
+        with insides.without_functions():
             return self._region(tensor)
 
     def _region(self, tensor: torch.Tensor) -> Region:
         opaque = _opaque(tensor)
         if opaque:
             return self._hidden(tensor, opaque)
-        storage = tensor.untyped_storage()
-        key = storage._cdata
+        key, storage = insides.storage_of(tensor)
         fresh = tensor.requires_grad and _history(tensor) is None and id(tensor) not in self.numbers
         if fresh and id(tensor) not in self.leaves and key in self.storages:
             self.inner.add(self.number(tensor))
@@ -435,7 +435,7 @@ class _Recorder(TorchDispatchMode):
 
     def _hidden(self, tensor: torch.Tensor, why: str) -> Region:
         """A tensor without plain memory of its own."""
-        key = -tensor._cdata
+        key = -insides.address_of(tensor)
         self.storages.setdefault(key, tensor)
         region = Region(key, 1, 0, (), (), tensor.dtype, torch.zeros(()), self._edge(tensor), opaque=why)
         if region.edge is not None:
@@ -444,7 +444,7 @@ class _Recorder(TorchDispatchMode):
 
     def _lying(self, tensor: torch.Tensor, storage: Any, numbers: torch.Tensor, edge: Edge | None) -> Region:
         extent = storage.nbytes() // max(1, tensor.dtype.itemsize)
-        where = (storage._cdata, extent, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+        where = (insides.storage_of(tensor)[0], extent, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
         return Region(*where, tensor.dtype, numbers, edge)
 
     def _edge(self, tensor: torch.Tensor) -> Edge | None:
@@ -464,7 +464,7 @@ class _Recorder(TorchDispatchMode):
 
     def number(self, node: Any) -> int:
         """A number for an autograd node, the same each time it is seen; that of an accumulator is its leaf's."""
-        node = getattr(node, "variable", node)
+        node = insides.leaf_of(node)
         if id(node) not in self.numbers:
             self.numbers[id(node)] = len(self.nodes)
             self.nodes.append(node)
@@ -475,13 +475,14 @@ class _Recorder(TorchDispatchMode):
     def _whence(self) -> tuple[Place, str, FrameType | None]:
         """The user's line that is running, the module it is in, and the outermost custom Function around it."""
         frame: FrameType | None = sys._getframe(1)
+        self.forwards.refresh()
         place, module, call, layer = NOWHERE, "", None, NOWHERE
         while frame is not None and frame.f_code is not _run.__code__:
             code = frame.f_code
-            if code is APPLY:
+            if self.forwards.of(frame) is not None:
                 call = frame
-            elif code is CALL_MODULE:
-                module = module or self.modules.get(id(frame.f_locals.get("self")), "")
+            if (called := insides.module_of(frame)) is not None:
+                module = module or self.modules.get(id(called), "")
             elif not place.file and _users(code.co_filename):
                 place = Place(shown(code.co_filename), frame.f_lineno)
             elif not layer.file and code.co_filename.startswith(LAYERS):
@@ -520,9 +521,9 @@ def _history(tensor: torch.Tensor) -> Any:
 
 def _opaque(tensor: torch.Tensor) -> str:
     """Why a tensor has no plain memory of its own, in words; nothing where it has."""
-    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+    if insides.is_transformed(tensor):
         return "a tensor under vmap, grad or another of torch.func's transforms"
-    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+    if insides.has_own_rules(tensor):
         return f"a tensor of the class {type(tensor).__name__}, which computes by rules of its own"
     if tensor.is_nested:
         return "a nested tensor"
@@ -582,6 +583,9 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
 
     The leaves' `.grad` are as before afterwards. What the function or its backward raises is the tape's `trouble`.
     """
+    if gone := insides.missing():
+        tried = " to ".join(insides.TRIED)
+        return stopped(f"torch {torch.__version__} is not known: {', '.join(gone)} are not as they were; tried are {tried}")
     names = _leaf_names(func, inputs)
     recorder = _Recorder(_modules(func), frozenset(names))
     given = recorder.given(tensor for _, tensor in _named_tensors(func, inputs) if tensor.requires_grad and tensor.is_leaf)
@@ -661,7 +665,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
     unused = tuple(marked[id(leaf)][0] for leaf in others)
     read = {region.storage for event in recorder.events for region in event.regions} | {region.storage for region in kept}
     handed = [(name, t) for name, t in arguments_of(func, inputs) if isinstance(t, torch.Tensor) and not t.requires_grad]
-    idle = tuple(name for name, t in handed if not _opaque(t) and t.untyped_storage()._cdata not in read)
+    idle = tuple(name for name, t in handed if not _opaque(t) and insides.storage_of(t)[0] not in read)
     seen = {n: names.get(id(node), f"leaf{n}") for n, node in enumerate(recorder.nodes) if isinstance(node, torch.Tensor)}
     return Tape(
         recorder.events,
@@ -735,7 +739,7 @@ def _numbers(tensor: torch.Tensor | None) -> np.ndarray | None:
     if tensor is None:
         return None
     dense = tensor.detach()
-    if dense.is_nested or type(dense).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+    if dense.is_nested or insides.has_own_rules(dense):
         return HIDDEN
     dense = dense.to_dense() if dense.layout != torch.strided else dense
     dense = torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
@@ -785,7 +789,7 @@ def _steps(recorder: _Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[S
         stack += [following for following, _ in getattr(node, "next_functions", ()) if following is not None]
     leaf = {number: isinstance(recorder.nodes[number], torch.Tensor) for number in found}
     accumulators = [number for number in sorted(found) if leaf[number]]
-    ordered = sorted((number for number in found if not leaf[number]), key=lambda number: found[number]._sequence_nr())
+    ordered = sorted((number for number in found if not leaf[number]), key=lambda number: insides.number_of(found[number]))
     outs: dict[int, dict[int, Region]] = {}
     for (number, nr), region in recorder.edges.items():
         outs.setdefault(number, {})[nr] = region
@@ -819,7 +823,7 @@ def _steps(recorder: _Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[S
         if call is not None:
             place = recorder.calls[call].place
         module = next((event.module for event in events if event.module), "")
-        by_function = hasattr(node, "_forward_cls")
+        by_function = insides.forward_class(node) is not None
         step = Step(number, name, events, edges, inputs, outs.get(number, {}), place, module, by_function)
         if call is not None:
             step.arguments = recorder.calls[call].arguments
@@ -829,17 +833,20 @@ def _steps(recorder: _Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[S
 
 
 def _calls_of(recorder: _Recorder, nodes: Sequence[Any]) -> dict[int, int]:
-    """Which call made which node of a custom Function: the last one of its class before the call's first operation.
+    """Which call made which node of a custom Function.
 
-    Its own number is one less than what the counter stands at, unless its forward calls other Functions first.
+    A forward that is given a context was given its node. Any other made the last one of its class before its first
+    operation: its own number is one less than what the counter stands at, unless it calls other Functions first.
     """
-    made: dict[int, int] = {}
-    custom = [node for node in nodes if hasattr(node, "_forward_cls")]
+    made = {recorder.number(call.forward.node): key for key, call in recorder.calls.items() if call.forward.node is not None}
+    custom = [node for node in nodes if insides.forward_class(node) is not None]
     for key, call in sorted(recorder.calls.items(), key=lambda item: item[1].counter):
-        mine = [node for node in custom if node._forward_cls is call.kind and node._sequence_nr() < call.counter]
-        mine = [node for node in mine if recorder.number(node) not in made]
+        if call.forward.node is not None:
+            continue
+        mine = [node for node in custom if insides.forward_class(node) in call.forward.classes]
+        mine = [node for node in mine if insides.number_of(node) < call.counter and recorder.number(node) not in made]
         if mine:
-            made[recorder.number(max(mine, key=lambda node: node._sequence_nr()))] = key
+            made[recorder.number(max(mine, key=insides.number_of))] = key
     return made
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .insides import set_grad_enabled
 from .recording import _holdings
 
 DEPTH = 8  # of containers within objects within functions
@@ -30,7 +31,7 @@ def untouched(func: Callable[..., Any], *inputs: Any) -> Iterator[State]:
     try:
         yield state
     finally:
-        torch._C._set_grad_enabled(enabled)
+        set_grad_enabled(enabled)
         state.restore()
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
+from .insides import has_own_rules, storage_of
 from .recording import Event, Tape, Trail, rehearsed, whole_numbers
 from .state import State, eager
 
@@ -44,14 +45,14 @@ def _may_have_left(tape: Tape, state: State) -> bool:
     """Whether numbers went where torch does not see them, or came from where it did not."""
     if tape.exports or tape.unseen or any(event.is_item for event in tape.events):
         return True
-    held = {tensor.untyped_storage()._cdata for tensor in plain(state.tensors)}
+    held = {storage_of(tensor)[0] for tensor in plain(state.tensors)}
     return bool(tape.foreign - held)
 
 
 def plain(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The tensors with memory of their own."""
     kinds = (tensor for tensor in tensors if tensor.layout == torch.strided and tensor.device.type != "meta")
-    return [tensor for tensor in kinds if type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__]
+    return [tensor for tensor in kinds if not has_own_rules(tensor)]
 
 
 def _moved_runs(func: Func, inputs: Sequence[Any], state: State) -> tuple[list[Run], float]:

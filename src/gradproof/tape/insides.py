@@ -1,0 +1,210 @@
+"""All that depends on torch's insides, so that a torch which nobody has tried is looked at in one place.
+
+`missing` tries each entry out; what it names is gone, and no function can be recorded with such a torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import lru_cache
+from inspect import CO_VARARGS
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+try:
+    from torch._decomp import decomposition_table
+    from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+except ImportError:  # told by `missing`
+    TorchDispatchMode, decomposition_table, _disable_current_modes = object, {}, None
+
+TRIED = ("2.4", "2.15")  # the oldest and the newest torch that the suite was run with
+
+
+def without_modes() -> AbstractContextManager[Any]:
+    """Within it no dispatch mode sees what runs."""
+    return _disable_current_modes()
+
+
+def without_functions() -> AbstractContextManager[Any]:
+    """Within it no class's or mode's `__torch_function__` is asked."""
+    return torch._C.DisableTorchFunction()
+
+
+def set_grad_enabled(enabled: bool) -> None:
+    """Also where a function has left a mode of its own on."""
+    torch._C._set_grad_enabled(enabled)
+
+
+def next_number() -> int:
+    """What the next autograd node will be numbered."""
+    return torch._C._autograd._get_sequence_nr()
+
+
+def number_of(node: Any) -> int:
+    """The place of an autograd node in the order in which they were made."""
+    return int(node._sequence_nr())
+
+
+def leaf_of(node: Any) -> Any:
+    """The tensor of an accumulator; any other node itself."""
+    return getattr(node, "variable", node)
+
+
+def storage_of(tensor: Tensor) -> tuple[int, Any]:
+    """The tensor's memory, by its address, and what keeps it alive."""
+    storage = tensor.untyped_storage()
+    return storage._cdata, storage
+
+
+def address_of(tensor: Tensor) -> int:
+    """What tells a tensor from any other that lives."""
+    return tensor._cdata
+
+
+def base_of(tensor: Tensor) -> Tensor | None:
+    """The tensor that autograd has this one as a view of."""
+    return tensor._base if tensor._is_view() else None
+
+
+def is_transformed(tensor: Tensor) -> bool:
+    """Whether a tensor is one of torch.func's, under a transform."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
+def has_own_rules(tensor: Tensor) -> bool:
+    """Whether the tensor's class computes by itself: a wrapper, a nested tensor."""
+    return type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
+
+
+def is_composite(op: Any) -> bool:
+    """Whether an operation is made of others, by torch's own account."""
+    return bool(op.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd))
+
+
+def module_of(frame: FrameType) -> Any:
+    """The module whose call a frame is, None for any other frame."""
+    return frame.f_locals.get("self") if frame.f_code is _MODULE_CALL else None
+
+
+_MODULE_CALL = getattr(getattr(torch.nn.Module, "_call_impl", None), "__code__", None)
+
+
+# Custom Functions
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """A running forward of a custom Function: its class (one of them, where several share the code), its arguments, and its
+    autograd node, where the forward is given a context."""
+
+    classes: tuple[Any, ...]
+    arguments: tuple[Any, ...]
+    node: Any
+
+
+class Forwards:
+    """The forwards of all custom Functions that there are, told by their code.
+
+    Up to torch 2.13 `Function.apply` is Python and stands on the stack, from 2.14 on it is C and does not: the forward does
+    in all of them.
+    """
+
+    def __init__(self) -> None:
+        self._classes: dict[CodeType, list[Any]] = {}
+        self._count = -1
+
+    def of(self, frame: FrameType) -> Forward | None:
+        """The forward that a frame is."""
+        classes = self._classes.get(frame.f_code)
+        if classes is None:
+            return None
+        values = _arguments(frame)
+        if values and isinstance(values[0], torch._C._FunctionBase):
+            return Forward((forward_class(values[0]),), tuple(values[1:]), values[0])
+        return Forward(tuple(classes), tuple(values), None)
+
+    def refresh(self) -> None:
+        """Look for classes that were made since."""
+        count = len(Function.__subclasses__())
+        if count == self._count:
+            return
+        self._count = count
+        stack = list(Function.__subclasses__())
+        while stack:
+            kind = stack.pop()
+            stack += kind.__subclasses__()
+            code = getattr(kind.__dict__.get("forward"), "__func__", None)
+            code = getattr(code, "__code__", None)
+            if code is not None and kind not in self._classes.setdefault(code, []):
+                self._classes[code].append(kind)
+
+
+def forward_class(node: Any) -> Any:
+    """The custom Function that an autograd node belongs to, None for one of torch's own."""
+    return getattr(node, "_forward_cls", None)
+
+
+def _arguments(frame: FrameType) -> list[Any]:
+    code, there = frame.f_code, frame.f_locals
+    values = [there.get(name) for name in code.co_varnames[: code.co_argcount]]
+    if code.co_flags & CO_VARARGS:
+        values += there.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
+    return values
+
+
+# Whether it is all there
+
+
+class _Probe(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g
+
+
+def _probes() -> dict[str, Callable[[], object]]:
+    x = torch.ones(2, requires_grad=True)
+    y = x * 2
+
+    def entered(context: Callable[[], AbstractContextManager[Any]]) -> bool:
+        with context():
+            return True
+
+    return {
+        "dispatch modes": lambda: entered(without_modes) and TorchDispatchMode is not object,
+        "function modes": lambda: entered(without_functions),
+        "numbers of autograd nodes": lambda: next_number() > number_of(y.grad_fn) >= 0,
+        "leaves of accumulators": lambda: leaf_of(y.grad_fn.next_functions[0][0]) is x,
+        "addresses of memory": lambda: storage_of(x)[0] != storage_of(y)[0] and storage_of(x)[0] == storage_of(x.detach())[0],
+        "addresses of tensors": lambda: address_of(x) != address_of(y),
+        "bases of views": lambda: base_of(y[:1]) is y and base_of(y) is None,
+        "transforms": lambda: not is_transformed(x),
+        "classes of tensors": lambda: not has_own_rules(x) and not has_own_rules(torch.nn.Parameter(x)),
+        "decompositions": lambda: len(decomposition_table) > 0 and not is_composite(torch.ops.aten.mul.Tensor),
+        "calls of modules": lambda: _MODULE_CALL is not None,
+        "classes of custom Functions": lambda: forward_class(_Probe.apply(x).grad_fn) is _Probe,
+    }
+
+
+@lru_cache(maxsize=1)
+def missing() -> tuple[str, ...]:
+    """What of torch's insides is not as it was with the versions that were tried, in words."""
+    gone = []
+    with torch.enable_grad():
+        for name, probe in _probes().items():
+            try:
+                there = bool(probe())
+            except Exception:
+                there = False
+            if not there:
+                gone.append(name)
+    return tuple(gone)
