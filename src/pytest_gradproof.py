@@ -384,7 +384,7 @@ class Pages:
         """Write the page of a report, under a name that is the same in every process and no other test's."""
         import hashlib
 
-        from gradproof.cli import write
+        from gradproof.output import write
         from gradproof.report import html, markdown
 
         self.counts[test] = count = self.counts.get(test, 0) + 1
@@ -418,7 +418,7 @@ class Pages:
     def pytest_sessionfinish(self) -> None:
         if hasattr(self.config, "workerinput"):
             return
-        from gradproof.cli import write
+        from gradproof.output import write
 
         write(self.folder / "index.md", self._index())
         write(self.folder / "index.html", self._index_page())

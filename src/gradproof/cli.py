@@ -8,17 +8,16 @@ import os
 import re
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from . import __version__
-from .errors import GradproofError, InputError, Place
+from .errors import GradproofError, InputError, Place, did_you_mean
+from .output import form_of, page_names, show, tell, write
 from .progress import tracked
 from .report import EXPLANATIONS, FORMATS
 
@@ -54,23 +53,39 @@ T = TypeVar("T")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is returned."""
     try:
+        Path.cwd()  # libraries end a process without one in ways of their own
         arguments = _parser().parse_args(argv)
         return arguments.run(arguments)
     except GradproofError as error:
-        print(f"gradproof: {error}", file=sys.stderr)
+        tell(error)
         return error.exit_code
     except KeyboardInterrupt:
-        print("gradproof: interrupted", file=sys.stderr)
+        tell("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone (`| head`); nothing is left to tell it.
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ALL_PASS
+    except OSError as error:  # a folder that may not be searched, a working directory that is gone
+        what = "the working directory" if isinstance(error, FileNotFoundError) and error.filename is None else error.filename
+        tell(f"{what}: {error.strerror}" if what else error)
+        return BAD_INPUT
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"invalid choice: '([^']*)'|unrecognized arguments: (\S+)", message)
+        if wrong is not None:
+            word = (wrong[1] or wrong[2]).partition("=")[0]
+            known = [*self._option_string_actions]
+            for action in self._actions:
+                known += map(str, action.choices or ())
+                if isinstance(action, argparse._SubParsersAction):
+                    known += [option for sub in action.choices.values() for option in sub._option_string_actions]
+            message += did_you_mean(word, known)
+        super().error(message)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="gradproof",
         description="An exact oracle for gradients: is this gradient right, and if not, where is it wrong?",
         epilog=EXAMPLES,
@@ -94,13 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     check = command("check", _check, "check an engine's gradients against the calculus", functions)
     _expression_options(check)
     _engine_options(check)
-    check.add_argument("--format", default="text", choices=tuple(FORMATS), help="of the report (text)")
+    check.add_argument("--format", choices=tuple(FORMATS), help="of the report (what the suffix of --output says, or text)")
     check.add_argument("--output", type=Path, metavar="PATH", help="write the report to a file instead")
     check.add_argument("--jobs", type=_count, default=1, metavar="N", help="check N files at a time")
 
     explain = command("explain", _explain, "the derivation alone, without an engine", files)
     _expression_options(explain)
-    explain.add_argument("--format", default="text", choices=EXPLANATIONS, help="of the derivation (text)")
+    explain.add_argument("--format", choices=EXPLANATIONS, help="of the derivation (what the suffix of --output says, or text)")
     explain.add_argument("--output", type=Path, metavar="PATH", help="write it to a file instead")
     explain.add_argument("--quiz", action="store_true", help="hide the gradients and ask for them")
 
@@ -134,7 +149,7 @@ def _descent_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reduction", default="sum", help="how the parts make the whole: sum, or mean (weighted with their shares)"
     )
-    parser.add_argument("--format", default="text", choices=DESCENT_FORMATS, help="of the report (text)")
+    parser.add_argument("--format", choices=DESCENT_FORMATS, help="of the report (what the suffix of --output says, or text)")
     parser.add_argument(
         "--output", type=Path, metavar="PATH", help="write the report to a file; of Markdown, the plots beside it"
     )
@@ -171,7 +186,8 @@ def _count(text: str) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from .report import render, side_by_side
 
-    found = _checked(arguments)
+    arguments.format = form_of(arguments.format, arguments.output, FORMATS)
+    found = _checked(arguments, *_work(arguments))
     reports, errors = [report for _, report in found.done], found.errors
     _summarise(reports, errors)
     if arguments.engine == "all" and arguments.format == "text":
@@ -183,13 +199,14 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.output:
         write(arguments.output, text + "\n")
     else:
-        _print(text, coloured=arguments.format == "text")
+        show(text, coloured=arguments.format == "text")
     return _exit_code(reports, found)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
     from .report import explanation
 
+    arguments.format = form_of(arguments.format, arguments.output, EXPLANATIONS)
     if arguments.quiz:
         return _quiz(arguments)
     made = _attempted(_problem_makers(arguments), lambda make: explanation.told(make()))
@@ -199,7 +216,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     if arguments.output:
         write(arguments.output, text + "\n")
     else:
-        _print(text)
+        show(text)
     return INTERRUPTED if made.interrupted else BAD_INPUT if made.errors else ALL_PASS
 
 
@@ -272,31 +289,28 @@ def _report(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.output
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file, expected a folder for the pages", Place(str(folder)))
-    found = _checked(arguments)
+    work, engines = _work(arguments)
+    names = page_names([target for target, _ in work], len(engines), ending)
+    pages_of: dict[int, list[tuple[Report, str]]] = {}
+
+    def came(n: int, reports: list[Report]) -> None:
+        """A page is written as soon as there is one: a kill loses those alone that were not reached."""
+        pages_of[n] = list(zip(reports, names[n], strict=False))
+        for report, name in pages_of[n]:
+            write(folder / name, pages.page(report))
+
+    found = _checked(arguments, work, engines, came)
     reports = [report for _, report in found.done]
-    named: list[tuple[Report, str]] = []
-    names: set[str] = set()
-    for report in reports:
-        stem = re.sub(r"[^\w.-]+", "-", Path(report.target).name.removesuffix(".toml"))
-        name, again = f"{stem}{ending}", 1
-        while name in names or name == f"index{ending}":
-            again += 1
-            name = f"{stem}-{again}{ending}"
-        names.add(name)
-        named.append((report, name))
-        write(folder / name, pages.page(report))
+    named = [page for n in sorted(pages_of) for page in pages_of[n]]
     write(folder / f"index{ending}", pages.index(named, found.errors))
-    print(f"gradproof: {len(named)} pages and index{ending} in {folder}", file=sys.stderr)
+    tell(f"{len(named)} pages and index{ending} in {folder}")
     return _exit_code(reports, found)
 
 
 def _descend(arguments: argparse.Namespace) -> int:
     from .report import descent as forms
-    from .targets import is_function
 
-    for target in arguments.targets:
-        if is_function(target):
-            raise InputError(f"{target}: a function has no graph to descend on; expected an expression file")
+    arguments.format = form_of(arguments.format, arguments.output, DESCENT_FORMATS)
     makers = _problem_makers(arguments)
     if len(makers) > 1:
         raise InputError(f"{len(makers)} files; a descent is of one problem: name one of them")
@@ -310,7 +324,7 @@ def _descend(arguments: argparse.Namespace) -> int:
         reduction=arguments.reduction, watched=lambda steps: tracked(steps, len(steps), lambda n: f"step {n}"),
     )  # fmt: skip
     if arguments.output is None:
-        _print(forms.render(report, arguments.format), coloured=arguments.format == "text")
+        show(forms.render(report, arguments.format), coloured=arguments.format == "text")
     else:
         path: Path = arguments.output
         images: list[str] = []
@@ -320,7 +334,7 @@ def _descend(arguments: argparse.Namespace) -> int:
                 write(path.parent / images[-1], drawing + "\n")
         write(path, forms.render(report, arguments.format, images) + "\n")
     if report.interrupted:
-        print(f"gradproof: interrupted after {len(report.steps)} of {report.asked} steps", file=sys.stderr)
+        tell(f"interrupted after {len(report.steps)} of {report.asked} steps")
         return INTERRUPTED
     if report.ok:
         return ALL_PASS
@@ -342,8 +356,11 @@ def _exit_code(reports: Sequence[Report], found: Attempts[Any]) -> int:
 # Targets
 
 
-def _checked(arguments: argparse.Namespace) -> Attempts[Report]:
-    """A report for every target that can be read, and the reasons why the others cannot."""
+Work = list[tuple[str, Any]]  # of each target its name, and how to read it
+
+
+def _work(arguments: argparse.Namespace) -> tuple[Work, Sequence[str]]:
+    """What is to be checked, and by which engines."""
     from .dtypes import dtype_named
     from .engines import engine_named, installed
     from .targets import is_function
@@ -353,7 +370,7 @@ def _checked(arguments: argparse.Namespace) -> Attempts[Report]:
     engines = installed() if arguments.engine == "all" else (arguments.engine,)
     for engine in engines:
         engine_named(engine)
-    work: list[tuple[str, Callable[[], Problem] | str]] = []
+    work: Work = []
     functions = [target for target in arguments.targets if is_function(target)]
     if functions:
         _only_their_own(arguments)
@@ -361,8 +378,16 @@ def _checked(arguments: argparse.Namespace) -> Attempts[Report]:
         arguments.targets = [target for target in arguments.targets if target not in functions]
     if arguments.targets or not functions:
         work += _problem_makers(arguments)
+    return work, engines
+
+
+def _checked(
+    arguments: argparse.Namespace, work: Work, engines: Sequence[str],
+    came: Callable[[int, list[Report]], None] = lambda n, reports: None,
+) -> Attempts[Report]:  # fmt: skip
+    """A report for every target that can be read, told to `came` at once, and the reasons why the others cannot."""
     run = partial(_check_one, engines=engines, dtype=arguments.dtype)
-    found = _attempted(work, run, arguments.jobs)
+    found = _attempted(work, run, arguments.jobs, came)
     return Attempts([(target, report) for target, reports in found.done for report in reports], found.errors, found.interrupted)
 
 
@@ -401,7 +426,10 @@ class Attempts(Generic[T]):
     interrupted: bool = False
 
 
-def _attempted(items: Sequence[tuple[str, Any]], function: Callable[[Any], T], jobs: int = 1) -> Attempts[T]:
+def _attempted(
+    items: Sequence[tuple[str, Any]], function: Callable[[Any], T], jobs: int = 1,
+    came: Callable[[int, T], None] = lambda n, outcome: None,
+) -> Attempts[T]:  # fmt: skip
     """`function` of every item; an item with a bad input is told on stderr and does not stop the others."""
     made: dict[int, T] = {}
     reasons: dict[int, str] = {}
@@ -411,13 +439,14 @@ def _attempted(items: Sequence[tuple[str, Any]], function: Callable[[Any], T], j
         for n, outcome in outcomes:
             if isinstance(outcome, GradproofError):
                 reasons[n] = str(outcome)
-                print(f"gradproof: {outcome}", file=sys.stderr)
+                tell(outcome)
             else:
                 made[n] = outcome
+                came(n, outcome)
     except KeyboardInterrupt:
         interrupted = True
         outcomes.close()
-        print(f"gradproof: interrupted after {len(made) + len(reasons)} of {len(items)}", file=sys.stderr)
+        tell(f"interrupted after {len(made) + len(reasons)} of {len(items)}")
         reasons |= {n: "interrupted before it was checked" for n in range(len(items)) if n not in made and n not in reasons}
     names = [target for target, _ in items]
     done = [(names[n], made[n]) for n in sorted(made)]
@@ -463,7 +492,12 @@ def _end_silently() -> None:
 def _problem_makers(arguments: argparse.Namespace) -> list[tuple[str, Callable[[], Problem]]]:
     """Each target's name, and how to read it."""
     from .files import load, parse
+    from .targets import is_function
 
+    for target in arguments.targets:
+        if is_function(target):
+            why = f"{target}: a function of Python's has no lines to derive; `gradproof check {target}` judges its gradients"
+            raise InputError(why)
     if arguments.expression is not None:
         if arguments.targets:
             raise InputError("-e stands in place of files; give the one or the other")
@@ -479,10 +513,22 @@ def _problem_makers(arguments: argparse.Namespace) -> list[tuple[str, Callable[[
 
 def _paths(target: Path) -> list[Path]:
     if target.is_dir():
-        found = sorted(target.rglob("*.toml"))
+
+        def unsearchable(error: OSError) -> None:
+            raise InputError(f"cannot be searched: {error.strerror}", Place(str(error.filename)))
+
+        walked = os.walk(target, onerror=unsearchable)
+        found = sorted(Path(folder, name) for folder, _, names in walked for name in names if name.endswith(".toml"))
         if not found:
             raise InputError("the folder holds no expression file (*.toml)", Place(str(target)))
         return found
+    if target.suffix == ".py" and target.is_file():
+        from .targets import functions_in
+
+        names = functions_in(target)
+        there = f"it has {', '.join(names)}" if names else "it has none without arguments"
+        as_in = f", as in {target}:{names[0]}" if names else ""
+        raise InputError(f"which of its functions? {there}; name one{as_in}", Place(str(target)))
     return [target]
 
 
@@ -506,28 +552,6 @@ def _values(items: Sequence[str], option: str) -> dict[str, Any]:
 # Output
 
 
-def write(path: Path, text: str) -> None:
-    """Replace a file in one step: who reads it sees the old text or the new one, never a half.
-
-    Raises `InputError` where the folder cannot be written to; what was there stays.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", Place(str(path))) from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", Place(str(path))) from None
-    finally:
-        with suppress(OSError):
-            Path(temporary).unlink()
-
-
 def _summarise(reports: Sequence[Report], errors: Sequence[tuple[str, str]]) -> None:
     """Add to the summary of a step of GitHub's CI, where there is one; that it cannot be written to changes nothing else."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
@@ -540,26 +564,4 @@ def _summarise(reports: Sequence[Report], errors: Sequence[tuple[str, str]]) -> 
             file.write(summary.render(reports, errors) + "\n")
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        print(f"gradproof: GITHUB_STEP_SUMMARY {path}: cannot be written: {why}", file=sys.stderr)
-
-
-def _print(text: str, *, coloured: bool = False) -> None:
-    """To stdout; in colour only where that is a terminal."""
-    if not (coloured and sys.stdout.isatty() and "NO_COLOR" not in os.environ):
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal without UTF-8 is no error
-        print(text)
-        sys.stdout.flush()
-        return
-    from rich.console import Console
-    from rich.highlighter import RegexHighlighter
-    from rich.theme import Theme
-
-    class Verdicts(RegexHighlighter):
-        base_style = "verdict."
-        highlights: ClassVar = [
-            r"\b(?P<pass>exact|rounding|ok)\b",
-            r"\b(?P<told>kink|undecided|unsupported)\b", r"\b(?P<bad>wrong|failed|NOT OK)\b",
-        ]  # fmt: skip
-
-    theme = Theme({"verdict.pass": "green", "verdict.told": "yellow", "verdict.bad": "bold red"})
-    Console(theme=theme, highlighter=Verdicts(), soft_wrap=True).print(text, markup=False)
+        tell(f"GITHUB_STEP_SUMMARY {path}: cannot be written: {why}")

@@ -19,7 +19,7 @@ from .errors import UnsupportedError, said
 from .tape.outputs import flat
 from .tape.recording import Event, Tape, cotangents_of
 from .tape.state import State
-from .tape.trail import direction, move
+from .tape.trail import direction, move, plain
 from .verdicts import Finding, Verdict, bare_finding
 
 UNIT = 2.0**-53  # float64's roundoff
@@ -165,8 +165,8 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
     others = _without_gradient(state.tensors, leaves)
     tensors = [*leaves, *others]
     gradients = [*(leaf.gradients[0] for leaf in tape.leaves), *(None for _ in others)]
-    if not all(tensor.is_floating_point() for tensor in tensors):
-        return Net([], "a parameter is not real")
+    if len(plain(tensors)) < len(tensors) or not all(tensor.is_floating_point() for tensor in tensors):
+        return Net([], "a parameter is no plain tensor of real numbers")
     declared = next(filter(_declared, tape.events), None)
     if declared is not None:
         return Net([], f"the gradient of {declared.name} is declared another than its function's")

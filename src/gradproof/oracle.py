@@ -274,6 +274,7 @@ class _Check:
         self.arrived: dict[str, list[tuple[str, Pulled]]] = {}
         self.inputs: dict[str, tuple[Line, Values]] = {}
         self.at_lines: set[Verdict] = set()
+        self.beyond: set[str] = set()  # lines whose value is an infinity, and right
         self.blind: dict[str, str] = {}  # names below a line whose cotangent cannot be used
 
     def findings(self) -> list[Finding]:
@@ -326,12 +327,18 @@ class _Check:
                 largest = float(np.max(np.abs(self.problem.point[broken[0]])))
                 why = f"{broken[0]} holds {largest:.6g}, beyond {self.dtype.name}'s largest, {self.dtype.largest:.6g}"
             self._blinded(line, why)
-            return [self._from_the_leaves(line, why)]
+            finding = self._from_the_leaves(line, why) if self.beyond.issuperset(broken) else self._blind_finding(line, why)
+            if finding.verdict is Verdict.EXACT and not np.isfinite(self.trace.values[line.name]).all():
+                self.beyond.add(line.name)
+            return [finding]
         with_rounding = evaluate(line.nodes, given, self.rounding)
         values = self.enclosures.settled(lambda: evaluate(line.nodes, given, self.exact)[line.name], with_rounding[line.name])
         compared = Comparison(self.trace.values[line.name], values, with_rounding[line.name])
         self.inputs[line.name] = (line, given)
-        found = [self._finding("forward", line.name, None, self._told(judge(compared, self.dtype), line.name))]
+        judged = judge(compared, self.dtype)
+        if judged.verdict is Verdict.EXACT and not np.isfinite(self.trace.values[line.name]).all():
+            self.beyond.add(line.name)
+        found = [self._finding("forward", line.name, None, self._told(judged, line.name))]
         if line.name in self.task.probes:
             found += self._slopes(line, given)
         return found
@@ -530,12 +537,14 @@ class _Check:
         rounded = self.rounding.multiply(exact_values, UNIT)
         judged = judge(Comparison(value, exact_values, np.asarray(rounded, object)), self.dtype)
         at_infinity = judged.verdict is Verdict.WRONG and judged.value is not None and not np.isfinite(judged.value)
-        known = all(np.isfinite(self.trace.values[leaf.name]).all() for leaf in self.graph.leaves)
-        if known and (judged.verdict is Verdict.EXACT or at_infinity):
+        if judged.verdict is Verdict.EXACT or at_infinity:
             note = "; ".join(part for part in (judged.note, why) if part)
             return self._finding("forward", line.name, None, replace(judged, note=note))
-        blind = Judgement(Verdict.UNDECIDED, None, None, None, None, (), why)
-        return replace(self._finding("forward", line.name, None, blind), inherited=True)
+        return self._blind_finding(line, why)
+
+    def _blind_finding(self, line: Line, why: str) -> Finding:
+        judged = Judgement(Verdict.UNDECIDED, None, None, None, None, (), why)
+        return replace(self._finding("forward", line.name, None, judged), inherited=True)
 
     # End to end
 
