@@ -321,7 +321,7 @@ class _Check:
         if any(f.node not in names for f in lost):
             return found
         judged = self._whole()
-        if judged.keys() < names or not all(map(_tight, judged.values())):
+        if not names <= judged.keys() or not all(map(_in_every_entry, judged.values())):
             return found
         note = "right from the leaves: what is lost at one place is made up for"
         return [
@@ -661,6 +661,11 @@ def _tight(whole: Judgement) -> bool:
     """Whether it passes, and would not have passed with an error that matters."""
     tells = whole.sensitivity is None or whole.sensitivity < 1e-2
     return whole.verdict.passes and (tells or whole.verdict is Verdict.EXACT)
+
+
+def _in_every_entry(whole: Judgement) -> bool:
+    """Whether it passes by rounding alone, and no entry would have passed with an error that matters."""
+    return _tight(whole) and whole.verdict is not Verdict.KINK and not whole.cancelled
 
 
 def _not_finite(finding: Finding) -> bool:

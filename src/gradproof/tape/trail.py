@@ -22,7 +22,7 @@ from .state import State, eager
 
 Func = Callable[..., Any]
 Run = tuple[list[Event], Trail]
-FAR = 1024  # times what the leaves are moved by, relative: what changes by more has jumped, as a condition does
+FAR = 64  # times what the leaves are moved by, relative: what changes by more has jumped, as a condition does
 
 
 def followed(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> Tape:
@@ -62,7 +62,9 @@ def _moved_runs(func: Func, inputs: Sequence[Any], state: State) -> tuple[list[R
         return [], 0.0
     random = np.random.default_rng(0)
     directions = [direction(leaf, random) for leaf in leaves]
-    step = max(torch.finfo(leaf.dtype).eps ** 0.5 for leaf in leaves)
+    coarsest = max(torch.finfo(leaf.dtype).eps for leaf in leaves)
+    # So far that a number which hardly moves is seen to, and in 16 bits no farther than it must.
+    step = coarsest ** (1 / 3 if coarsest < 1e-6 else 1 / 2)
     here = [leaf.detach().clone() for leaf in leaves]
     runs = []
     for sign in (1, -1, 0):
