@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint reports bench clean
+.PHONY: demo test lint reports bench torch clean
 
 demo: $(VENV)/installed
 	$(BIN)/gradproof check expressions/ols.toml
@@ -27,11 +27,20 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/planted.py
 	$(BIN)/python benchmarks/operators.py
 
-# The constraints pin what we test with; without them pip would fetch torch's build for GPUs.
+# The constraints pin what we test with. A torch for CPUs comes from an index that has one: PIP_EXTRA_INDEX_URL=... make test
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test,lint]"
 	touch $@
 
+# The suite with another torch, in an environment of its own: make torch VERSION=2.15.0 (for GPUs: gigabytes; it runs on a CPU).
+torch: pyproject.toml constraints.txt
+	test -n "$(VERSION)"
+	$(PYTHON) -m venv .torch-$(VERSION)
+	grep -v '^torch==' constraints.txt > .torch-$(VERSION)/constraints.txt
+	.torch-$(VERSION)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint .torch-$(VERSION)/constraints.txt --editable ".[test]" "torch==$(VERSION)"
+	.torch-$(VERSION)/bin/python -m pytest -n 2
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .torch-* .pytest_cache .mypy_cache .ruff_cache .hypothesis

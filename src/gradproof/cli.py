@@ -33,6 +33,7 @@ DESCENT_FORMATS = ("text", "markdown", "html", "json", "csv")
 
 EXAMPLES = """\
 examples:
+  gradproof check --example ols
   gradproof check expressions/ols.toml
   gradproof check expressions/ --dtype float32 --format json
   gradproof check model.py:attention
@@ -55,6 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         Path.cwd()  # libraries end a process without one in ways of their own
         arguments = _parser().parse_args(argv)
+        if getattr(arguments, "example", []):
+            from .examples import path_of
+
+            arguments.targets += [str(path_of(name)) for name in arguments.example]
         return arguments.run(arguments)
     except GradproofError as error:
         tell(error)
@@ -125,6 +130,13 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the pages go")
     report.add_argument("--jobs", type=_count, default=1, metavar="N", help="check N files at a time")
 
+    examples = commands.add_parser(
+        "examples", help="the expression files that came along", allow_abbrev=False,
+        description="The names of the expression files that came along, for --example; or copies of them.",
+    )  # fmt: skip
+    examples.set_defaults(run=_examples, example=[])
+    examples.add_argument("--copy", type=Path, metavar="FOLDER", help="copy them, with their data, to a folder")
+
     descend = command("descend", _descend, "train with torch, and check every step of it", "an expression file")
     _expression_options(descend)
     _descent_options(descend)
@@ -156,6 +168,9 @@ def _descent_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _expression_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--example", action="append", default=[], metavar="NAME", help="one that came along, as ols: `gradproof examples`"
+    )
     parser.add_argument("-e", "--expression", metavar="TEXT", help="a graph in place of a file; lines end with ';' too")
     for name, what in (("given", "a fixed value"), ("parameter", "a value to differentiate by")):
         parser.add_argument(
@@ -181,6 +196,21 @@ def _count(text: str) -> int:
 
 
 # Commands
+
+
+def _examples(arguments: argparse.Namespace) -> int:
+    from . import examples
+
+    if arguments.copy is not None:
+        count = examples.copy_to(arguments.copy)
+        tell(f"{count} expression files are in {arguments.copy}; gradproof check {arguments.copy}")
+        return ALL_PASS
+    from .files import load
+
+    rows = [(name, load(examples.path_of(name)).title) for name in examples.names()]
+    width = max(len(name) for name, _ in rows)
+    show("\n".join(f"{name:{width}}  {title}" for name, title in rows))
+    return ALL_PASS
 
 
 def _check(arguments: argparse.Namespace) -> int:
