@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -328,35 +329,50 @@ def _rebuilt(nest: Any, function: Callable[[Any], Any]) -> Any:
 @pytest.fixture
 def gradproof(request: pytest.FixtureRequest) -> Gradproof:
     """Checks of gradients that assert: `check_function`, `check`, `assert_gradients`; `dtype` and `torch_dtype`."""
-    option = request.config.option
-    return Gradproof(request.node, getattr(request, "param", None) or option.gradproof_dtype, option.gradproof_engine)
+    option, asked = request.config.option, getattr(request, "param", None)
+    if isinstance(asked, _Mistake):
+        pytest.fail(f"{_MARKER}: {asked.message}", pytrace=False)
+    return Gradproof(request.node, asked or option.gradproof_dtype, option.gradproof_engine)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("gradproof")
     if marker is None:
         return
-    where = f"{metafunc.definition.nodeid}: @pytest.mark.gradproof"
-    if "gradproof" not in metafunc.fixturenames:
-        if any(own.name == "gradproof" for own in metafunc.definition.own_markers):
-            pytest.fail(f"{where} is for a test that uses the fixture 'gradproof', and this one does not", pytrace=False)
-        return  # the marker of a class or module, of which other tests use the fixture
-    metafunc.parametrize("gradproof", _dtypes(marker, where), indirect=True)
+    if "gradproof" in metafunc.fixturenames:
+        metafunc.parametrize("gradproof", _dtypes(marker), indirect=True)
 
 
-def _dtypes(marker: pytest.Mark, where: str) -> list[str]:
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A marker that can do nothing is this test's error. One of a class or module is for others, which use the fixture."""
+    if "gradproof" not in getattr(item, "fixturenames", ()) and any(mark.name == "gradproof" for mark in item.own_markers):
+        pytest.fail(f"{_MARKER} is for a test that uses the fixture 'gradproof', and this one does not", pytrace=False)
+
+
+_MARKER = "@pytest.mark.gradproof"
+
+
+@dataclass(frozen=True)
+class _Mistake:
+    """What is wrong with a marker: told where its test is set up, so that all others run."""
+
+    message: str
+
+    def __str__(self) -> str:
+        return "mistake"
+
+
+def _dtypes(marker: pytest.Mark) -> list[str] | list[_Mistake]:
     dtypes = marker.kwargs.get("dtypes")
     if marker.args or set(marker.kwargs) != {"dtypes"} or not isinstance(dtypes, list | tuple) or not dtypes:
-        pytest.fail(f'{where}: expected dtypes=["float64", ...] and nothing else', pytrace=False)
+        return [_Mistake('expected dtypes=["float64", ...] and nothing else')]
     if not all(isinstance(dtype, str) for dtype in dtypes):
-        pytest.fail(f"{where}: expected the names of dtypes, as in 'float32'", pytrace=False)
+        return [_Mistake("expected the names of dtypes, as in 'float32'")]
     try:
         names = [_known(dtype) for dtype in dtypes]
     except ValueError as error:
-        pytest.fail(f"{where}: {error}", pytrace=False)
-    if len(set(names)) < len(names):
-        pytest.fail(f"{where}: a dtype stands there twice", pytrace=False)
-    return names
+        return [_Mistake(str(error))]
+    return names if len(set(names)) == len(names) else [_Mistake("a dtype stands there twice")]
 
 
 # Pages
