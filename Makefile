@@ -3,14 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint reports bench torch clean
+.PHONY: demo test browser lint reports bench torch clean
 
 demo: $(VENV)/installed
 	$(BIN)/gradproof check expressions/ols.toml
 	$(BIN)/gradproof check expressions/
 
-test: $(VENV)/installed
+test: $(VENV)/installed browser
 	$(BIN)/python -m pytest -n 2
+
+# Pages are tested in a browser: installed where that may be done, else these tests are skipped, and say so.
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	  { root=$$(test "$$(id -u)" = 0 || echo sudo -n); $$root apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive $$root apt-get install -y -qq --no-install-recommends \
+	    chromium fonts-dejavu-core >/dev/null; } || \
+	  echo "no Chromium, and it cannot be installed here: the tests of pages are skipped"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

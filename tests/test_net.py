@@ -77,12 +77,17 @@ PAIRS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", [F64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", PAIRS)
+RUNS = [
+    pytest.param(name, dtype, id=f"{name}-{dtype}")
+    for name in PAIRS
+    for dtype in (F64, torch.float32, torch.bfloat16)
+    if not ("NumPy" in name and dtype is torch.bfloat16)  # which NumPy does not have
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), RUNS)
 def test_what_is_not_seen_does_not_pass(name: str, dtype: torch.dtype) -> None:
     wrong, right = PAIRS[name]
-    if "NumPy" in name and dtype is torch.bfloat16:
-        pytest.skip("NumPy has no bfloat16")
     x = leaf(3, dtype=dtype)
     assert not told(wrong, x).ok
     assert told(right, x).ok
