@@ -270,8 +270,9 @@ class _Recorder(insides.TorchDispatchMode):
         # Torch would wrap the mode for its compiler, which takes a second to import and is not asked for here.
         return False
 
-    def __init__(self, modules: Mapping[int, str], leaves: frozenset[int] = frozenset()) -> None:
+    def __init__(self, modules: Mapping[int, str], leaves: frozenset[int] = frozenset(), digits: int = 64) -> None:
         super().__init__()
+        self.digits = digits  # a number of no larger denominator is not known again: such stand in programs anyway
         self.leaves = leaves  # the tensors, by identity, that were there before the run
         self.inner: set[int] = set()  # numbers of leaves that the function itself made of other tensors' memory
         self.events: list[Event] = []
@@ -317,8 +318,7 @@ class _Recorder(insides.TorchDispatchMode):
         side = [t for t, region in zip(given, regions, strict=True) if id(region) in written and id(t) not in came]
         event.side = tuple(self.region(tensor) for tensor in side)
         self.making = False
-        # Not a number that stands in programs anyway.
-        if event.is_item and isfinite(result) and Fraction(result).denominator > 64:
+        if event.is_item and isfinite(result) and Fraction(result).denominator > self.digits:
             self.scalars[result] = len(self.events)
         self.events.append(event)
         self.pending = (event, [*outs, *side]) if tracked else None
@@ -573,7 +573,7 @@ def _run(recorder: _Recorder, func: Callable[..., Any], inputs: Sequence[Any]) -
 
 def rehearsed(func: Callable[..., Any], inputs: Sequence[Any]) -> tuple[list[Event], Trail]:
     """The operations of a forward run. Raises what the function raises."""
-    recorder = _Recorder({}, frozenset(_leaf_names(func, inputs)))
+    recorder = _Recorder({}, frozenset(_leaf_names(func, inputs)), digits=0)
     _run(recorder, func, inputs)
     return recorder.events, Trail(recorder.known, recorder.lifted)
 

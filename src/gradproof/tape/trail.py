@@ -85,11 +85,19 @@ def _compared(tape: Tape, runs: Sequence[Run], step: float) -> Trail:
     """The trail as far as the runs do the same."""
     (there, forth), (back, other), (again, _) = runs
     aligned = list(takewhile(_alike, zip(tape.events, there, back, again, strict=False)))
-    # A number may equal another by chance, but not in every run.
-    known = {at: n for at, n in forth.known.items() if at[0] < len(aligned) and other.known.get(at) == n}
-    known |= {at: n for at, n in tape.trail.known.items() if at[0] >= len(aligned)}
-    lifted = {at: items for at, items in forth.lifted.items() if at < len(aligned) and other.lifted.get(at) == items}
-    lifted |= {at: items for at, items in tape.trail.lifted.items() if at >= len(aligned)}
+    known, lifted = dict(tape.trail.known), dict(tape.trail.lifted)
+    for at, item in forth.known.items():
+        if at[0] < len(aligned):
+            known.pop(at, None)
+            numbers_there = [np.asarray(event.args[at[1]], dtype=float) for event in aligned[at[0]]]
+            # A number may equal another by chance, but not in every run, and move with it.
+            if other.known.get(at) == item and _moves(step, *numbers_there).all():
+                known[at] = item
+    for position, items in forth.lifted.items():
+        if position < len(aligned):
+            moving = _moves(step, *(event.regions[0].values for event in aligned[position])).reshape(-1)
+            others = other.lifted.get(position, (-1,) * len(items))
+            lifted[position] = tuple(a if a == b and moves else -1 for a, b, moves in zip(items, others, moving, strict=True))
     moved: dict[tuple[int, int], np.ndarray] = {}
     numbers = set()
     for position, events in enumerate(aligned):
