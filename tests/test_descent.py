@@ -622,7 +622,7 @@ BAD = {
     "--micro-batches 2": "no given tensor with axes",
     "--batch x": "say how many",
     "README.md": "a descent is of one problem",
-    "docs/examples.py:swish": "a function has no graph",
+    "docs/examples.py:swish": "has no lines to derive",
 }
 
 

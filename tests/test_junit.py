@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 from gradproof import Report, Verdict, check, load, parse
 from gradproof.cli import main
+from gradproof.output import visible
 from gradproof.report import render, summary
 
 HOSTILE = "<script>alert(1)</script> ]]> & \" ' \x00 \x1b[31m \ud800 \ufffe | ` é 𝄞"
@@ -164,4 +165,4 @@ def test_the_command_adds_to_the_step_summary(
         assert main(["check", "-e", "loss = w**2", "--parameter", "w=3"]) == 0
         again = capsys.readouterr()
         assert re.sub(r"\d+ ms", "", again.out) == re.sub(r"\d+ ms", "", shown.out)
-        assert again.err.startswith(f"gradproof: GITHUB_STEP_SUMMARY {path}: cannot be written: ")
+        assert again.err.startswith(f"gradproof: GITHUB_STEP_SUMMARY {visible(path)}: cannot be written: ")

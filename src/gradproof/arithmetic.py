@@ -472,7 +472,8 @@ class Arithmetic:
         largest, nowhere = arb(self.dtype.largest), arb("nan")
         # From half an ulp beyond the largest number on, a result is rounded to infinity.
         unit = self.dtype.unit_roundoff
-        edge = largest * (1 + arb(unit) / 2) / (1 + max(0, roundings - 1) * unit)
+        with precision(128):  # the table is kept, whatever the precision was when it was made
+            edge = largest * (1 + arb(unit) / 2) / (1 + max(0, roundings - 1) * unit)
 
         def widen(x: Any) -> Any:
             if x is ZERO or x.is_zero() or is_infinity(x):  # a mask's -inf is no overflow

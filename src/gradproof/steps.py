@@ -318,8 +318,8 @@ class _Check:
         ):
             return found
         names = {leaf.name for leaf in self.tape.leaves}
-        if any(f.node not in names for f in lost):
-            return found
+        if any(f.node not in names for f in lost) or any(f.verdict is Verdict.KINK for f in before):
+            return found  # at a kink the whole is a span, which tells little
         judged = self._whole()
         if not names <= judged.keys() or not all(map(_in_every_entry, judged.values())):
             return found

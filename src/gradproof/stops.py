@@ -432,8 +432,9 @@ class Stops:
     ) -> Iterator[tuple[Balls, Balls]]:  # fmt: skip
         """What arrives at each of the contents, exact and with rounding, from cotangents of both kinds."""
         run, given = run_of(lowering, exact, {name: lowering.shapes[name] for name in contents}), given_of(lowering)
-        sharp = run.pull(given, self.enclosures.exact, exact)
-        loose = run.pull(given, self.enclosures.rounding, rounding)
+        # Where operands are equal, one way to share between them: a span would hold 0, and lose nothing.
+        sharp = run.pull(given, self.enclosures.exact, exact, mode="beside")
+        loose = run.pull(given, self.enclosures.rounding, rounding, mode="beside")
         start = 0
         for content in contents.values():
             count = content.who.size

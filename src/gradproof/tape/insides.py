@@ -139,8 +139,7 @@ class Forwards:
         while stack:
             kind = stack.pop()
             stack += kind.__subclasses__()
-            code = getattr(kind.__dict__.get("forward"), "__func__", None)
-            code = getattr(code, "__code__", None)
+            code = getattr(getattr(kind, "forward", None), "__code__", None)  # its own, or inherited
             if code is not None and kind not in self._classes.setdefault(code, []):
                 self._classes[code].append(kind)
 

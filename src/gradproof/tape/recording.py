@@ -827,7 +827,7 @@ def _steps(recorder: _Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[S
         step = Step(number, name, events, edges, inputs, outs.get(number, {}), place, module, by_function)
         if call is not None:
             step.arguments = recorder.calls[call].arguments
-            step.formula = OPAQUE.get(recorder.calls[call].function, "")
+            step.formula = OPAQUE.get(insides.forward_class(node).__name__, "")
         steps.append(step)
     return steps, accumulators
 
