@@ -250,7 +250,7 @@ def _name_of(func: Any) -> str:
     return name
 
 
-_TRANSFORMED = "it is called under a transform of torch.func (vmap, grad), where its own backward is not judged"
+_TRANSFORMED = "it is called under a transform of torch.func (grad, vjp), which calls its backward: that is not judged"
 _UNSEEN = 'what happens there is not seen; if it is meant as a constant, say so by stops="trust"'
 _NOT_THE_SUM = (
     "what arrived is not what its uses passed on: a hook, an addition that went wrong, or memory that one of them wrote to"

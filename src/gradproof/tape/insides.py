@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import CO_VARARGS
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
@@ -23,7 +25,7 @@ try:
 except ImportError:  # told by `missing`
     TorchDispatchMode, decomposition_table, _disable_current_modes = object, {}, None
 
-TRIED = ("2.4", "2.15")  # the oldest and the newest torch that the suite was run with
+TRIED = ("2.13", "2.15")  # the oldest and the newest torch that was tried
 
 
 def without_modes() -> AbstractContextManager[Any]:
@@ -77,6 +79,19 @@ def is_transformed(tensor: Tensor) -> bool:
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
+def is_differentiated(frame: FrameType | None) -> bool:
+    """Whether what runs in the frame is differentiated by one of torch.func's transforms (grad, vjp, jvp): by custom Functions'
+    backwards that are no nodes of the outer graph."""
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(_TRANSFORMS):
+            return True
+        frame = frame.f_back
+    return False
+
+
+_TRANSFORMS = str(Path("torch", "_functorch", "eager_transforms.py"))
+
+
 def has_own_rules(tensor: Tensor) -> bool:
     """Whether the tensor's class computes by itself: a wrapper, a nested tensor."""
     return type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
@@ -118,6 +133,9 @@ class Forwards:
     def __init__(self) -> None:
         self._classes: dict[CodeType, list[Any]] = {}
         self._count = -1
+
+    def __contains__(self, code: CodeType) -> bool:
+        return code in self._classes
 
     def of(self, frame: FrameType) -> Forward | None:
         """The forward that a frame is."""
@@ -186,12 +204,24 @@ def _probes() -> dict[str, Callable[[], object]]:
         "addresses of memory": lambda: storage_of(x)[0] != storage_of(y)[0] and storage_of(x)[0] == storage_of(x.detach())[0],
         "addresses of tensors": lambda: address_of(x) != address_of(y),
         "bases of views": lambda: base_of(y[:1]) is y and base_of(y) is None,
-        "transforms": lambda: not is_transformed(x),
+        "transforms": lambda: not is_transformed(x) and not is_differentiated(sys._getframe()),
+        "derivatives of transforms": lambda: _seen_by_grad(x),
         "classes of tensors": lambda: not has_own_rules(x) and not has_own_rules(torch.nn.Parameter(x)),
         "decompositions": lambda: len(decomposition_table) > 0 and not is_composite(torch.ops.aten.mul.Tensor),
         "calls of modules": lambda: _MODULE_CALL is not None,
         "classes of custom Functions": lambda: forward_class(_Probe.apply(x).grad_fn) is _Probe,
     }
+
+
+def _seen_by_grad(x: Tensor) -> bool:
+    seen = []
+
+    def func(x: Tensor) -> Tensor:
+        seen.append(is_differentiated(sys._getframe()))
+        return x.sum()
+
+    torch.func.grad(func)(x.detach())
+    return seen == [True]
 
 
 @lru_cache(maxsize=1)

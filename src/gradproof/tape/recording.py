@@ -204,7 +204,6 @@ class Call:
     frame: FrameType
     counter: int
     forward: insides.Forward
-    function: str
     regions: list[Region]
     arguments: dict[str, Any]
     place: Place
@@ -343,14 +342,14 @@ class _Recorder(insides.TorchDispatchMode):
             return
         forward = self.forwards.of(frame)
         assert forward is not None
-        function, given = forward.classes[0], forward.arguments
+        given = forward.arguments
         tensors = [t for t in tree_leaves(given) if isinstance(t, torch.Tensor)]
         regions = [self.region(t) for t in tensors]
-        name = getattr(function, "__name__", "")
-        if any(map(insides.is_transformed, tensors)):
-            self.transformed.append((name, place))
-        arguments = dict(zip(_parameters(function), tree_map(self._kept, given), strict=False))
-        self.calls[id(frame)] = Call(frame, insides.next_number(), forward, name, regions, arguments, place)
+        if insides.is_differentiated(frame) or any(map(insides.is_transformed, tensors)):
+            names = dict.fromkeys(kind.__name__ for kind in forward.classes)
+            self.transformed.append((" or ".join(names), place))
+        arguments = dict(zip(_parameters(forward.classes[0]), tree_map(self._kept, given), strict=False))
+        self.calls[id(frame)] = Call(frame, insides.next_number(), forward, regions, arguments, place)
 
     def export(self, call: str, tensor: torch.Tensor) -> None:
         with insides.without_modes():
@@ -479,7 +478,7 @@ class _Recorder(insides.TorchDispatchMode):
         place, module, call, layer = NOWHERE, "", None, NOWHERE
         while frame is not None and frame.f_code is not _run.__code__:
             code = frame.f_code
-            if self.forwards.of(frame) is not None:
+            if code in self.forwards:
                 call = frame
             if (called := insides.module_of(frame)) is not None:
                 module = module or self.modules.get(id(called), "")
@@ -513,9 +512,8 @@ def _history(tensor: torch.Tensor) -> Any:
     """The autograd node of a tensor that needs a gradient, None for a leaf."""
     try:
         return tensor.grad_fn
-    except (
-        RuntimeError
-    ):  # a view made under no_grad, whose base was written to since: torch refuses its history, not its numbers
+    except RuntimeError:
+        # A view made under no_grad, whose base was written to since: torch refuses its history, not its numbers.
         return AMBIGUOUS
 
 
