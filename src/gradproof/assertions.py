@@ -231,12 +231,7 @@ class _Assertion:
         middle, deviation = np.mean(samples, axis=0)[0], np.std(samples, axis=0, ddof=1)[0]
         least = np.maximum(np.abs(middle) * self.dtype.unit_roundoff * 2, self.dtype.smallest)
         reach = SIGMAS * np.maximum(deviation, least)
-        found, start = {}, 0
-        for name, shape in run.targets.items():
-            part = slice(start, start + size(shape))
-            found[name] = np.asarray(balls(middle[part]) + balls(reach[part]) * arb(0, 1), dtype=object).reshape(shape)
-            start = part.stop
-        return found
+        return run.split(np.asarray(balls(middle) + balls(reach) * arb(0, 1), dtype=object))
 
 
 def _table(report: Report) -> str:

@@ -20,7 +20,7 @@ from .derivation import derive
 from .dtypes import DTYPES, DType
 from .enclosure import Enclosures, Pulled
 from .errors import GradproofError, InputError, Place, UnsupportedError
-from .graph import Graph, Shape, size
+from .graph import Graph, Shape
 from .judging import astray, explained, judge_pulled
 from .lowered import given_of, run_of
 from .reference import Values, evaluate
@@ -51,7 +51,7 @@ class NodeCheck:
         self.step = step
         self.tape = tape
         regions = [*(r for r in step.inputs.values() if r is not None), *step.outputs.values()]
-        regions += [region for event in step.events for region in (*event.regions, *event.outs) if region is not None]
+        regions += [region for event in step.events for region in (*event.regions, *event.outs)]
         dtype = dtype_of(regions, self.formats)
         if dtype is None:
             raise UnsupportedError(f"{step.name} works in {', '.join(sorted({str(r.dtype) for r in regions}))}")
@@ -98,7 +98,7 @@ class NodeCheck:
         if region.shape and not np.prod(region.shape):
             return self.lowering.constant(region.values)
         if (content.who < 0).any():
-            made = {out.storage for event in self.step.events for out in event.outs if out is not None}
+            made = {out.storage for event in self.step.events for out in event.outs}
             fresh = any(event.name.startswith("lift") for event in self.step.events)
             changed = region.storage in self.tape.unseen
             if region.storage not in made or fresh or changed:
@@ -199,12 +199,8 @@ class NodeCheck:
         """What calculus makes of cotangents of the outputs, by the edges of the inputs."""
         rows = {name: received[nr][None] for nr, name in self.outputs.items() if nr in received}
         run = run_of(self.lowering, rows, {name: self.given[name].shape for name in self.inputs.values()})
-        pulled = run.pull(self.given, self.enclosures.exact, rows)[0]
-        found, start = {}, 0
-        for edge, name in self.inputs.items():
-            shape = self.given[name].shape
-            found[edge], start = pulled[start : start + size(shape)].reshape(shape), start + size(shape)
-        return found
+        pulled = run.split(run.pull(self.given, self.enclosures.exact, rows)[0])
+        return {edge: pulled[name] for edge, name in self.inputs.items()}
 
     def region_of(self, edge: Edge) -> Region:
         """What the node was given by an edge."""

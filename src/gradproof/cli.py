@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         "examples", help="the expression files that came along", allow_abbrev=False,
         description="The names of the expression files that came along, for --example; or copies of them.",
     )  # fmt: skip
-    examples.set_defaults(run=_examples, example=[])
+    examples.set_defaults(run=_examples)
     examples.add_argument("--copy", type=Path, metavar="FOLDER", help="copy them, with their data, to a folder")
 
     descend = command("descend", _descend, "train with torch, and check every step of it", "an expression file")

@@ -98,6 +98,14 @@ class Run:
         parts = [back[t] if t in back else full((count, *shape), NOUGHT) for t, shape in self.targets.items()]
         return np.concatenate([part.reshape(count, -1) for part in parts], axis=1)
 
+    def split(self, pulled: Balls) -> dict[str, Balls]:
+        """What was pulled, a row for each of the outputs' cotangents or a single one, by target."""
+        found, start = {}, 0
+        for target, shape in self.targets.items():
+            found[target] = pulled[..., start : start + size(shape)].reshape((*pulled.shape[:-1], *shape))
+            start += size(shape)
+        return found
+
     def places(self) -> list[tuple[str, int]]:
         """Each column of what is pulled: its target, and the entry of it."""
         return [(target, n) for target, shape in self.targets.items() for n in range(size(shape))]
@@ -359,14 +367,10 @@ class Enclosures:
         kinks = np.zeros(found.shape, bool)
         seen = self._from_both_sides(run, given, rows, found, rounded, kinks)
         ties = Ties(run, given, rows, self.exact, kinks, seen) if (kinks.sum(axis=1) > 1).any() else None
-        result: dict[str, Pulled] = {}
-        start = 0
-        for target, shape in run.targets.items():
-            part = slice(start, start + size(shape))
-            mine, loose, bent = (array[:, part].reshape(count_of(rows), *shape) for array in (found, rounded, kinks))
-            result[target] = Pulled(mine, loose, bent, *tally.get(target, (0, None)), ties)
-            start = part.stop
-        return result
+        mine, loose, bent = (run.split(array) for array in (found, rounded, kinks))
+        return {
+            target: Pulled(mine[target], loose[target], bent[target], *tally.get(target, (0, None)), ties) for target in mine
+        }
 
     def _from_both_sides(
         self, run: Run, given: Values, rows: Cotangents, found: Balls, rounded: Balls, kinks: np.ndarray

@@ -19,7 +19,7 @@ from .errors import UnsupportedError, said
 from .tape.outputs import flat
 from .tape.recording import Event, Tape, cotangents_of
 from .tape.state import State
-from .tape.trail import direction, move, plain
+from .tape.trail import direction, movable, move, plain
 from .verdicts import Finding, Verdict, bare_finding
 
 UNIT = 2.0**-53  # float64's roundoff
@@ -50,7 +50,7 @@ def plain_findings(func: Func, inputs: Sequence[Any], tape: Tape, state: State, 
         return []
     try:
         again = _ran(func, inputs, tape, state).numbers
-    except Exception:
+    except Exception:  # it ran once: then there is no spread between two runs to allow for
         again = {}
     apart = [name for name in apart if not _within(judged[name], first.numbers.get(name), again.get(name))]
     verdict = _told_by(whole, first, tape) if apart else Verdict.ROUNDING
@@ -241,9 +241,8 @@ def _absorbed(tape: Tape, here: Sequence[torch.Tensor]) -> bool:
 def _without_gradient(held: Sequence[torch.Tensor], leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """What needs a gradient and got none: all of it may have been lost."""
     known, found = {_memory(leaf) for leaf in leaves}, []
-    for tensor in held:
-        plain = tensor.layout == torch.strided and tensor.is_floating_point() and tensor.device.type != "meta"
-        if plain and tensor.is_leaf and tensor.requires_grad and _memory(tensor) not in known:
+    for tensor in movable(held):
+        if _memory(tensor) not in known:
             known.add(_memory(tensor))
             found.append(tensor)
     return found
@@ -290,9 +289,8 @@ SYMMETRIC = frozenset(
 def _declared(event: Event) -> bool:
     """Whether an operation's gradient is another than its function's: by a convention, or because its caller asks for it."""
     padding = event.arguments.get("padding_idx") if event.name in ("embedding", "_embedding_bag") else None
-    drawn = event.name == "normal" and bool(
-        event.regions
-    )  # torch passes nothing on to the parameters that a number is drawn by
+    # Torch passes nothing on to the parameters that a number is drawn by.
+    drawn = event.name == "normal" and bool(event.regions)
     return drawn or event.name in SYMMETRIC or (padding is not None and padding >= 0)
 
 

@@ -20,7 +20,6 @@ from .arithmetic import NOUGHT, ZERO, Balls, as_float, balls, full, numbers, pre
 from .dtypes import DType
 from .enclosure import LIMIT_BITS, START_BITS, Enclosures
 from .errors import Place, UnsupportedError
-from .graph import size
 from .lowered import given_of, run_of, whole
 from .tape.lowering import Lowering
 from .tape.memory import Content, Memory
@@ -367,12 +366,8 @@ class Stops:
         """The exact gradients of all leaves, as if the stops were none, or with what they keep back."""
         leaves = {name: self.regions[name] for name, home in self.home.items() if isinstance(home, int)}
         run = whole(self.tape, leaves, most, {id(stop.region) for stop in self.stops} if cut else ())
-        pulled = run.run.pull(run.given, self.enclosures.exact, run.rows, mode="beside")[0]
-        found, start = {}, 0
-        for name, region in leaves.items():
-            found[int(name.removeprefix("leaf "))] = pulled[start : start + size(region.shape)]
-            start += size(region.shape)
-        return found
+        pulled = run.run.split(run.run.pull(run.given, self.enclosures.exact, run.rows, mode="beside")[0])
+        return {home: pulled[name].reshape(-1) for name, home in self.home.items() if isinstance(home, int)}
 
     def _credit(self, stop: Stop, cotangent: Balls, lost: dict[str, _Cotangent]) -> None:
         """Autograd gave it to whom the value belonged before. Of what came from outside nobody knows whom it belongs to."""
@@ -408,7 +403,7 @@ class Stops:
         lowering = Lowering("operation")
         contents: dict[str, Content] = {}
         for n, region in enumerate(event.regions):
-            content = self.before[id(region)] if id(region) in self.before else self.flow.memory.read(region)
+            content = self.before.get(id(region)) or self.flow.memory.read(region)  # those of views are not kept
             if self._reached(content):
                 if whole_numbers(region.dtype):
                     raise UnsupportedError(f"{event.op}: {region.opaque or 'the bits of a number'}")
@@ -419,9 +414,7 @@ class Stops:
         rounding: dict[str, Balls] = {}
         places: list[Place] = []
         for n, cotangent in cotangents.items():
-            out = event.outs[n]
-            assert out is not None
-            name = lowering.copy(out)
+            name = lowering.copy(event.outs[n])
             exact[name], rounding[name] = cotangent.exact[None], cotangent.rounding[None]
             places += cotangent.places
         for content, (sharp, loose) in zip(contents.values(), self._pulled(lowering, contents, exact, rounding), strict=True):
@@ -433,13 +426,10 @@ class Stops:
         """What arrives at each of the contents, exact and with rounding, from cotangents of both kinds."""
         run, given = run_of(lowering, exact, {name: lowering.shapes[name] for name in contents}), given_of(lowering)
         # Where operands are equal, one way to share between them: a span would hold 0, and lose nothing.
-        sharp = run.pull(given, self.enclosures.exact, exact, mode="beside")
-        loose = run.pull(given, self.enclosures.rounding, rounding, mode="beside")
-        start = 0
-        for content in contents.values():
-            count = content.who.size
-            yield sharp[0, start : start + count], loose[0, start : start + count]
-            start += count
+        sharp = run.split(run.pull(given, self.enclosures.exact, exact, mode="beside")[0])
+        loose = run.split(run.pull(given, self.enclosures.rounding, rounding, mode="beside")[0])
+        for name in contents:
+            yield sharp[name].reshape(-1), loose[name].reshape(-1)
 
     def _scatter(
         self, content: Content, exact: Balls, rounding: Balls, lost: dict[str, _Cotangent], places: Sequence[Place]

@@ -92,9 +92,9 @@ class FunctionEngine:
                 return Trace(values, locals_, gradients, failures, unsupported)
         for statement in task.statements:
             name = statement.name
-            if not attempted(name, lambda: bind(name, lambda: self.bound(line(statement, arrays, library)))):  # noqa: B023
+            if not attempted(name, lambda: bind(name, lambda: self.bound(line(statement, arrays, library)))):  # noqa: B023 # at once
                 return Trace(values, locals_, gradients, failures, unsupported)
-            attempted(name, lambda: locals_.update(self._local(task, statement, arrays, library, dtype)))  # noqa: B023
+            attempted(name, lambda: locals_.update(self._local(task, statement, arrays, library, dtype)))  # noqa: B023 # at once
         unseen: dict[str, str] = {}
         if self.why_unseen:
             unseen = {statement.name: self.why_unseen for statement in task.statements[:-1]}

@@ -261,9 +261,9 @@ class _FunctionCheck(_Check):
         enclosures = Enclosures(dtype)
         shapes = {whole.stops[step.number]: step.outputs[0].shape for step in stops}
         full = whole.run(cut=False, also=shapes)
-        exact = self._split(full, full.pull(whole.given, enclosures.exact, whole.rows)[0])
+        exact = full.split(full.pull(whole.given, enclosures.exact, whole.rows)[0])
         cut = whole.run(cut=True)
-        kept = self._split(cut, cut.pull(whole.given, enclosures.exact, whole.rows)[0])
+        kept = cut.split(cut.pull(whole.given, enclosures.exact, whole.rows)[0])
         lossy = {leaf.edge[0] for leaf in self.tape.leaves if _differ(exact[leaf.name], kept[leaf.name], leaf.region.dtype)}
         found = {}
         for step in stops:
@@ -279,16 +279,8 @@ class _FunctionCheck(_Check):
         if not lossy or not _some(cotangent):
             return ()
         run = replace(whole.run(cut=False), outputs=(name,))
-        parts = self._split(run, run.pull(whole.given, enclosures.exact, {name: cotangent[None]})[0])
+        parts = run.split(run.pull(whole.given, enclosures.exact, {name: cotangent[None]})[0])
         return tuple(leaf.edge[0] for leaf in self.tape.leaves if leaf.edge[0] in lossy and _some(parts[leaf.name]))
-
-    @staticmethod
-    def _split(run: Run, row: Balls) -> dict[str, Balls]:
-        found, start = {}, 0
-        for name, shape in run.targets.items():
-            found[name] = row[start : start + size(shape)].reshape(shape)
-            start += size(shape)
-        return found
 
     # The function as a whole
 

@@ -55,9 +55,14 @@ def plain(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [tensor for tensor in kinds if not has_own_rules(tensor)]
 
 
+def movable(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Those that need a gradient, have no history, and can be moved."""
+    return [t for t in plain(tensors) if t.requires_grad and t.is_leaf and t.is_floating_point()]
+
+
 def _moved_runs(func: Func, inputs: Sequence[Any], state: State) -> tuple[list[Run], float]:
     """Runs with the leaves moved forth, and back, and one where they stay; none where it does not run there."""
-    leaves = [t for t in plain(state.tensors) if t.requires_grad and t.is_leaf and t.is_floating_point()]
+    leaves = movable(state.tensors)
     if not leaves:
         return [], 0.0
     random = np.random.default_rng(0)
@@ -108,9 +113,8 @@ def _compared(tape: Tape, runs: Sequence[Run], step: float) -> Trail:
             if entries.any():
                 moved[position, n] = entries
         kept = [n for n in range(len(events[0].args)) if (position, n) not in known]
-        if any(
-            _moves(step, *map(np.asarray, each)) for each in zip(*(_numbers(event, kept) for event in events), strict=False)
-        ):
+        columns = zip(*(_numbers(event, kept) for event in events), strict=False)
+        if any(_moves(step, *map(np.asarray, column)) for column in columns):
             numbers.add(position)
     return Trail(known, lifted, moved, frozenset(numbers))
 
