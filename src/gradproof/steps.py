@@ -37,6 +37,7 @@ from .oracle import Report
 from .reference import Values, evaluate
 from .stops import Stops
 from .syntax import parse_statements
+from .tape.names import arguments_of
 from .tape.outputs import flat
 from .tape.recording import (
     HIDDEN,
@@ -47,7 +48,6 @@ from .tape.recording import (
     Region,
     Step,
     Tape,
-    arguments_of,
     record,
     region_of,
     shown,

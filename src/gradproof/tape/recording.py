@@ -8,14 +8,13 @@ see whether the backward repeats itself, and once with another cotangent in anot
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from itertools import islice
 from math import isfinite
 from pathlib import Path
@@ -30,6 +29,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ..errors import Place, UnsupportedError, said
 from ..graph import open_axes
 from . import insides
+from .names import arguments_of, leaf_names, modules_of, named_tensors, parameters_of
 from .outputs import flat, no_gradient, told, where
 
 NOWHERE = Place("")
@@ -348,7 +348,7 @@ class _Recorder(insides.TorchDispatchMode):
         if insides.is_differentiated(frame) or any(map(insides.is_transformed, tensors)):
             names = dict.fromkeys(kind.__name__ for kind in forward.classes)
             self.transformed.append((" or ".join(names), place))
-        arguments = dict(zip(_parameters(forward.classes[0]), tree_map(self._kept, given), strict=False))
+        arguments = dict(zip(parameters_of(forward.classes[0]), tree_map(self._kept, given), strict=False))
         self.calls[id(frame)] = Call(frame, insides.next_number(), forward, regions, arguments, place)
 
     def export(self, call: str, tensor: torch.Tensor) -> None:
@@ -571,7 +571,7 @@ def _run(recorder: _Recorder, func: Callable[..., Any], inputs: Sequence[Any]) -
 
 def rehearsed(func: Callable[..., Any], inputs: Sequence[Any]) -> tuple[list[Event], Trail]:
     """The operations of a forward run. Raises what the function raises."""
-    recorder = _Recorder({}, frozenset(_leaf_names(func, inputs)), digits=0)
+    recorder = _Recorder({}, frozenset(leaf_names(func, inputs)), digits=0)
     _run(recorder, func, inputs)
     return recorder.events, Trail(recorder.known, recorder.lifted)
 
@@ -584,9 +584,9 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
     if gone := insides.missing():
         tried = " to ".join(insides.TRIED)
         return stopped(f"torch {torch.__version__} is not known: {', '.join(gone)} are not as they were; tried are {tried}")
-    names = _leaf_names(func, inputs)
-    recorder = _Recorder(_modules(func), frozenset(names))
-    given = recorder.given(tensor for _, tensor in _named_tensors(func, inputs) if tensor.requires_grad and tensor.is_leaf)
+    names = leaf_names(func, inputs)
+    recorder = _Recorder(modules_of(func), frozenset(names))
+    given = recorder.given(tensor for _, tensor in named_tensors(func, inputs) if tensor.requires_grad and tensor.is_leaf)
     try:
         result = _run(recorder, func, inputs)
     except Exception as error:
@@ -611,7 +611,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
     trouble = broken = ""
     gradients: list[list[np.ndarray | None]] = [[] for _ in accumulators]
     leaves = [recorder.nodes[number] for number in accumulators]
-    marked = {id(t): (name, t) for name, t in _named_tensors(func, inputs) if t.requires_grad and t.is_leaf}
+    marked = {id(t): (name, t) for name, t in named_tensors(func, inputs) if t.requires_grad and t.is_leaf}
     reached = {id(leaf) for leaf in leaves}
     others = [t for key, (_, t) in marked.items() if key not in reached]
     arrivals: dict[int, int] = {}
@@ -846,100 +846,3 @@ def _calls_of(recorder: _Recorder, nodes: Sequence[Any]) -> dict[int, int]:
         if mine:
             made[recorder.number(max(mine, key=insides.number_of))] = key
     return made
-
-
-# Names
-
-
-def _modules(func: Any) -> dict[int, str]:
-    """The path of every module that the function holds."""
-    paths: dict[int, str] = {}
-    for name, held in _holdings(func):
-        if isinstance(held, torch.nn.Module):
-            for path, module in held.named_modules():
-                paths.setdefault(id(module), ".".join(part for part in (name, path) if part))
-    return paths
-
-
-def _leaf_names(func: Any, inputs: Sequence[Any]) -> dict[int, str]:
-    """A name for each tensor that the function is given or holds: its argument, its module's path, its variable."""
-    names: dict[int, str] = {}
-    for path, tensor in _named_tensors(func, inputs):
-        names.setdefault(id(tensor), path)
-    return names
-
-
-def _named_tensors(func: Any, inputs: Sequence[Any]) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, value in (*arguments_of(func, inputs), *_holdings(func)):
-        yield from _tensors(name, value)
-
-
-def arguments_of(func: Any, inputs: Sequence[Any]) -> list[tuple[str, Any]]:
-    try:
-        called = func.func if isinstance(func, partial) and not func.args else func
-        called = called.forward if isinstance(called, torch.nn.Module) else called
-        parameters = list(inspect.signature(called).parameters.values())
-    except (TypeError, ValueError):
-        parameters = []
-    named = []
-    for n, value in enumerate(inputs):
-        if n < len(parameters) and parameters[n].kind in (
-            inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
-        ):  # fmt: skip
-            named.append((parameters[n].name, value))
-        else:
-            rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "input")
-            named.append((f"{rest}[{n}]" if rest != "input" else f"input{n}", value))
-    if isinstance(func, partial):
-        named += func.keywords.items()
-    return named
-
-
-def _holdings(func: Any) -> Iterator[tuple[str, Any]]:
-    """What a callable holds: itself, the object it is a method of, its closure, and the globals that it names."""
-    yield "", func
-    if hasattr(func, "__self__"):
-        yield "", func.__self__
-    if hasattr(func, "func") and hasattr(func, "args"):  # functools.partial
-        yield from ((f"args[{n}]", value) for n, value in enumerate(func.args))
-        yield from func.keywords.items()
-        func = func.func
-        yield "", func
-    plain = inspect.unwrap(getattr(func, "__func__", func)) if callable(func) else func
-    code = getattr(plain, "__code__", None)
-    if code is None:
-        return
-    for name, cell in zip(code.co_freevars, plain.__closure__ or (), strict=False):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # not bound yet
-            continue
-    for name in code.co_names:
-        if name in plain.__globals__:
-            yield name, plain.__globals__[name]
-    yield from zip(code.co_varnames, plain.__defaults__ or (), strict=False)
-
-
-def _tensors(name: str, value: Any, depth: int = 3) -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(value, torch.Tensor):
-        yield name, value
-    elif isinstance(value, torch.nn.Module):
-        for path, parameter in value.named_parameters():
-            yield ".".join(part for part in (name, path) if part), parameter
-    elif isinstance(value, list | tuple) and depth:
-        for n, item in enumerate(value[:1000]):
-            yield from _tensors(f"{name}[{n}]", item, depth - 1)
-    elif isinstance(value, dict) and depth:
-        for key, item in list(value.items())[:1000]:
-            yield from _tensors(f"{name}[{key!r}]", item, depth - 1)
-
-
-def _parameters(function: Any) -> list[str]:
-    """The names of a custom Function's arguments, without its context."""
-    try:
-        names = list(inspect.signature(function.forward).parameters)
-    except (TypeError, ValueError, AttributeError):
-        return []
-    # With `setup_context` the forward has none.
-    plain = function.setup_context is not torch.autograd.Function.setup_context
-    return names if plain else names[1:]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from .insides import set_grad_enabled
-from .recording import _holdings
+from .names import holdings
 
 DEPTH = 8  # of containers within objects within functions
 COUNT = 100_000  # objects that are looked at
@@ -98,7 +98,7 @@ def _parts(value: Any) -> Iterator[Any]:
     elif isinstance(value, list | tuple | set | frozenset):
         yield from list(value)
     elif callable(value):
-        yield from (part for _, part in _holdings(value))
+        yield from (part for _, part in holdings(value))
     if not isinstance(value, torch.Tensor | torch.nn.Module) and isinstance(getattr(value, "__dict__", None), dict):
         yield from list(vars(value).values())
 
