@@ -272,3 +272,44 @@ def test_a_reader_of_a_right_infinity_is_judged_from_the_leaves() -> None:
 
 def test_a_norm_in_16_bits_is_computed_in_more() -> None:
     assert check(parse("loss = norm(v)", parameters={"v": np.array([1000.0, 418.0])}), dtype="float16").ok
+
+
+# Numbers that equal others by chance
+
+
+def test_a_number_that_equals_another_by_chance_is_not_that_one() -> None:
+    def logged(x: Tensor) -> Tensor:
+        e = (x - x.max().detach()).exp()
+        p = e / e.sum()
+        float(p.sum().item())  # 1, or nearly
+        return (p * torch.arange(1.0, 4.0, dtype=x.dtype)).sum()
+
+    for seed in range(20):
+        x = torch.from_numpy(np.random.default_rng(seed).normal(size=3)).requires_grad_()
+        report = check_function(logged, x)
+        assert report.ok, (seed, told(report))
+
+
+def test_a_number_that_comes_back_is_known() -> None:
+    report = check_function(lambda x: x * torch.tensor([x.norm().item(), 1.0, 1.0], dtype=x.dtype), drawn((3,)))
+    assert report.verdict is Verdict.WRONG, told(report)
+
+
+# Written to under no_grad, and read at a tie: what autograd passed on there is what went astray
+
+
+def written(factors: list[float], after: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def func(x: Tensor) -> Tensor:
+        y = x * 1.0
+        with torch.no_grad():
+            y.mul_(torch.tensor(factors, dtype=x.dtype))
+        return after(y)
+
+    return func
+
+
+def test_what_is_set_to_0_past_autograd_is_right_where_its_reader_passes_0() -> None:
+    x = torch.tensor([0.5, 2.0, 1.5], dtype=F64).requires_grad_()
+    assert check_function(written([1.0, 1.0, 0.0], torch.relu), x).ok
+    assert not check_function(written([1.0, 1.0, 0.0], torch.exp), x).ok
+    assert not check_function(written([1.0, 1.0, 0.0], lambda y: torch.maximum(y, torch.zeros_like(y))), x).ok

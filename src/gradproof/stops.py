@@ -391,6 +391,9 @@ class Stops:
         rows = {lowering.copy(region): balls(received[nr])[None] for nr, region in step.outputs.items() if nr in received}
         pulled = self._pulled(lowering, contents, rows, rows)
         for stop, (exact, rounding) in zip(distinct.values(), pulled, strict=True):
+            passed = _passed(step, stop) if stop.credited is not None else None
+            if passed is not None:  # it went where it does not belong, and at a tie that is known
+                exact = rounding = passed
             self._scatter(stop.content, exact, rounding, lost, [stop.place])
             self._credit(stop, -exact, lost)
 
@@ -452,6 +455,14 @@ class Stops:
 def _came_back(left: str, event: Event) -> Outside:
     why = f"numbers that left torch by {left} come back" if left else "numbers that move with the parameters come in"
     return Outside(f"{why}, as an operand of {event.name}", event.place)
+
+
+def _passed(step: Step, stop: Stop) -> Balls | None:
+    """What the reader of a stop really passed on to what autograd takes it for."""
+    parts = zip(step.edges, step.passed[0] if step.passed else (), strict=False)
+    mine = [part for edge, part in parts if edge == stop.region.edge and part is not None]
+    fits = mine and all(part.shape == stop.region.shape and np.isfinite(part).all() for part in mine)
+    return balls(sum(mine[1:], mine[0])).reshape(-1) if fits else None
 
 
 def _received(step: Step) -> dict[int, np.ndarray]:

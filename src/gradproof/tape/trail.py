@@ -91,18 +91,23 @@ def _compared(tape: Tape, runs: Sequence[Run], step: float) -> Trail:
     (there, forth), (back, other), (again, _) = runs
     aligned = list(takewhile(_alike, zip(tape.events, there, back, again, strict=False)))
     known, lifted = dict(tape.trail.known), dict(tape.trail.lifted)
-    for at, item in forth.known.items():
+    # A number may equal another by chance, but not in every run, and move with it.
+    for at in {*known, *forth.known}:
         if at[0] < len(aligned):
             known.pop(at, None)
+            item = forth.known.get(at)
             numbers_there = [np.asarray(event.args[at[1]], dtype=float) for event in aligned[at[0]]]
-            # A number may equal another by chance, but not in every run, and move with it.
-            if other.known.get(at) == item and _moves(step, *numbers_there).all():
+            if item is not None and other.known.get(at) == item and _moves(step, *numbers_there).all():
                 known[at] = item
-    for position, items in forth.lifted.items():
+    for position in {*lifted, *forth.lifted}:
         if position < len(aligned):
+            lifted.pop(position, None)
             moving = _moves(step, *(event.regions[0].values for event in aligned[position])).reshape(-1)
-            others = other.lifted.get(position, (-1,) * len(items))
-            lifted[position] = tuple(a if a == b and moves else -1 for a, b, moves in zip(items, others, moving, strict=True))
+            none = (-1,) * len(moving)
+            pairs = zip(forth.lifted.get(position, none), other.lifted.get(position, none), moving, strict=True)
+            items = tuple(a if a == b and moves else -1 for a, b, moves in pairs)
+            if any(item >= 0 for item in items):
+                lifted[position] = items
     moved: dict[tuple[int, int], np.ndarray] = {}
     numbers = set()
     for position, events in enumerate(aligned):
