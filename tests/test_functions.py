@@ -404,17 +404,29 @@ def test_a_function_is_a_target(module: Path, target: str, code: int, form: str,
     [
         ("nets_for_gradproof.py:goof", "did you mean 'good'?"),
         ("nets_for_gradproof.py:needs", "expected a function without arguments"),
-        ("nets_for_gradproof.py:nothing", "expected (func, inputs)"),
         ("nets_for_gradproof.py:number", "'number' is a int"),
         ("missing.py:good", "there is no such file"),
         ("no_such_module:good", "ModuleNotFoundError"),
         ("broken.py:good", "broken.py:1:"),
-        ("raising.py:good", "OSError: no disk"),
     ],
 )
 def test_a_bad_function_target_is_told(module: Path, target: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", target]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("nets_for_gradproof.py:nothing", "nothing() returned a int, expected (func, inputs)"),
+        ("raising.py:good", "it cannot be loaded: OSError: no disk"),
+    ],
+)
+def test_what_a_target_does_in_place_of_giving_a_function_is_its_failure(
+    module: Path, target: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", target]) == 1
+    assert message in capsys.readouterr().out
 
 
 def test_options_of_expression_files_are_refused(module: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,14 +92,14 @@ def test_pages_have_names_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_page_is_there_before_the_next_is_made(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradproof import cli
+    from gradproof import attempts
 
     seen: list[list[str]] = []
 
     def interrupted(*args: object, **kwargs: object) -> None:
         seen.append(sorted(path.name for path in (files / "pages").glob("*.md")))
 
-    monkeypatch.setattr(cli, "_check_one", lambda make, **k: interrupted() or _checked(make))
+    monkeypatch.setattr(attempts, "_check", lambda make, **k: interrupted() or _checked(make))
     assert main(["report", str(files), "--output", str(files / "pages")]) == 1
     assert seen == [[], ["right.md"]]
 

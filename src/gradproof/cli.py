@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import re
-import signal
 import sys
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
+from .attempts import Attempts, Work, attempted, checked
 from .errors import GradproofError, InputError, Place, did_you_mean
 from .output import form_of, page_names, show, tell, write
 from .progress import tracked
@@ -47,8 +44,6 @@ exit codes:
   3 nothing wrong, but something is undecided or unsupported
   130 interrupted (Ctrl-C); what was done is reported
 """
-
-T = TypeVar("T")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     _engine_options(check)
     check.add_argument("--format", choices=tuple(FORMATS), help="of the report (what the suffix of --output says, or text)")
     check.add_argument("--output", type=Path, metavar="PATH", help="write the report to a file instead")
-    check.add_argument("--jobs", type=_count, default=1, metavar="N", help="check N files at a time")
+    _running_options(check)
 
     explain = command("explain", _explain, "the derivation alone, without an engine", files)
     _expression_options(explain)
@@ -128,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     _engine_options(report)
     report.add_argument("--format", choices=PAGE_ENDINGS, default="markdown", help="of the pages (markdown)")
     report.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the pages go")
-    report.add_argument("--jobs", type=_count, default=1, metavar="N", help="check N files at a time")
+    _running_options(report)
 
     examples = commands.add_parser(
         "examples", help="the expression files that came along", allow_abbrev=False,
@@ -189,6 +184,35 @@ def _engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", help="float64, float32, bfloat16 or float16 (the file's own, or float64)")
 
 
+def _running_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="check N targets at a time")
+    parser.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", help="that a function or an engine of yours may take (600; 0: no end)"
+    )
+    parser.add_argument(
+        "--memory", type=_bytes, metavar="SIZE", help="that it may use, as 4GB (half of the machine's; 0: no limit)"
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; 0 is for no end")
+    return seconds
+
+
+def _bytes(text: str) -> int:
+    from .worker import amount
+
+    try:
+        return amount(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size, as 4GB, 500MB or 0 for no limit") from None
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
@@ -239,7 +263,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     arguments.format = form_of(arguments.format, arguments.output, EXPLANATIONS)
     if arguments.quiz:
         return _quiz(arguments)
-    made = _attempted(_problem_makers(arguments), lambda make: explanation.told(make()))
+    made = attempted(_problem_makers(arguments), lambda make: explanation.told(make()))
     text = explanation.render([parts for _, parts in made.done], arguments.format)
     if not made.done:
         return INTERRUPTED if made.interrupted else BAD_INPUT  # why was told already
@@ -257,7 +281,7 @@ def _quiz(arguments: argparse.Namespace) -> int:
     if arguments.format != "text" or arguments.output:
         raise InputError("--quiz asks on the terminal; --format and --output do not go with it")
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal without UTF-8 is no error
-    made = _attempted(_problem_makers(arguments), lambda make: quiz.made(make()))
+    made = attempted(_problem_makers(arguments), lambda make: quiz.made(make()))
     for _, asked in made.done:
         _ask(asked)
     return INTERRUPTED if made.interrupted else BAD_INPUT if made.errors else ALL_PASS
@@ -386,9 +410,6 @@ def _exit_code(reports: Sequence[Report], found: Attempts[Any]) -> int:
 # Targets
 
 
-Work = list[tuple[str, Any]]  # of each target its name, and how to read it
-
-
 def _work(arguments: argparse.Namespace) -> tuple[Work, Sequence[str]]:
     """What is to be checked, and by which engines."""
     from .dtypes import dtype_named
@@ -398,8 +419,6 @@ def _work(arguments: argparse.Namespace) -> tuple[Work, Sequence[str]]:
     if arguments.dtype:
         dtype_named(arguments.dtype)
     engines = installed() if arguments.engine == "all" else (arguments.engine,)
-    for engine in engines:
-        engine_named(engine)
     work: Work = []
     functions = [target for target in arguments.targets if is_function(target)]
     if functions:
@@ -407,6 +426,9 @@ def _work(arguments: argparse.Namespace) -> tuple[Work, Sequence[str]]:
         work += [(target, target) for target in functions]
         arguments.targets = [target for target in arguments.targets if target not in functions]
     if arguments.targets or not functions:
+        for engine in engines:
+            if not is_function(engine):  # which is loaded where it runs
+                engine_named(engine)
         work += _problem_makers(arguments)
     return work, engines
 
@@ -416,8 +438,12 @@ def _checked(
     came: Callable[[int, list[Report]], None] = lambda n, reports: None,
 ) -> Attempts[Report]:  # fmt: skip
     """A report for every target that can be read, told to `came` at once, and the reasons why the others cannot."""
-    run = partial(_check_one, engines=engines, dtype=arguments.dtype)
-    found = _attempted(work, run, arguments.jobs, came)
+    from .worker import Limits, half_of_memory
+
+    asked = arguments.timeout is not None or arguments.memory is not None
+    seconds = Limits.seconds if arguments.timeout is None else arguments.timeout
+    limits = Limits(seconds, half_of_memory() if arguments.memory is None else arguments.memory)
+    found = checked(work, engines, arguments.dtype, limits, asked, arguments.jobs, came)
     return Attempts([(target, report) for target, reports in found.done for report in reports], found.errors, found.interrupted)
 
 
@@ -428,95 +454,6 @@ def _only_their_own(arguments: argparse.Namespace) -> None:
         raise InputError(f"--engine {arguments.engine} goes with expression files; a function is checked as torch runs it")
     if arguments.expression is not None:
         raise InputError("-e stands in place of files; give the one or the other")
-
-
-def _check_one(make: Callable[[], Problem] | str, engines: Sequence[str], dtype: str | None) -> list[Report]:
-    """A report for every engine."""
-    if isinstance(make, str):
-        from .steps import check_function
-        from .targets import load_function
-
-        func, inputs = load_function(make)
-        return [replace(check_function(func, *inputs), target=make)]
-    from .oracle import check, compared
-
-    problem = make()
-    return compared([check(problem, engine=engine, dtype=dtype) for engine in engines])
-
-
-@dataclass
-class Attempts(Generic[T]):
-    """What came of a list of targets: what was made of them, in their order, and the reasons why the others failed.
-
-    `interrupted` says that Ctrl-C came; the targets that were not reached are among the errors.
-    """
-
-    done: list[tuple[str, T]] = field(default_factory=list)
-    errors: list[tuple[str, str]] = field(default_factory=list)
-    interrupted: bool = False
-
-
-def _attempted(
-    items: Sequence[tuple[str, Any]], function: Callable[[Any], T], jobs: int = 1,
-    came: Callable[[int, T], None] = lambda n, outcome: None,
-) -> Attempts[T]:  # fmt: skip
-    """`function` of every item; an item with a bad input is told on stderr and does not stop the others."""
-    made: dict[int, T] = {}
-    reasons: dict[int, str] = {}
-    interrupted = False
-    outcomes = _in_processes(items, function, jobs) if jobs > 1 and len(items) > 1 else _one_by_one(items, function)
-    try:
-        for n, outcome in outcomes:
-            if isinstance(outcome, GradproofError):
-                reasons[n] = str(outcome)
-                tell(outcome)
-            else:
-                made[n] = outcome
-                came(n, outcome)
-    except KeyboardInterrupt:
-        interrupted = True
-        outcomes.close()
-        tell(f"interrupted after {len(made) + len(reasons)} of {len(items)}")
-        reasons |= {n: "interrupted before it was checked" for n in range(len(items)) if n not in made and n not in reasons}
-    names = [target for target, _ in items]
-    done = [(names[n], made[n]) for n in sorted(made)]
-    return Attempts(done, [(names[n], reasons[n]) for n in sorted(reasons)], interrupted)
-
-
-Outcomes = Generator[tuple[int, T | GradproofError]]
-
-
-def _one_by_one(items: Sequence[tuple[str, Any]], function: Callable[[Any], T]) -> Outcomes[T]:
-    for n, (_, item) in tracked(enumerate(items), len(items), lambda pair: pair[1][0]):
-        try:
-            yield n, function(item)
-        except GradproofError as error:
-            yield n, error
-
-
-def _in_processes(items: Sequence[tuple[str, Any]], function: Callable[[Any], T], jobs: int) -> Outcomes[T]:
-    """The outcomes as they come."""
-    before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, initializer=_end_silently)
-    try:
-        futures = {pool.submit(function, item): n for n, (_, item) in enumerate(items)}
-        for future in tracked(as_completed(futures), len(items), lambda future: items[futures[future]][0]):
-            try:
-                yield futures[future], future.result()
-            except GradproofError as error:
-                yield futures[future], error
-    except (KeyboardInterrupt, GeneratorExit):
-        # Without this, the pool would wait for what its processes have in hand.
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_silently() -> None:
-    """A terminal's Ctrl-C goes to the workers too: they end at once, and the one who started them tells it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _problem_makers(arguments: argparse.Namespace) -> list[tuple[str, Callable[[], Problem]]]:

@@ -41,10 +41,12 @@ from .derivation import Derivation, derive
 from .dtypes import DTYPES, DType, dtype_named
 from .enclosure import START_BITS, Enclosures, Pulled, Run
 from .engines import Engine, Task, Trace, engine_named
+from .errors import GradproofError, TargetError, said, where
 from .files import Expectation, Problem
 from .graph import Graph, Line, Node, Shape, lines, size
 from .judging import explained, judge_pulled
 from .reference import Values, evaluate, singular
+from .targets import defined_at, found_at
 from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, missing, worst
 
 MAX_ROWS = 64  # of a line's full Jacobian; a larger one is probed with one random cotangent
@@ -142,7 +144,7 @@ def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None
     tested = engine_named(engine) if isinstance(engine, str) else engine
     format_ = dtype_named(dtype or problem.dtype or "float64", getattr(tested, "formats", DTYPES))
     task = task_of(problem)
-    trace = _sound(tested.run(task, format_), problem)
+    trace = _ran(tested, task, format_, problem)
     derivation = derive(problem.graph)
     findings = _Check(problem, task, trace, format_, derivation).findings()
     seconds = time.perf_counter() - start
@@ -160,6 +162,21 @@ def remarks_on(graph: Graph) -> tuple[str, ...]:
     given = [leaf.name for leaf in graph.leaves if leaf.given and leaf.name not in read]
     told = [f"No line uses {', '.join(unused)}: the gradient is 0."] if unused else []
     return (*told, *([f"No line uses the given {', '.join(given)}."] if given else []))
+
+
+def failed_function(target: str, error: TargetError) -> Report:
+    """The report of a torch function that broke off."""
+    place = error.place or found_at(target)
+    finding = replace(bare_finding("forward", "the function", Verdict.FAILED, error.message), place=str(place or ""))
+    return Report(target.rpartition(":")[2], target, "torch", "none", (finding,))
+
+
+def failed_problem(problem: Problem, engine: str, dtype: str | None, error: TargetError) -> Report:
+    """The report of an engine that broke off."""
+    note = f"{error.message} ({error.place})" if error.place else error.message
+    finding = bare_finding("forward", problem.graph.output.name, Verdict.FAILED, note)
+    asked = dtype or problem.dtype or "float64"
+    return Report(problem.title, problem.target, engine, asked, (finding,), problem=problem, derivation=derive(problem.graph))
 
 
 # Engines that do not go from the output back.
@@ -212,6 +229,24 @@ def task_of(problem: Problem) -> Task:
             probes[line.name] = _probes(line, sum(size(shapes[parent]) for parent in parents[line.name]))
     names = frozenset(leaf.name for leaf in graph.parameters)
     return Task(problem.statements, problem.point, names, parents, probes)
+
+
+def _ran(engine: Engine, task: Task, dtype: DType, problem: Problem) -> Trace:
+    """What the engine did. Whatever it raises, or gives in place of a trace, is its failure."""
+    try:
+        trace: Any = engine.run(task, dtype)
+    except GradproofError:
+        raise
+    except Exception as error:
+        return Trace({}, {}, {}, {"": f"it raised {said(error)}{where(error)}"})
+    place = defined_at(engine.run)
+    at = f", by run() at {place}" if place else ""
+    if not isinstance(trace, Trace):
+        return Trace({}, {}, {}, {"": f"it gave a {type(trace).__name__}, expected a Trace{at}"})
+    try:
+        return _sound(trace, problem)
+    except (TypeError, ValueError, AttributeError) as error:
+        return Trace({}, {}, {}, {"": f"what it gave cannot be read: {said(error)}{at}"})
 
 
 def _sound(trace: Trace, problem: Problem) -> Trace:
@@ -304,7 +339,8 @@ class _Check:
         lacking = self.trace.unsupported.get(name, "" if name in self.trace.failures else self.trace.unsupported.get("", ""))
         if lacking:
             return bare_finding(kind, node, Verdict.UNSUPPORTED, lacking)
-        return bare_finding(kind, node, Verdict.FAILED, self.trace.failures.get(name, "the engine gave no value"))
+        why = self.trace.failures.get(name) or self.trace.failures.get("", "the engine gave no value")
+        return bare_finding(kind, node, Verdict.FAILED, why)
 
     # Steps
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import DType
-from ..errors import UnsupportedError, said
+from ..errors import UnsupportedError, said, where
 from . import Task, Trace
 from .interpreter import Functions, Library, line
 
@@ -80,7 +80,7 @@ class FunctionEngine:
             except (UnsupportedError, NotImplementedError) as error:
                 unsupported[name] = str(error) if isinstance(error, UnsupportedError) else said(error)
             except Exception as error:  # whatever an engine raises is a finding
-                failures[name] = said(error)
+                failures[name] = said(error) + where(error)
             return not (name in unsupported or name in failures)
 
         def bind(name: str, make: Callable[[], Any]) -> None:

@@ -16,14 +16,14 @@ from ..arithmetic import UNIT, Balls, balls, centres, numbers, precision, roundi
 from ..autograd_node import NodeCheck, dtype_of, format_of
 from ..dtypes import XLA, DType
 from ..enclosure import START_BITS, Cotangents, Enclosures, Pulled, Run
-from ..errors import InputError, UnsupportedError
+from ..errors import InputError, UnsupportedError, shown
 from ..graph import Read, Shape, size, slot
 from ..lowered import given_of
 from ..oracle import Report
 from ..reference import Values
 from ..steps import MAX_WHOLE, _Check
 from ..stops import MAX_DOMAIN
-from ..tape.recording import Edge, Step, Tape, shown
+from ..tape.recording import Edge, Step, Tape
 from ..verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge
 from .lowering import EquationLowering
 from .recording import STOP, EquationStep, Recording, flattened, is_double, record

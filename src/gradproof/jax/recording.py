@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from ..errors import Place, UnsupportedError, said
-from ..tape.recording import NOWHERE, Edge, LeafStep, Region, Step, Tape, shown
+from ..errors import Place, UnsupportedError, said, shown
+from ..tape.recording import NOWHERE, Edge, LeafStep, Region, Step, Tape
 
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "remat2": "jaxpr",
          "checkpoint": "jaxpr", "remat": "jaxpr"}  # fmt: skip

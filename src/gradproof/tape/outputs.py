@@ -59,12 +59,6 @@ def _named(value: Any) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def where(error: BaseException, ours: tuple[str, ...], shown: Any) -> str:
-    """` at file:line`: the last line of the user's that an exception came through."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((*ours, "<"))]
-    return f" at {shown(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
-
-
 def told(error: BaseException) -> str:
     """The whole traceback, as Python prints it."""
     return "".join(traceback.format_exception(error)).rstrip()

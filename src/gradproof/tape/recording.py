@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -26,18 +25,16 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..errors import Place, UnsupportedError, said
+from ..errors import OURS, Place, UnsupportedError, said, shown, users, where
 from ..graph import open_axes
 from . import insides
 from .names import arguments_of, leaf_names, modules_of, named_tensors, parameters_of
-from .outputs import flat, no_gradient, told, where
+from .outputs import flat, no_gradient, told
 
 NOWHERE = Place("")
 Edge = tuple[int, int]  # an autograd node's number, and which of its outputs
-OURS = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parent.parent}{os.sep}")
-
-PYTHON, SITE = (f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib"))
-LAYERS = f"{OURS[0]}nn{os.sep}"  # told where a module of torch's is all that the user called
+TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+LAYERS = f"{TORCH}nn{os.sep}"  # told where a module of torch's is all that the user called
 
 # What opaque operations and custom Functions compute, by name, as the user said it: `register_formula`.
 OPAQUE: dict[str, str] = {}
@@ -485,7 +482,7 @@ class _Recorder(insides.TorchDispatchMode):
             elif not place.file and _users(code.co_filename):
                 place = Place(shown(code.co_filename), frame.f_lineno)
             elif not layer.file and code.co_filename.startswith(LAYERS):
-                layer = Place("torch" + code.co_filename.removeprefix(OURS[0][:-1]), frame.f_lineno)
+                layer = Place("torch" + code.co_filename.removeprefix(TORCH[:-1]), frame.f_lineno)
             frame = frame.f_back
         return place if place.file else layer, module, call
 
@@ -545,21 +542,13 @@ def ours(error: Exception) -> bool:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     file = "" if frame is None else frame.tb_frame.f_code.co_filename
-    return file.startswith(OURS[1]) and frame is not None and frame.tb_frame.f_code.co_name not in FORWARDING
+    return file.startswith(OURS) and frame is not None and frame.tb_frame.f_code.co_name not in FORWARDING
 
 
 @lru_cache(maxsize=4096)
 def _users(file: str) -> bool:
     """Whether code is neither torch's nor ours nor Python's own."""
-    return not file.startswith((*OURS, "<frozen")) and not (file.startswith(PYTHON) and not file.startswith(SITE))
-
-
-def shown(path: str) -> str:
-    """A path as people know it: from where they are, if it lies below."""
-    if path.startswith("<"):
-        return path
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
+    return users(file) and not file.startswith(TORCH)
 
 
 def _run(recorder: _Recorder, func: Callable[..., Any], inputs: Sequence[Any]) -> Any:
@@ -595,9 +584,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
             return replace(_stopped(recorder, why, supported=False), traceback=told(error))
         if ours(error):
             raise  # a fault of the recorder's, and none of the function's
-        return replace(
-            _stopped(recorder, f"the function raised {said(error)}{where(error, OURS, shown)}"), traceback=told(error)
-        )
+        return replace(_stopped(recorder, f"the function raised {said(error)}{where(error)}"), traceback=told(error))
     tensors = list(flat(result))
     outputs = [out for out in tensors if out.requires_grad]
     if any(out.dtype.is_complex for out in outputs):
@@ -636,7 +623,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
         except Exception as error:
             runs = ("", ", run once more on a retained graph,", ", given its cotangent two entries apart in memory,")
             again = runs[len(seeds)]
-            trouble = f"the backward{again} raised {said(error)}{where(error, OURS, shown)}"
+            trouble = f"the backward{again} raised {said(error)}{where(error)}"
             trouble += "; if it is meant to run once, say so by passes=1" if len(seeds) == 1 else ""
             broken = told(error)
             break

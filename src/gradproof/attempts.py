@@ -1,0 +1,170 @@
+"""A list of targets, one after the other or several at a time: what came of each, and why it did not of others.
+
+A bad one does not stop the others, nor does Ctrl-C lose what is done. Python of the user's runs in a worker; files alone are
+checked here, unless several are at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from .errors import GradproofError, TargetError
+from .output import tell
+from .progress import tracked
+
+if TYPE_CHECKING:
+    from .files import Problem
+    from .oracle import Report
+    from .worker import Limits
+
+T = TypeVar("T")
+Work = list[tuple[str, Any]]  # of each target its name, and how to read it: a function's name, or what makes the problem
+Outcomes = Generator[tuple[int, T | GradproofError]]
+
+
+@dataclass
+class Attempts(Generic[T]):
+    """What came of a list of targets: what was made of them, in their order, and the reasons why the others failed.
+
+    `interrupted` says that Ctrl-C came; the targets that were not reached are among the errors.
+    """
+
+    done: list[tuple[str, T]] = field(default_factory=list)
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def attempted(work: Work, function: Callable[[Any], T]) -> Attempts[T]:
+    """`function` of every target, here; one with a bad input is told on stderr."""
+    return _gathered(work, _one_by_one(work, function))
+
+
+def checked(
+    work: Work, engines: Sequence[str], dtype: str | None, limits: Limits, asked: bool, jobs: int,
+    came: Callable[[int, list[Report]], None],
+) -> Attempts[list[Report]]:  # fmt: skip
+    """The reports of every target, one an engine, told to `came` at once.
+
+    The limits hold for Python of the user's, a function or an engine; where they were `asked` for, for every target.
+
+    Raises what loading an engine of the user's raises.
+    """
+    from .targets import is_function
+    from .worker import Limits, alone, supervised
+
+    own = [engine for engine in engines if is_function(engine)]
+    broken = None
+    for engine in own:
+        broken = alone(engine, limits, _loaded)
+        if isinstance(broken, GradproofError) and not isinstance(broken, TargetError):
+            raise broken
+    run = partial(_check, engines=engines, dtype=dtype)
+    guarded = [asked or bool(own) or isinstance(make, str) for _, make in work]
+    items = [(make, limits if guard else Limits(0, 0)) for (_, make), guard in zip(work, guarded, strict=True)]
+
+    def outcomes() -> Outcomes[list[Report]]:
+        if jobs > 1 and len(work) > 1 and broken is None:
+            yield from tracked(supervised(items, run, jobs), len(items), lambda pair: work[pair[0]][0])
+            return
+        for n, (item, guard) in tracked(enumerate(zip(items, guarded, strict=True)), len(items), lambda pair: work[pair[0]][0]):
+            if broken is not None:
+                yield n, broken
+            elif guard:
+                yield n, alone(*item, run)
+            else:
+                yield n, _here(run, item[0])
+
+    def told() -> Outcomes[list[Report]]:
+        under = outcomes()
+        try:
+            for n, outcome in under:
+                if isinstance(outcome, TargetError):
+                    failed = partial(_failed, engines=engines, dtype=dtype, limits=limits, error=outcome)
+                    outcome = _here(failed, work[n][1])
+                yield n, outcome
+        finally:
+            under.close()
+
+    return _gathered(work, told(), came)
+
+
+def _gathered(work: Work, outcomes: Outcomes[T], came: Callable[[int, T], None] = lambda n, outcome: None) -> Attempts[T]:
+    made: dict[int, T] = {}
+    reasons: dict[int, str] = {}
+    interrupted = False
+    try:
+        for n, outcome in outcomes:
+            if isinstance(outcome, GradproofError):
+                reasons[n] = str(outcome)
+                tell(outcome)
+            else:
+                made[n] = outcome
+                came(n, outcome)
+    except KeyboardInterrupt:
+        interrupted = True
+        outcomes.close()
+        tell(f"interrupted after {len(made) + len(reasons)} of {len(work)}")
+        reasons |= {n: "interrupted before it was checked" for n in range(len(work)) if n not in made and n not in reasons}
+    names = [target for target, _ in work]
+    done = [(names[n], made[n]) for n in sorted(made)]
+    return Attempts(done, [(names[n], reasons[n]) for n in sorted(reasons)], interrupted)
+
+
+def _one_by_one(work: Work, function: Callable[[Any], T]) -> Outcomes[T]:
+    for n, (_, item) in tracked(enumerate(work), len(work), lambda pair: pair[1][0]):
+        yield n, _here(function, item)
+
+
+def _here(function: Callable[[Any], T], item: Any) -> T | GradproofError:
+    try:
+        return function(item)
+    except GradproofError as error:
+        return error
+
+
+# What is done with one target
+
+
+def _loaded(engine: str) -> None:
+    from .engines import engine_named
+
+    engine_named(engine)
+
+
+def _check(make: Callable[[], Problem] | str, engines: Sequence[str], dtype: str | None) -> list[Report]:
+    """A report for every engine."""
+    if isinstance(make, str):
+        from .steps import check_function
+        from .targets import load_function
+
+        func, inputs = load_function(make)
+        return [replace(check_function(func, *inputs), target=make)]
+    from .oracle import check, compared
+
+    problem = make()
+    return compared([check(problem, engine=engine, dtype=dtype) for engine in engines])
+
+
+def _failed(
+    make: Callable[[], Problem] | str, engines: Sequence[str], dtype: str | None, limits: Limits, error: TargetError
+) -> list[Report]:
+    """The reports of a target that broke off; of several engines, of which one may be to blame, each alone."""
+    from .oracle import failed_function, failed_problem
+    from .worker import alone
+
+    if isinstance(make, str):
+        return [failed_function(make, error)]
+    if len(engines) == 1:
+        return [failed_problem(make(), engines[0], dtype, error)]
+    reports: list[Report] = []
+    for engine in engines:
+        outcome = alone(make, limits, partial(_check, engines=[engine], dtype=dtype))
+        if isinstance(outcome, TargetError):
+            outcome = _failed(make, [engine], dtype, limits, outcome)
+        if isinstance(outcome, GradproofError):
+            raise outcome
+        reports += outcome
+    return reports
