@@ -107,3 +107,17 @@ def test_public_names_are_there() -> None:
     for name in gradproof.__all__:
         assert getattr(gradproof, name) is not None
     assert set(gradproof.__all__) <= set(dir(gradproof))
+
+
+def test_collecting_an_expression_file_imports_no_engine(tmp_path: Path) -> None:
+    file = tmp_path / "t.toml"
+    file.write_text('title = "t"\ngraph = "loss = w ** 2"\n[parameters]\nw = 1.0\n')
+    arguments = [str(file), "--collect-only", "-qq", "-p", "no:cacheprovider", "--gradproof-engine", "all"]
+    modules = modules_after(f"import pytest\nassert pytest.main({arguments}) == 0")
+    assert "gradproof.files" in modules and modules.isdisjoint({"torch", "jax", "autograd", "tinygrad"})
+
+
+def test_a_function_is_checked_elsewhere(tmp_path: Path) -> None:
+    file = tmp_path / "t.py"
+    file.write_text("import torch\ndef f(): return torch.tanh, torch.ones(2, requires_grad=True)\n")
+    assert "torch" not in modules_after(f"from gradproof.cli import main\nassert main(['check', {str(file) + ':f'!r}]) == 0")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
@@ -18,16 +19,16 @@ from ..errors import EngineError, did_you_mean
 from ..syntax import Statement
 from ..targets import is_function, load_engine
 
-# name: (module, the extra that installs it)
+# name: (module, the extra that installs it, the libraries that it needs)
 ENGINES = {
-    "torch": ("gradproof.engines.torch", "gradproof"),
-    "torch-forward": ("gradproof.engines.torch_forward", "gradproof"),
-    "torch-func": ("gradproof.engines.torch_func", "gradproof"),
-    "torch-compile": ("gradproof.engines.torch_compile", "gradproof"),
-    "jax": ("gradproof.engines.jax", "gradproof[jax]"),
-    "jax-forward": ("gradproof.engines.jax_forward", "gradproof[jax]"),
-    "autograd": ("gradproof.engines.autograd", "gradproof[autograd]"),
-    "tinygrad": ("gradproof.engines.tinygrad", "gradproof[tinygrad]"),
+    "torch": ("gradproof.engines.torch", "gradproof", ("torch",)),
+    "torch-forward": ("gradproof.engines.torch_forward", "gradproof", ("torch",)),
+    "torch-func": ("gradproof.engines.torch_func", "gradproof", ("torch",)),
+    "torch-compile": ("gradproof.engines.torch_compile", "gradproof", ("torch",)),
+    "jax": ("gradproof.engines.jax", "gradproof[jax]", ("jax", "jaxlib")),
+    "jax-forward": ("gradproof.engines.jax_forward", "gradproof[jax]", ("jax", "jaxlib")),
+    "autograd": ("gradproof.engines.autograd", "gradproof[autograd]", ("autograd", "scipy")),
+    "tinygrad": ("gradproof.engines.tinygrad", "gradproof[tinygrad]", ("tinygrad",)),
 }
 
 # A C++ compiler runs for every line, for some ten seconds: nobody wants that without asking for it.
@@ -88,7 +89,7 @@ def engine_named(name: str) -> Engine:
         return load_engine(name)
     if name not in ENGINES:
         raise EngineError(f"unknown engine {name!r}{did_you_mean(name, ENGINES)} (one of {', '.join(ENGINES)})")
-    module, extra = ENGINES[name]
+    module, extra, _ = ENGINES[name]
     try:
         return import_module(module).ENGINE
     except ImportError as error:
@@ -96,13 +97,8 @@ def engine_named(name: str) -> Engine:
 
 
 def installed() -> tuple[str, ...]:
-    """The engines of `--engine all`: those that can be imported here, and do not need to be asked for by name."""
-    return tuple(name for name in ENGINES if name not in BY_NAME_ALONE and _there(name))
+    """The engines of `--engine all`: those whose libraries are here, and that do not need to be asked for by name.
 
-
-def _there(name: str) -> bool:
-    try:
-        engine_named(name)
-    except EngineError:
-        return False
-    return True
+    Nothing is imported: a library that is there and broken is told when it is used.
+    """
+    return tuple(name for name, (_, _, needs) in ENGINES.items() if name not in BY_NAME_ALONE and all(map(find_spec, needs)))
