@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,5 +50,9 @@ def test_they_are_in_the_wheel(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
-    inside = ZipFile(wheel).namelist()
+    with ZipFile(wheel) as opened:
+        inside = opened.namelist()
+        (metadata,) = (opened.read(name).decode() for name in inside if name.endswith("/METADATA"))
     assert "gradproof/expressions/ols.toml" in inside and "gradproof/expressions/longley.csv" in inside
+    links = re.findall(r"\]\(([^)]+)\)", metadata)
+    assert links and all(link.startswith(("https://", "#")) for link in links)  # they work on a package's page
