@@ -312,7 +312,7 @@ def blamed_notes(report: Report) -> str:
 
 
 def test_an_operation_of_a_library_has_the_formula_that_was_registered() -> None:
-    @torch.library.custom_op("gradprooftest::cube", mutates_args=())
+    @torch.library.custom_op("gradprooftest::cube", mutates_args=(), schema="(Tensor x) -> Tensor")
     def cube(x: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(x.numpy() ** 3)
 

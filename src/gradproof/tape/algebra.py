@@ -839,7 +839,7 @@ def _attention(
         scores = scores.masked_fill(later, -math.inf)
     if attn_mask is not None:
         scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
-    return torch.ops.aten._safe_softmax(scores, -1) @ value, outs[1]
+    return _safe_softmax(scores, -1, None) @ value, outs[1]
 
 
 # Samples of images
