@@ -36,14 +36,14 @@ import torch
 from flint import arb, fmpq
 from tabulate import tabulate
 
-from gradproof.arithmetic import UNIT, Balls, balls, exact, full, lift, precision
 from gradproof.dtypes import dtype_named
 from gradproof.errors import InputError
-from gradproof.files import Problem, parse
+from gradproof.language.files import Problem, parse
 from gradproof.oracle import check
 from gradproof.progress import tracked
-from gradproof.reference import evaluate, pullback
-from gradproof.verdicts import Finding, Verdict, worst
+from gradproof.proof.arithmetic import UNIT, Balls, balls, exact, full, lift, precision
+from gradproof.proof.walk import evaluate, pullback
+from gradproof.verdict import Finding, Verdict, worst
 
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
 DTYPES = ("float64", "float32")

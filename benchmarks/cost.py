@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from gradproof.files import Problem, parse
+from gradproof.language.files import Problem, parse
 from gradproof.oracle import check
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -27,12 +27,12 @@ import function_cases
 import net_cases
 import reported_cases
 from gradproof import check_function
-from gradproof.net import contradictions, plain_findings
 from gradproof.progress import tracked
-from gradproof.steps import _Check
-from gradproof.tape.recording import record
-from gradproof.tape.state import eager, untouched
-from gradproof.verdicts import Finding
+from gradproof.torch.check import TapeCheck
+from gradproof.torch.net import contradictions, plain_findings
+from gradproof.torch.recording import record
+from gradproof.torch.state import eager, untouched
+from gradproof.verdict import Finding
 from operators import Settings, choose, function_of, operators
 
 Right = tuple[str, Callable[..., Any], Sequence[Any]]
@@ -46,7 +46,7 @@ def alone(func: Callable[..., Any], inputs: Sequence[Any]) -> list[Finding]:
             tape = record(func, inputs)
         if tape.trouble or not tape.leaves:
             return []
-        whole = _Check(tape, "judge").from_the_leaves
+        whole = TapeCheck(tape, "judge").from_the_leaves
         return plain_findings(func, inputs, tape, state, whole) or contradictions(func, inputs, tape, state).findings
 
 

@@ -174,7 +174,7 @@ class ExpressionTest(pytest.Item):
         report = self.parent.report(self.engine)
         if report.ok:
             return
-        from gradproof.report.text import brief
+        from gradproof.telling.text import brief
 
         own = [finding for finding in report.findings if self._owns(finding)]
         bad = [finding for finding in own if not finding.verdict.passes]
@@ -401,7 +401,7 @@ class Pages:
         import hashlib
 
         from gradproof.output import write
-        from gradproof.report import html, markdown
+        from gradproof.telling import html, markdown
 
         self.counts[test] = count = self.counts.get(test, 0) + 1
         stem = re.sub(r"[^\w.-]+", "-", Path(report.target).name.removesuffix(".toml")).strip("-.")[:60] or "report"
@@ -443,7 +443,7 @@ class Pages:
         return sorted(self.pages.items(), key=lambda entry: (entry[1]["ok"], entry[1]["test"], entry[0]))
 
     def _index_page(self) -> str:
-        from gradproof.report.html import Entry, Verdict, listing
+        from gradproof.telling.html import Entry, Verdict, listing
 
         entries = [
             Entry(str(Path(name).with_suffix(".html")), page["title"], Verdict(page["verdict"], page["ok"]), page["ran"],
@@ -453,7 +453,7 @@ class Pages:
         return listing(entries, sorted(self.unread.items()), self.TITLE)
 
     def _index(self) -> str:
-        from gradproof.report.markdown import escape, table
+        from gradproof.telling.markdown import escape, table
 
         pages = self._sorted()
         parts = [f"# {self.TITLE}\n"]

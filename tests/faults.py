@@ -15,7 +15,7 @@ import torch
 
 from gradproof.engines import Task, Trace
 from gradproof.engines.torch import FUNCTIONS, OPERATORS, TorchEngine
-from gradproof.files import Problem, parse
+from gradproof.language.files import Problem, parse
 
 Backward = Callable[[Any, torch.Tensor], Any]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gradproof import check, explain, parse
-from gradproof.arithmetic import balls, exact, precision
-from gradproof.calculus import fused
-from gradproof.reference import evaluate
+from gradproof.proof.arithmetic import balls, exact, precision
+from gradproof.proof.slopes import fused
+from gradproof.proof.walk import evaluate
 
 RNG = np.random.default_rng(11)
 ZEROS = [0.0, 0.0]
@@ -139,7 +139,7 @@ def test_what_leaves_the_dtype_is_named() -> None:
 
 def test_a_hundred_lines_cost_no_more_each_than_ten() -> None:
     """Counted in calls of the calculus, not in seconds: each line is differentiated once."""
-    from gradproof.calculus import partials
+    from gradproof.proof.slopes import partials
 
     def misses(lines: int) -> int:
         partials.cache_clear()

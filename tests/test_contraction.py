@@ -8,10 +8,10 @@ from flint import arb
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gradproof.arithmetic import ZERO, Arithmetic, Balls, balls, exact, full, precision, radii, rounding
 from gradproof.dtypes import DTYPES
-from gradproof.graph import Node, Read, bound, free, slot
-from gradproof.reference import evaluate, pullback
+from gradproof.proof.arithmetic import ZERO, Arithmetic, Balls, balls, exact, full, precision, radii, rounding
+from gradproof.proof.graph import Node, Read, bound, free, slot
+from gradproof.proof.walk import evaluate, pullback
 
 ARITHMETICS = [exact(), *map(rounding, DTYPES.values())]
 BY_NAME = pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=lambda a: a.dtype.name if a.dtype else "exact")

@@ -18,8 +18,8 @@ import gradproof
 from conftest import ROOT
 from gradproof import DescentReport, InputError, Problem, check_descent, descend, load, parse
 from gradproof.cli import main
-from gradproof.optimizers import RULES, parsed
-from gradproof.report.plot import Series, plot
+from gradproof.descent.optimizers import RULES, parsed
+from gradproof.telling.plot import Series, plot
 
 EXPRESSIONS = ROOT / "expressions"
 
@@ -566,7 +566,7 @@ def test_pages_escape_what_they_show() -> None:
 
 
 def test_plots_are_svg(logistic: Problem) -> None:
-    from gradproof.report.descent import plots
+    from gradproof.telling.descent import plots
 
     drawn = plots(descend(logistic, steps=3))
     assert set(drawn) == {"loss", "parameters"}

@@ -274,7 +274,7 @@ def test_a_backward_that_does_not_repeat_itself_is_told() -> None:
 
 
 def test_a_node_without_a_hook_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradproof.tape import recording
+    from gradproof.torch import recording
 
     hooks = recording._Hooks
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from gradproof import Verdict, check_function
-from gradproof.tape import insides
+from gradproof.torch import insides
 from net_cases import drawn
 
 

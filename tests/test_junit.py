@@ -13,7 +13,7 @@ from conftest import ROOT
 from gradproof import Report, Verdict, check, load, parse
 from gradproof.cli import main
 from gradproof.output import visible
-from gradproof.report import render, summary
+from gradproof.telling import render, summary
 
 HOSTILE = "<script>alert(1)</script> ]]> & \" ' \x00 \x1b[31m \ud800 \ufffe | ` é 𝄞"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gradproof import check, parse
-from gradproof.syntax import FUNCTIONS
+from gradproof.language.syntax import FUNCTIONS
 
 RNG = np.random.default_rng(7)
 X = RNG.normal(size=(4, 3))
@@ -151,9 +151,9 @@ def _names(text: str) -> set[str]:
 
 def forward(problem: object) -> float:
     """The exact value of the output."""
-    from gradproof.arithmetic import balls, exact, precision
-    from gradproof.files import Problem
-    from gradproof.reference import evaluate
+    from gradproof.language.files import Problem
+    from gradproof.proof.arithmetic import balls, exact, precision
+    from gradproof.proof.walk import evaluate
 
     assert isinstance(problem, Problem)
     with precision(128):

@@ -13,14 +13,15 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from gradproof import Verdict, check, parse
-from gradproof.arithmetic import ZERO, balls, compiled, exact, full, numbers, precision, rounding
-from gradproof.calculus import closed, fused, partials
 from gradproof.dtypes import DTYPES
-from gradproof.files import Problem
-from gradproof.functions import SCALARS, Named, define, operands
-from gradproof.graph import slot
-from gradproof.reference import evaluate, one_sided, pullback
-from gradproof.verdicts import Comparison, judge, worst
+from gradproof.judging.judge import Comparison, judge
+from gradproof.language.files import Problem
+from gradproof.proof.arithmetic import ZERO, balls, compiled, exact, full, numbers, precision, rounding
+from gradproof.proof.functions import SCALARS, Named, define, operands
+from gradproof.proof.graph import slot
+from gradproof.proof.slopes import closed, fused, partials
+from gradproof.proof.walk import evaluate, one_sided, pullback
+from gradproof.verdict import worst
 
 SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 

@@ -16,10 +16,10 @@ import pytest
 import gradproof
 from conftest import ROOT
 from gradproof import explain, load, parse, quiz
-from gradproof.calculus import bar
 from gradproof.cli import main
-from gradproof.explanation import explained
-from gradproof.report.mathml import texts
+from gradproof.proof.slopes import bar
+from gradproof.telling.explanation import explained
+from gradproof.telling.mathml import texts
 
 FILES = sorted((ROOT / "expressions").glob("*.toml"))
 OLS = ROOT / "expressions/ols.toml"

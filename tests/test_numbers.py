@@ -8,7 +8,8 @@ from flint import arb
 
 import gradproof
 from gradproof.dtypes import DTYPES
-from gradproof.verdicts import Comparison, Verdict, judge
+from gradproof.judging.judge import Comparison, judge
+from gradproof.verdict import Verdict
 
 INF, NAN = float("inf"), float("nan")
 WRONG, EXACT, ROUNDING = Verdict.WRONG, Verdict.EXACT, Verdict.ROUNDING

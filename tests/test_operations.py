@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import gradproof
-from gradproof.verdicts import Verdict
+from gradproof.verdict import Verdict
 
 INF = math.inf
 

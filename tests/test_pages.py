@@ -17,8 +17,8 @@ import gradproof
 from conftest import ROOT
 from gradproof import Report, check, check_function, load, parse
 from gradproof.cli import main
-from gradproof.report import html, markdown
-from gradproof.report.drawing import MAX_NODES, drawing
+from gradproof.telling import html, markdown
+from gradproof.telling.drawing import MAX_NODES, drawing
 
 EXPRESSIONS = sorted((ROOT / "expressions").glob("*.toml"))
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -195,7 +195,7 @@ def test_a_drawing_shows_every_name_and_read_and_no_boxes_meet(path: Path) -> No
     space = "{http://www.w3.org/2000/svg}"
     boxes = [group for group in tree.iter(f"{space}g") if (group.get("class") or "").startswith("box")]
     edges = [group for group in tree.iter(f"{space}g") if (group.get("class") or "").startswith("edge")]
-    from gradproof.calculus import fused
+    from gradproof.proof.slopes import fused
 
     graph = fused(problem.graph)
     assert len(boxes) == len(graph.leaves) + len(graph.nodes)

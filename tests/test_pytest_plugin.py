@@ -12,9 +12,9 @@ import pytest
 
 # A run inside of this process forgets the modules that it imported; torch, NumPy and igraph must not be imported twice.
 import gradproof.assertions
-import gradproof.report.html
-import gradproof.report.markdown
-import gradproof.steps
+import gradproof.telling.html
+import gradproof.telling.markdown
+import gradproof.torch.check
 from conftest import ROOT
 from gradproof import oracle
 from gradproof.engines import installed

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from gradproof import Report, Verdict, assert_gradients, check, check_function, parse
-from gradproof.tape.recording import _Recorder
+from gradproof.torch.recording import Recorder
 from net_cases import drawn
 
 F64 = torch.float64
@@ -169,10 +169,10 @@ def test_a_backward_that_runs_once_is_judged_by_one_pass() -> None:
 
 
 def test_a_fault_of_the_recorder_is_told_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: _Recorder, tensor: Tensor) -> None:
+    def broken(self: Recorder, tensor: Tensor) -> None:
         raise KeyError("a slip")
 
-    monkeypatch.setattr(_Recorder, "_region", broken)
+    monkeypatch.setattr(Recorder, "_region", broken)
     report = check_function(torch.sin, drawn((3,)))
     assert report.verdict is Verdict.UNSUPPORTED and "gradproof itself failed" in report.findings[0].note
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from gradproof import Report, Verdict, check, load, parse
 from gradproof.cli import main, write
-from gradproof.report import markdown, render
+from gradproof.telling import markdown, render
 
 FILES = sorted((ROOT / "expressions").glob("*.toml"))
 

@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from flint import ctx
 from torch import nn
 
-from gradproof import assert_gradients, check, check_function, gradcheck, notation, parse
-from gradproof.arithmetic import precision
+from gradproof import assert_gradients, check, check_function, gradcheck, parse
 from gradproof.errors import InputError
-from gradproof.tape.state import untouched
+from gradproof.proof.arithmetic import precision
+from gradproof.telling import notation
+from gradproof.torch.state import untouched
 
 D = torch.float64
 

@@ -12,17 +12,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import display
+
 if TYPE_CHECKING:
     from .assertions import assert_gradients
-    from .descent import check_descent, descend
-    from .descent_steps import DescentReport
+    from .descent.loop import check_descent, descend
+    from .descent.steps import DescentReport
     from .engines.own import engine
     from .errors import EngineError, GradproofError, GraphError, InputError
-    from .files import Problem, load, parse
-    from .oracle import Report, check
-    from .report.explanation import explain
-    from .steps import GradcheckError, check_function, gradcheck, register_formula
-    from .verdicts import Finding, Verdict
+    from .language.files import Problem, load, parse
+    from .oracle import check
+    from .report import Report
+    from .telling.explained import explain
+    from .torch.check import GradcheckError, check_function, gradcheck, register_formula
+    from .verdict import Finding, Verdict
 
 __version__ = "0.1.0"
 
@@ -31,13 +34,17 @@ _HOMES = {
     "engine": "engines.own",
     "assert_gradients": "assertions",
     "EngineError": "errors", "GradproofError": "errors", "GraphError": "errors", "InputError": "errors",
-    "Problem": "files", "load": "files", "parse": "files",
-    "DescentReport": "descent_steps", "check_descent": "descent", "descend": "descent",
-    "Report": "oracle", "check": "oracle",
-    "explain": "report.explanation",
-    "GradcheckError": "steps", "check_function": "steps", "gradcheck": "steps", "register_formula": "steps",
-    "Finding": "verdicts", "Verdict": "verdicts",
+    "Problem": "language.files", "load": "language.files", "parse": "language.files",
+    "DescentReport": "descent.steps", "check_descent": "descent.loop", "descend": "descent.loop",
+    "Report": "report", "check": "oracle",
+    "explain": "telling.explained",
+    "GradcheckError": "torch.check", "check_function": "torch.check", "gradcheck": "torch.check",
+    "register_formula": "torch.check",
+    "Finding": "verdict", "Verdict": "verdict",
 }  # fmt: skip
+
+# Records below know nothing of how they are shown.
+display.TELLING.append(lambda: import_module(".telling", __name__))
 
 __all__ = [
     "DescentReport", "EngineError", "Finding", "GradcheckError", "GradproofError", "GraphError", "InputError", "Problem",

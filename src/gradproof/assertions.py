@@ -16,20 +16,22 @@ import numpy as np
 from flint import arb
 from tabulate import tabulate
 
-from .arithmetic import UNIT, Balls, Sampling, balls, centres, exact, full, numbers, precision, radii
-from .blame import Clues, likeness
-from .derivation import Derivation, derive
 from .dtypes import DType, dtype_named
-from .enclosure import START_BITS, Enclosures, Run
 from .errors import InputError, did_you_mean
-from .files import Problem, parse
-from .graph import Line, lines, size
-from .judging import judge_pulled
-from .oracle import Report, remarks_on
-from .reference import evaluate
-from .report import number
-from .report.words import name_of, place
-from .verdicts import Comparison, Finding, Verdict, as_finding, bare_finding, judge, missing
+from .judging.judge import Comparison, judge, missing
+from .judging.likeness import Clues, likeness
+from .judging.together import judge_pulled
+from .language.files import Problem, parse
+from .oracle import remarks_on
+from .proof.arithmetic import UNIT, Balls, Sampling, balls, centres, exact, full, numbers, precision, radii
+from .proof.enclosure import START_BITS, Enclosures, Run
+from .proof.graph import Line, lines, size
+from .proof.walk import evaluate
+from .report import Report
+from .telling import number
+from .telling.derivation import Derivation, derive
+from .telling.words import name_of, place
+from .verdict import Finding, Verdict, as_finding, bare_finding
 
 RUNS = 24  # of the reference under random roundings
 SIGMAS = 6.0  # of their spread that explain a number: with 24 runs a right one falls outside less than once in a million

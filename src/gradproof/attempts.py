@@ -16,8 +16,8 @@ from .output import tell
 from .progress import tracked
 
 if TYPE_CHECKING:
-    from .files import Problem
-    from .oracle import Report
+    from .language.files import Problem
+    from .report import Report
     from .worker import Limits
 
 T = TypeVar("T")
@@ -137,8 +137,8 @@ def _loaded(engine: str) -> None:
 def _check(make: Callable[[], Problem] | str, engines: Sequence[str], dtype: str | None) -> list[Report]:
     """A report for every engine."""
     if isinstance(make, str):
-        from .steps import check_function
         from .targets import load_function
+        from .torch.check import check_function
 
         func, inputs = load_function(make)
         return [replace(check_function(func, *inputs), target=make)]

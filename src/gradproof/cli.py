@@ -16,12 +16,12 @@ from .attempts import Attempts, Work, attempted, checked
 from .errors import GradproofError, InputError, Place, did_you_mean
 from .output import form_of, page_names, show, tell, write
 from .progress import tracked
-from .report import EXPLANATIONS, FORMATS
+from .telling import EXPLANATIONS, FORMATS
 
 if TYPE_CHECKING:
-    from .files import Problem
-    from .oracle import Report
+    from .language.files import Problem
     from .quiz import Question, Quiz
+    from .report import Report
 
 ALL_PASS, SOMETHING_WRONG, BAD_INPUT, NOT_DECIDED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -229,7 +229,7 @@ def _examples(arguments: argparse.Namespace) -> int:
         count = examples.copy_to(arguments.copy)
         tell(f"{count} expression files are in {arguments.copy}; gradproof check {arguments.copy}")
         return ALL_PASS
-    from .files import load
+    from .language.files import load
 
     rows = [(name, load(examples.path_of(name)).title) for name in examples.names()]
     width = max(len(name) for name, _ in rows)
@@ -238,7 +238,7 @@ def _examples(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from .report import render, side_by_side
+    from .telling import render, side_by_side
 
     arguments.format = form_of(arguments.format, arguments.output, FORMATS)
     found = _checked(arguments, *_work(arguments))
@@ -258,7 +258,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from .report import explanation
+    from .telling import explained as explanation
 
     arguments.format = form_of(arguments.format, arguments.output, EXPLANATIONS)
     if arguments.quiz:
@@ -288,8 +288,8 @@ def _quiz(arguments: argparse.Namespace) -> int:
 
 
 def _ask(asked: Quiz) -> None:
-    from .report import number
-    from .report.explanation import graph_alone
+    from .telling import number
+    from .telling.explained import graph_alone
 
     print(graph_alone(asked.explanation))
     print("\nAnswer with a formula (2*l) or a number (-2). An empty line shows the answer; Ctrl-D ends.")
@@ -336,9 +336,9 @@ def _tries(asked: Quiz, question: Question) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from importlib import import_module
 
-    from .report import PAGES
+    from .telling import PAGES
 
-    pages, ending = import_module(f".report.{PAGES[arguments.format]}", __package__), PAGE_ENDINGS[arguments.format]
+    pages, ending = import_module(f".telling.{PAGES[arguments.format]}", __package__), PAGE_ENDINGS[arguments.format]
     arguments.expression, arguments.given, arguments.parameter = None, [], []
     folder: Path = arguments.output
     if folder.exists() and not folder.is_dir():
@@ -362,14 +362,14 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _descend(arguments: argparse.Namespace) -> int:
-    from .report import descent as forms
+    from .telling import descent as forms
 
     arguments.format = form_of(arguments.format, arguments.output, DESCENT_FORMATS)
     makers = _problem_makers(arguments)
     if len(makers) > 1:
         raise InputError(f"{len(makers)} files; a descent is of one problem: name one of them")
     problem = makers[0][1]()
-    from .descent import descend
+    from .descent.loop import descend
 
     report = descend(
         problem, optimizer=arguments.optimizer, learning_rate=arguments.learning_rate, steps=arguments.steps,
@@ -458,7 +458,7 @@ def _only_their_own(arguments: argparse.Namespace) -> None:
 
 def _problem_makers(arguments: argparse.Namespace) -> list[tuple[str, Callable[[], Problem]]]:
     """Each target's name, and how to read it."""
-    from .files import load, parse
+    from .language.files import load, parse
     from .targets import is_function
 
     for target in arguments.targets:
@@ -524,7 +524,7 @@ def _summarise(reports: Sequence[Report], errors: Sequence[tuple[str, str]]) -> 
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         return
-    from .report import summary
+    from .telling import summary
 
     try:
         with Path(path).open("a", encoding="utf-8", newline="\n") as file:

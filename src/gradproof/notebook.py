@@ -21,9 +21,10 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 from .errors import GradproofError, InputError, Place
-from .files import Problem, loads, parse
-from .oracle import Report, check
-from .syntax import parse_statements
+from .language.files import Problem, loads, parse
+from .language.syntax import parse_statements
+from .oracle import check
+from .report import Report
 
 _A_FILE = re.compile(r"^\s*graph\s*=\s*[\"']", re.MULTILINE)
 

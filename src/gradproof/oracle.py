@@ -15,14 +15,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from flint import arb
 
-from .arithmetic import (
+from .dtypes import DTYPES, DType, dtype_named
+from .engines import Engine, Task, Trace, engine_named
+from .errors import GradproofError, TargetError, said, where
+from .judging.judge import Comparison, judge, missing
+from .judging.likeness import ANOTHER, Clues, chained, likeness, lost_use, uses, with_origins
+from .judging.together import explained, judge_pulled
+from .language.files import Problem
+from .proof.arithmetic import (
     NOUGHT,
     UNIT,
     Arithmetic,
@@ -36,100 +43,16 @@ from .arithmetic import (
     radii,
     rounding,
 )
-from .blame import ANOTHER, Clues, chained, likeness, lost_use, uses, with_origins
-from .derivation import Derivation, derive
-from .dtypes import DTYPES, DType, dtype_named
-from .enclosure import START_BITS, Enclosures, Pulled, Run
-from .engines import Engine, Task, Trace, engine_named
-from .errors import GradproofError, TargetError, said, where
-from .files import Expectation, Problem
-from .graph import Graph, Line, Node, Shape, lines, size
-from .judging import explained, judge_pulled
-from .reference import Values, evaluate, singular
+from .proof.enclosure import START_BITS, Enclosures, Pulled, Run
+from .proof.graph import Graph, Line, Node, Shape, lines, size
+from .proof.walk import Values, evaluate, singular
+from .report import Report
 from .targets import defined_at, found_at
-from .verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge, missing, worst
+from .telling.derivation import Derivation, derive
+from .verdict import Finding, Judgement, Verdict, as_finding, bare_finding
 
 MAX_ROWS = 64  # of a line's full Jacobian; a larger one is probed with one random cotangent
 MAX_JACOBIAN = 20_000  # entries
-
-
-@dataclass(frozen=True, eq=False)
-class Report:
-    """What was checked, and what came of it: a problem with its derivation, or a torch function (without either)."""
-
-    title: str
-    target: str
-    engine: str
-    dtype: str
-    findings: tuple[Finding, ...]
-    seconds: float = 0.0
-    problem: Problem | None = None
-    derivation: Derivation | None = None
-    exercised: tuple[str, ...] = ()  # kinds of derivative
-    not_exercised: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()  # what is no fault, in sentences
-    traceback: str = ""  # of what the function or its backward raised
-
-    @property
-    def verdict(self) -> Verdict:
-        """The worst of the findings' verdicts."""
-        return worst([finding.verdict for finding in self.findings])
-
-    @property
-    def as_expected(self) -> bool:
-        """Whether the file said what would come, and it came, at that node and nowhere else, and nothing worse."""
-        expect = self.expected
-        if expect is None or not expect.met_by(self.verdict):
-            return False
-        blamed = {f.node for f in self.findings if f.verdict == expect.verdict and not f.inherited}
-        return expect.node is None or blamed == {expect.node}
-
-    @property
-    def ok(self) -> bool:
-        """Everything compared passes, or the file's expectation is met."""
-        return self.as_expected if self.expected else self.verdict.passes
-
-    @property
-    def expected(self) -> Expectation | None:
-        """What the file says will come of this engine, in this dtype."""
-        return self.problem.expected(self.engine, self.dtype) if self.problem else None
-
-    @property
-    def sensitivity(self) -> float | None:
-        """The smallest relative error that every step would have caught, entries zero by cancellation apart."""
-        return max((f.sensitivity for f in self.findings if f.sensitivity is not None), default=None)
-
-    def to_text(self) -> str:
-        return self._rendered("text")
-
-    def to_markdown(self) -> str:
-        return self._rendered("markdown")
-
-    def to_html(self) -> str:
-        """A page that needs nothing from elsewhere."""
-        return self._rendered("html")
-
-    def to_json(self) -> str:
-        return self._rendered("json")
-
-    # What a notebook shows.
-
-    def _repr_html_(self) -> str:
-        from .report import fragment
-
-        return fragment.of_report(self)
-
-    def _repr_markdown_(self) -> str:
-        return self.to_markdown()
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(self.to_text())
-
-    def _rendered(self, form: str) -> str:
-        # Loaded when asked for: a check in a test needs no tables.
-        from .report import render
-
-        return render([self], form)
 
 
 def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None = None) -> Report:

@@ -21,16 +21,16 @@ import sympy
 from flint import arb
 from sympy import Expr, S, Symbol
 
-from . import notation
-from .arithmetic import NOUGHT, UNIT, ZERO, as_float, ball, balls, exact, full, precision
-from .calculus import partials
 from .errors import InputError, Place
-from .explanation import BITS, Explanation, Slope, at_entry, explained, rule
-from .files import Problem
-from .graph import Leaf, Node, bound, free, slot
-from .language import build_graph
-from .reference import Values, evaluate, places, pullback
-from .syntax import parse_statements
+from .language.builder import build_graph
+from .language.files import Problem
+from .language.syntax import parse_statements
+from .proof.arithmetic import NOUGHT, UNIT, ZERO, as_float, ball, balls, exact, full, precision
+from .proof.graph import Leaf, Node, bound, free, slot
+from .proof.slopes import partials
+from .proof.walk import Values, evaluate, places, pullback
+from .telling import notation
+from .telling.explanation import BITS, Explanation, Slope, at_entry, explained, rule
 
 POINTS = 5  # the problem's own, and others around it
 MAX_LOCAL = 12  # questions for local gradients

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..dtypes import DType
 from ..errors import EngineError, did_you_mean
-from ..syntax import Statement
+from ..language.syntax import Statement
 from ..targets import is_function, load_engine
 
 # name: (module, the extra that installs it, the libraries that it needs)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UnsupportedError
-from ..syntax import Affine, Span, Statement, Term
+from ..language.syntax import Affine, Span, Statement, Term
 
 Operand = Any  # an array of the library, or a Python number where the line has a constant
 Functions = Mapping[str, Callable[..., Any]]

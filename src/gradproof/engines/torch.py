@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..dtypes import DType
 from ..errors import UnsupportedError, said
-from ..syntax import Statement
+from ..language.syntax import Statement
 from . import Task, Trace
 from .interpreter import ARITHMETIC, Library, Operand, line, names
 

@@ -12,19 +12,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..arithmetic import UNIT, Balls, balls, centres, numbers, precision, rounding
-from ..autograd_node import NodeCheck, dtype_of, format_of
 from ..dtypes import XLA, DType
-from ..enclosure import START_BITS, Cotangents, Enclosures, Pulled, Run
 from ..errors import InputError, UnsupportedError, shown
-from ..graph import Read, Shape, size, slot
-from ..lowered import given_of
-from ..oracle import Report
-from ..reference import Values
-from ..steps import MAX_WHOLE, _Check
-from ..stops import MAX_DOMAIN
-from ..tape.recording import Edge, Step, Tape
-from ..verdicts import Comparison, Finding, Judgement, Verdict, as_finding, bare_finding, judge
+from ..judging.judge import Comparison, judge
+from ..proof.arithmetic import UNIT, Balls, balls, centres, numbers, precision, rounding
+from ..proof.enclosure import START_BITS, Cotangents, Enclosures, Pulled, Run
+from ..proof.graph import Read, Shape, size, slot
+from ..proof.walk import Values
+from ..report import Report
+from ..torch.check import MAX_WHOLE, TapeCheck
+from ..torch.lowered import given_of
+from ..torch.node import NodeCheck, dtype_of, format_of
+from ..torch.recording import Edge, Step, Tape
+from ..torch.stops import MAX_DOMAIN
+from ..verdict import Finding, Judgement, Verdict, as_finding, bare_finding
 from .lowering import EquationLowering
 from .recording import STOP, EquationStep, Recording, flattened, is_double, record
 
@@ -127,7 +128,7 @@ class _Loss:
     unknown: str = ""
 
 
-class _FunctionCheck(_Check):
+class _FunctionCheck(TapeCheck):
     """One check: the findings of one recorded run."""
 
     formats = XLA

@@ -17,10 +17,10 @@ import sympy
 from sympy import Expr, Integer, Rational
 
 from ..errors import InputError, UnsupportedError
-from ..functions import ceil, floor, i0e, i1e, logaddexp, nearest, trunc
-from ..graph import Read, bound, free, size, slot
-from ..tape.lowering import Lowering, Operand
-from ..tape.memory import Content, table
+from ..proof.functions import ceil, floor, i0e, i1e, logaddexp, nearest, trunc
+from ..proof.graph import Read, bound, free, size, slot
+from ..torch.lowering import Lowering, Operand
+from ..torch.memory import Content, table
 from .recording import CUSTOM, STOP, Array, Equation
 
 Row = str | Callable[[Mapping[str, Any]], str]  # over the equation's parameters, where it depends on them

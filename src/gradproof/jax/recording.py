@@ -23,7 +23,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from ..errors import Place, UnsupportedError, said, shown
-from ..tape.recording import NOWHERE, Edge, LeafStep, Region, Step, Tape
+from ..torch.recording import NOWHERE, Edge, LeafStep, Region, Step, Tape
 
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "remat2": "jaxpr",
          "checkpoint": "jaxpr", "remat": "jaxpr"}  # fmt: skip

@@ -1,0 +1,1 @@
+"""The training loop, every step of it."""

@@ -1,0 +1,1 @@
+"""What an engine's numbers are worth beside the reference."""

@@ -1,0 +1,119 @@
+"""Cotangents judged: each entry by itself, and the entries at a kink together.
+
+The one way from what was pulled back to verdicts, for every door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from ..dtypes import DTYPES, DType
+from ..proof.arithmetic import UNIT, centres, radii, rounding
+from ..proof.enclosure import Enclosures, Pulled, Ties, count_of
+from ..proof.graph import size
+from ..verdict import Judgement, Verdict
+from .judge import Comparison, judge
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def judge_pulled(
+    values: Mapping[str, np.ndarray | None], pulled: Mapping[str, Pulled], dtypes: Mapping[str, DType]
+) -> dict[str, Judgement]:
+    """The judgement of each target's cotangent that there is; an array has the shape of what was pulled for it.
+
+    Entries at a kink are also judged as one vector, over all targets: both sides of a tie may get any shares of one, and
+    not one each.
+    """
+    here = {name: value for name, value in values.items() if value is not None}
+    found = {
+        name: judge(Comparison(value, pulled[name].exact, pulled[name].rounding, pulled[name].kinks), dtypes[name])
+        for name, value in here.items()
+    }
+    ties = next((pulled[name].ties for name in found if pulled[name].ties is not None), None)
+    if ties is None or not any(judged.verdict is Verdict.KINK for judged in found.values()):
+        return found
+    if any(value.shape != pulled[name].exact.shape for name, value in here.items()):
+        return found
+    at = next(pulled[name].at for name in found)
+    if at is not None:
+        return _together(found, ties, at, here, pulled, dtypes)
+    count = min(count_of(ties.rows), *(len(pulled[name].exact) for name in found))
+    for row in range(count):
+        single = {name: pulled[name].row(row) for name in here}
+        found = _together(found, ties, row, {name: value[row] for name, value in here.items()}, single, dtypes)
+    return found
+
+
+def _together(
+    found: dict[str, Judgement], ties: Ties, row: int, values: Arrays, pulled: Mapping[str, Pulled], dtypes: Mapping[str, DType]
+) -> dict[str, Judgement]:
+    """The judgements, with those wrong whose entries are no subgradient together."""
+    vector, reach, start = np.zeros(len(ties.places)), np.zeros(len(ties.places)), 0
+    for name, shape in ties.run.targets.items():
+        part, start = slice(start, start + size(shape)), start + size(shape)
+        if name in values:
+            expected = pulled[name]
+            vector[part] = values[name].reshape(-1)
+            reach[part] = _reach(expected, dtypes[name]).reshape(-1)
+        elif ties.kinks[row, part].any():
+            return found  # what is not known may make up for the rest
+    refuted = ties.refuted(row, vector, reach) if np.isfinite(vector).all() else None
+    if refuted is None:
+        return found
+    columns, why = refuted
+    names = {ties.places[column][0] for column in columns}
+    return {
+        name: replace(judged, verdict=Verdict.WRONG, note=why, refuted=len(columns))
+        if name in names and judged.verdict.passes
+        else judged
+        for name, judged in found.items()
+    }
+
+
+FUSED = DTYPES["float32"]  # what kernels for 16 bits compute in, from end to end, before they round once
+
+
+@lru_cache
+def _kernels(dtype: DType) -> tuple[Enclosures, ...]:
+    return Enclosures(dtype, FUSED), Enclosures(FUSED)
+
+
+def explained(judged: Judgement, value: np.ndarray, by: Callable[[Enclosures], Pulled], dtype: DType) -> Judgement:
+    """The judgement, or a better one by a kernel of 16 bits; `by` gives what is expected of the value by some rounding.
+
+    Operation by operation in 16 bits anything may come out of a formula. Kernels compute their sums in float32, or all of
+    it, and then round once: what they give is explained all the same.
+    """
+    if dtype.precision >= FUSED.precision:
+        return judged
+    for held in _kernels(dtype):
+        if judged.verdict is not Verdict.UNDECIDED:
+            break
+        inner = by(held)
+        once = np.asarray(rounding(dtype).multiply(inner.rounding, UNIT), object)
+        narrow = judge(Comparison(value, inner.exact, once, inner.kinks), dtype)
+        judged = narrow if narrow.verdict.passes else judged
+    return judged
+
+
+def astray(value: np.ndarray, expected: Pulled) -> np.ndarray | None:
+    """By how much each entry is off where rounding does not explain it, and 0 where it does; None where that is not known."""
+    middle, centre, reach = centres(expected.exact), centres(expected.rounding), radii(expected.rounding)
+    known = [np.isfinite(part).all() for part in (value, middle, centre, reach)]
+    if not all(known) or value.shape != middle.shape or (expected.kinks is not None and expected.kinks.any()):
+        return None
+    return np.where(np.abs(value - centre) > reach, value - middle, 0.0)
+
+
+def _reach(expected: Pulled, dtype: DType) -> np.ndarray:
+    """What rounding allows each entry beside its set of one-sided derivatives."""
+    with np.errstate(invalid="ignore"):
+        middle, width = centres(expected.exact), radii(expected.exact)
+        slack = np.abs(centres(expected.rounding) - middle) + radii(expected.rounding) - width
+        least = 64 * dtype.unit_roundoff * (np.abs(middle) + width)
+    return np.maximum(np.where(np.isfinite(slack), slack, 0.0), np.where(np.isfinite(least), least, 0.0))

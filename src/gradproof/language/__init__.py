@@ -1,0 +1,1 @@
+"""Expression files and their language: text to a problem."""

@@ -1,0 +1,70 @@
+"""What a check gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .display import Displayed, telling
+from .language.files import Expectation, Problem
+from .telling.derivation import Derivation
+from .verdict import Finding, Verdict, worst
+
+
+@dataclass(frozen=True, eq=False)
+class Report(Displayed):
+    """What was checked, and what came of it: a problem with its derivation, or a torch function (without either)."""
+
+    title: str
+    target: str
+    engine: str
+    dtype: str
+    findings: tuple[Finding, ...]
+    seconds: float = 0.0
+    problem: Problem | None = None
+    derivation: Derivation | None = None
+    exercised: tuple[str, ...] = ()  # kinds of derivative
+    not_exercised: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # what is no fault, in sentences
+    traceback: str = ""  # of what the function or its backward raised
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the findings' verdicts."""
+        return worst([finding.verdict for finding in self.findings])
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the file said what would come, and it came, at that node and nowhere else, and nothing worse."""
+        expect = self.expected
+        if expect is None or not expect.met_by(self.verdict):
+            return False
+        blamed = {f.node for f in self.findings if f.verdict == expect.verdict and not f.inherited}
+        return expect.node is None or blamed == {expect.node}
+
+    @property
+    def ok(self) -> bool:
+        """Everything compared passes, or the file's expectation is met."""
+        return self.as_expected if self.expected else self.verdict.passes
+
+    @property
+    def expected(self) -> Expectation | None:
+        """What the file says will come of this engine, in this dtype."""
+        return self.problem.expected(self.engine, self.dtype) if self.problem else None
+
+    @property
+    def sensitivity(self) -> float | None:
+        """The smallest relative error that every step would have caught, entries zero by cancellation apart."""
+        return max((f.sensitivity for f in self.findings if f.sensitivity is not None), default=None)
+
+    def to_text(self) -> str:
+        return telling().render([self], "text")
+
+    def to_markdown(self) -> str:
+        return telling().render([self], "markdown")
+
+    def to_html(self) -> str:
+        """A page that needs nothing from elsewhere."""
+        return telling().render([self], "html")
+
+    def to_json(self) -> str:
+        return telling().render([self], "json")

@@ -1,0 +1,42 @@
+"""Reports: one file a format. A new format is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..report import Report
+
+# format: the module with a function `render(reports, errors)`
+FORMATS = {"text": "text", "markdown": "markdown", "html": "html", "json": "machine", "junit": "junit"}
+
+EXPLANATIONS = ("text", "markdown", "html")  # formats of `explain`
+
+PAGES = {form: FORMATS[form] for form in ("markdown", "html")}  # those that make a page each, and an index
+
+Failure = tuple[str, str]  # a target that could not be read, and why
+
+
+def render(reports: Sequence[Report], form: str, errors: Sequence[Failure] = ()) -> str:
+    """The reports in one of `FORMATS`."""
+    function: Callable[[Sequence[Report], Sequence[Failure]], str] = import_module(f".{FORMATS[form]}", __name__).render
+    return function(reports, errors)
+
+
+def of_descent(report: Any, form: str) -> str:
+    """A descent's report in one of its formats."""
+    return import_module(".descent", __name__).render(report, form)
+
+
+def shown(thing: Any, form: str) -> str | None:
+    """What a notebook shows of a report, a problem or a graph; None where a format says nothing of it."""
+    return import_module(".fragment", __name__).shown(thing, form)
+
+
+def number(value: float | None, digits: int = 8) -> str:
+    """A number for a table: short, without a minus zero, and a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value + 0.0:.{digits}g}"

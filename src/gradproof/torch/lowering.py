@@ -1,0 +1,810 @@
+"""Recorded operations to nodes.
+
+An operation with a formula becomes nodes by the language's own lowering. One that only moves entries is run on the
+entries' places: each entry of each operand gets a number of its own, torch moves these numbers, and where they end up is
+the index map. What is in no table is decomposed by torch, and its parts are lowered in its place.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache
+from math import isfinite, prod
+from typing import Any
+
+import numpy as np
+import sympy
+import torch
+from sympy import Expr, Integer, Piecewise, Rational, S
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ..errors import InputError, Place, UnsupportedError
+from ..language.builder import lower
+from ..language.syntax import Statement, parse_statements
+from ..proof.graph import Leaf, Lookup, Node, Read, Shape, bound, differentiated, free, reach, size, slot
+from .algebra import DEFINITIONS, NotDefinedError
+from .insides import decomposition_table, is_composite
+from .memory import Content, Memory, index_map, table
+from .operations import CHOICES, CONSTANT, FORMULAS, MOVES, POOLS, SCALARS
+from .recording import OPAQUE, Event, Recorder, Region
+from .resampling import NAMES as INTERPOLATIONS
+from .resampling import interpolated
+
+aten = torch.ops.aten
+MAX_PARTS = 2000  # operations that one operation decomposes into
+SEEN_OTHERWISE = {"transpose_", "t_", "squeeze_", "unsqueeze_", "swapaxes_", "swapdims_", "as_strided_", "detach_"}
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor as the nodes read it: one node's entries at an index map in terms of `free(n)`."""
+
+    node: str
+    shape: Shape
+    index: tuple[Expr, ...]
+
+
+class Lowering:
+    """Lowers a run of operations. `leaves` are what they read from outside, `numbers` the values of those."""
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.memory = Memory()
+        self.nodes: list[Node] = []
+        self.leaves: dict[str, Leaf] = {}
+        self.numbers: dict[str, np.ndarray] = {}
+        self.shapes: dict[str, Shape] = {}
+        self.active: set[str] = set()  # what a gradient flows to
+        self.reached: set[str] = set()  # what depends on such a value at all: a condition, too
+        self.replaying = 0  # how deep in the parts of operations
+        self.entered: list[tuple[Region, str]] = []
+        self.replays: list[Recorder] = []  # held, so that no storage's address is used again
+
+    # What the operations read and write
+
+    def enter(self, name: str, region: Region, *, given: bool) -> None:
+        """A tensor from outside: a leaf of that name.
+
+        Raises `UnsupportedError` for one that is no plain tensor of real numbers.
+        """
+        if getattr(region.dtype, "is_complex", False):
+            raise UnsupportedError("complex numbers")
+        self._leaf(name, region.values, given=given)
+        self.memory.enter(region, name)
+        # A tensor and a view of it may both come from outside: the memory is the whole one's.
+        for whole, its_name in self.entered:
+            if whole.storage == region.storage and size(whole.shape) > size(region.shape):
+                self.memory.enter(whole, its_name)
+        self.entered.append((region, name))
+
+    def _leaf(self, name: str, values: np.ndarray, *, given: bool) -> None:
+        self.leaves[name] = Leaf(name, values.shape, given)
+        self.numbers[name] = values
+        self.shapes[name] = values.shape
+        if not given:
+            self.active.add(name)
+            self.reached.add(name)
+
+    def constant(self, values: np.ndarray) -> str:
+        """Numbers that no gradient reaches, as a leaf."""
+        name = f"{self.owner}.c{len(self.leaves)}"
+        self._leaf(name, np.asarray(values, dtype=np.float64), given=True)
+        return name
+
+    def content(self, region: Region) -> Content:
+        """Where each entry of a tensor comes from; what nothing here has computed is a constant."""
+        content = self.memory.read(region)
+        if content.alien and self.is_reached(region):
+            raise UnsupportedError("memory that is seen as numbers of another dtype")
+        unknown = content.who < 0
+        if content.alien:
+            unknown = np.ones_like(unknown)
+        if unknown.any():
+            own = self.memory.all_of(self.constant(region.values), region.shape)
+            content = Content(np.where(unknown, own.who, content.who), np.where(unknown, own.where, content.where))
+            self.memory.know(region, content)
+        return content
+
+    def is_active(self, region: Region) -> bool:
+        """Whether a gradient may flow to the tensor's entries."""
+        return any(n >= 0 and self.memory.names[n] in self.active for n in self.memory.read(region).sources)
+
+    def is_reached(self, region: Region) -> bool:
+        """Whether the tensor's entries depend on such a value, if only by a condition."""
+        return any(n >= 0 and self.memory.names[n] in self.reached for n in self.memory.read(region).sources)
+
+    def operand(self, region: Region) -> Operand:
+        """The tensor as one node at one index map; entries of several nodes are put together in a node of their own."""
+        return self._gathered(self.content(region), region.shape, region)
+
+    def _gathered(self, content: Content, shape: Shape, region: Region | None = None) -> Operand:
+        sources = content.sources
+        if not sources:
+            return Operand(self.constant(np.zeros(shape)), shape, tuple(map(free, range(len(shape)))))
+        if len(sources) == 1:
+            name = self.memory.names[sources[0]]
+            return Operand(name, shape, index_map(content.where, self.memory.shapes[sources[0]]))
+        name = self.assemble(content, shape)
+        if region is not None:
+            self.memory.know(region, self.memory.all_of(name, shape))
+        return Operand(name, shape, tuple(map(free, range(len(shape)))))
+
+    def assemble(self, content: Content, shape: Shape) -> str:
+        """A node whose entries are other nodes' entries, or 0 where the source is -1."""
+        sources = content.sources
+        reads: list[Read] = []
+        pieces: list[tuple[Any, Any]] = []
+        which = np.zeros(shape)
+        for n, source in enumerate(sources):
+            which[content.who == source] = n
+        chooser = slot(len([s for s in sources if s >= 0]))
+        for n, source in enumerate(sources):
+            value: Expr = Integer(0)
+            if source >= 0:
+                value = slot(len(reads))
+                where = np.where(content.who == source, content.where, -1)
+                reads.append(Read(self.memory.names[source], index_map(where, self.memory.shapes[source])))
+            # Between the numbers, so that no branch stands at its boundary.
+            pieces.append((value, chooser < n + sympy.S.Half if n < len(sources) - 1 else True))
+        formula = pieces[0][0] if pieces else Integer(0)
+        if len(sources) > 1:
+            chosen = self.constant(which)
+            reads.append(Read(chosen, tuple(map(free, range(len(shape))))))
+            formula = Piecewise(*pieces)
+        return self.emit(formula, tuple(reads), shape, source="parts")
+
+    def emit(
+        self, formula: Expr, reads: tuple[Read, ...], shape: Shape, *, over: Shape = (), reduce: str | None = None,
+        source: str = "", name: str = "", shift: bool = False,
+    ) -> str:  # fmt: skip
+        """A new node; its name is returned."""
+        name = name or f"{self.owner}.{len(self.nodes)}"
+        if 0 in over:  # of nothing
+            formula = {"sum": S.Zero, "prod": S.One, "max": S.NegativeInfinity, "min": S.Infinity}[reduce or ""]
+            over, reduce, reads = (), None, ()
+        node = Node(name, shape, formula, reads, over, reduce, self.owner, source, shift)
+        self.nodes.append(node)
+        self.shapes[name] = shape
+        if not shift and any(reads[n].parent in self.active for n in differentiated(node)):
+            self.active.add(name)
+        if any(read.parent in self.reached for read in reads):
+            self.reached.add(name)
+        return name
+
+    def write(self, region: Region, name: str) -> None:
+        """The node's entries are the tensor's from now on."""
+        if self.shapes[name] != region.shape:
+            raise UnsupportedError(f"a value of shape {self.shapes[name]} where torch has {region.shape}")
+        self.memory.write(region, name)
+
+    def forget(self, region: Region) -> None:
+        """The tensor's numbers are constants from now on."""
+        self.memory.put(region, Content.unknown(region.shape))
+
+    def disown(self, region: Region) -> None:
+        """A tensor of this geometry is a constant, also where the same memory holds what a gradient flows to."""
+        self.memory.know(region, Content.unknown(region.shape))
+
+    def copy(self, operand: Operand | Region, *, name: str = "", source: str = "copy") -> str:
+        """A node of a tensor's entries, each in its own place."""
+        operand = self.operand(operand) if isinstance(operand, Region) else operand
+        return self.emit(slot(0), (Read(operand.node, operand.index),), operand.shape, name=name, source=source)
+
+    # Operations
+
+    def run(self, events: Sequence[Event]) -> None:
+        """Lower the operations, in their order.
+
+        Raises `UnsupportedError` for one without a formula.
+        """
+        for event in events:
+            self.event(event)
+
+    def event(self, event: Event) -> None:
+        if event.rebinds:
+            return None
+        if event.is_view or event.name in SEEN_OTHERWISE:
+            return self.view(event)
+        targets = list(event.outs)
+        if not any(self.is_reached(region) for region in event.regions):
+            self._unreached(event, targets)
+            return None
+        if event.side and not targets:
+            raise UnsupportedError(f"{event.op} writes to its operands, and has no formula")
+        for region in (*event.regions, *targets):
+            if region.opaque:
+                raise UnsupportedError(f"{event.op}: {region.opaque}")
+        self._told(event, targets)
+        return None
+
+    def _unreached(self, event: Event, targets: list[Region]) -> None:
+        """What no gradient reaches is taken as torch computed it. But the parts of an operation are ours and not torch's
+        own: there a number counts that is computed from operands (1/sqrt(var + eps)), with its rounding."""
+        known = [region for region in event.regions if region.floating and (self.memory.read(region).who >= 0).any()]
+        if self.replaying and known and all(region.floating for region in targets):
+            before = len(self.nodes)
+            try:
+                return self._told(event, targets)
+            except UnsupportedError:
+                del self.nodes[before:]
+        for region in targets:
+            self.forget(region)
+        return None
+
+    def _told(self, event: Event, targets: list[Region]) -> None:
+        name = event.name
+        base = name[:-1] if name.endswith("_") and name not in MOVES and event.written else name
+        if base in CONSTANT or all(not r.floating and r.dtype != torch.bool and not r.dtype.is_complex for r in targets):
+            for region in targets:
+                self.forget(region)
+            return
+        if any(region.dtype.is_complex for region in (*event.regions, *targets)):
+            raise UnsupportedError(f"{event.op}: complex numbers")
+        if len(targets) == 1 and size(targets[0].shape) == 0:
+            return
+        try:
+            self._lowered(event, base, targets)
+        except InputError as error:
+            raise UnsupportedError(f"{event.op}: {error.message}") from None
+
+    def _lowered(self, event: Event, base: str, targets: list[Region]) -> None:
+        overload = event.op._overloadname
+        if base in OPAQUE and len(targets) == 1:
+            return self.write(targets[0], self.text(OPAQUE[base], event.arguments, targets[0].shape))
+        special = SPECIAL.get(base)
+        if special is not None and special(self, event, targets):
+            return None
+        if base in DEFINITIONS and self._defined(event, base, targets):
+            return None
+        if base in CHOICES and len(targets) == 2:
+            self._chosen(event, targets)
+        elif base in MOVES and not (event.arguments.get("accumulate")):
+            self._moved(event, targets)
+        elif base in SCALARS and len(targets) == 1:
+            self.write(targets[0], self.scalar(SCALARS[base], event.arguments, targets[0].shape))
+        elif base in FORMULAS and overload not in ("names_dim",) and len(targets) == 1:
+            self._formula(event, base, targets[0])
+        else:
+            self._decomposed(event, targets)
+
+    def view(self, event: Event) -> None:
+        """Another look at the same memory: run on the places, since a tensor that overlaps itself has no others."""
+        if not event.regions:
+            return
+        source = event.regions[0]
+        if any(out.opaque or source.opaque or out.dtype != source.dtype for out in event.outs):
+            if self.is_reached(source):
+                raise UnsupportedError(f"{event.op}: {source.opaque or event.outs[0].opaque or 'memory seen as another dtype'}")
+            return
+        if event.name == "as_strided" or not source.shape:
+            return
+        content = self.memory.read(source)
+        if (content.who < 0).all():
+            return
+        index = torch.arange(size(source.shape), dtype=torch.int64).reshape(source.shape)
+        args = tree_map(lambda leaf: index if leaf is source else leaf, (event.args, event.kwargs))
+        try:
+            moved = event.op(*args[0], **args[1])
+        except RuntimeError:
+            return  # the memory tells
+        for place, region in zip([t for t in tree_leaves(moved) if isinstance(t, torch.Tensor)], event.outs, strict=True):
+            if tuple(place.shape) == region.shape:
+                self.memory.know(region, content.at(place.numpy()))
+
+    def _moved(self, event: Event, targets: list[Region]) -> None:
+        """An operation that only moves entries, run on numbers that stand for places; 0 stands for the number 0."""
+        sources: list[Content] = []
+        starts: list[int] = []
+        total = 1
+
+        def code(content: Content, shape: Shape) -> torch.Tensor:
+            nonlocal total
+            starts.append(total)
+            sources.append(content)
+            total += size(shape)
+            return torch.arange(starts[-1], total, dtype=torch.float64).reshape(shape)
+
+        def coded(leaf: Any) -> Any:
+            if isinstance(leaf, Region):
+                if leaf.floating:
+                    return code(self.content(leaf), leaf.shape)
+                return leaf.numbers.clone()
+            return leaf
+
+        arguments = event.arguments
+        # A number that is filled in is an entry too.
+        for name in ("value", "fill_value"):
+            if isinstance(arguments.get(name), int | float) and arguments[name] != 0:
+                arguments[name] = float(code(self._content_of(np.asarray(float(arguments[name]))), ()))
+        arguments.pop("dtype", None)
+        arguments.pop("device", None)
+        if event.name in ("_to_copy", "clone", "contiguous"):
+            moved: Any = coded(event.regions[0]).clone()
+        elif event.name in ("copy_", "copy"):
+            moved = coded(arguments["src"]).expand(arguments["self"].shape)
+        else:
+            asked = {key: value for key, value in arguments.items() if key not in ("out", "layout", "pin_memory")}
+            kwargs = {key: tree_map(coded, value) for key, value in asked.items()}
+            names = {argument.name for argument in event.op._schema.arguments if not argument.kwarg_only}
+            moved = event.op(*(value for key, value in kwargs.items() if key in names),
+                             **{key: value for key, value in kwargs.items() if key not in names})  # fmt: skip
+        outs = [leaf for leaf in tree_leaves(moved) if isinstance(leaf, torch.Tensor)]
+        for out, region in zip(outs, targets, strict=True):
+            codes = out.detach().numpy().round().astype(np.int64)
+            self.write(region, self._from_codes(codes, sources, starts))
+
+    def _content_of(self, values: np.ndarray) -> Content:
+        return self.memory.all_of(self.constant(values), values.shape)
+
+    def _from_codes(self, codes: np.ndarray, sources: Sequence[Content], starts: Sequence[int]) -> str:
+        """A copy of the entries that the codes stand for."""
+        who = np.full(codes.shape, -1, dtype=np.int32)
+        where = np.zeros(codes.shape, dtype=np.int64)
+        for start, content in zip(starts, sources, strict=True):
+            mine = (codes >= start) & (codes < start + content.who.size)
+            moved = content.at(codes[mine] - start)
+            who[mine], where[mine] = moved.who, moved.where
+        return self.assemble(Content(who, where), codes.shape)
+
+    def _chosen(self, event: Event, targets: list[Region]) -> None:
+        """Sorting and its kin: the entries at the places that torch itself named."""
+        source, (values, indices) = event.regions[0], targets
+        content = self.content(source)
+        at = indices.numbers.to(torch.int64)
+        codes = torch.arange(size(source.shape), dtype=torch.int64).reshape(source.shape)
+        if source.shape:
+            dim = event.arguments.get("dim", -1)
+            dim = -1 if dim is None else dim
+            kept = at.ndim == codes.ndim
+            at = at if kept else at.unsqueeze(dim)
+            codes = codes.gather(dim, at)
+            codes = codes if kept else codes.squeeze(dim)
+        self.write(values, self.assemble(content.at(codes.numpy().reshape(values.shape)), values.shape))
+        self.forget(indices)
+
+    def _formula(self, event: Event, base: str, target: Region) -> None:
+        row = FORMULAS[base]
+        arguments = event.arguments
+        text = row if isinstance(row, str) else row(arguments)
+        self.write(target, self.text(text, arguments, target.shape))
+
+    def scalar(self, build: Callable[..., Expr], arguments: Mapping[str, Any], shape: Shape) -> str:
+        """The node of a scalar function of the arguments that it names; tensors are broadcast to the shape."""
+        reads: list[Read] = []
+        given: dict[str, Any] = {}
+        for name in inspect.signature(build).parameters:
+            value = arguments.get(name)
+            if isinstance(value, Region):
+                operand = self.operand(value)
+                axes: dict[Any, Expr] = {
+                    free(n): free(len(shape) - len(operand.shape) + n) if extent != 1 else Integer(0)
+                    for n, extent in enumerate(operand.shape)
+                }
+                reads.append(Read(operand.node, tuple(e.xreplace(axes) for e in operand.index)))
+                value = slot(len(reads) - 1)
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                value = Rational(Fraction(value))
+            given[name] = value
+        return self.emit(build(**given), tuple(reads), shape, source=build.__name__)
+
+    def text(self, text: str, arguments: Mapping[str, Any], shape: Shape) -> str:
+        """The nodes of a formula over operands by their names; the last one's name."""
+        operands: dict[str, Operand] = {}
+        numbers: dict[str, Fraction] = {}
+        for name, value in arguments.items():
+            if isinstance(value, Region):
+                operands[name] = self.operand(value)
+            elif isinstance(value, bool | int | float):
+                if isfinite(value):
+                    numbers[name] = Fraction(value)
+                else:
+                    operands[name] = Operand(self.constant(np.asarray(float(value))), (), ())
+        shapes = tuple((name, operand.shape) for name, operand in operands.items())
+        made = _template(text, tuple(numbers.items()), shapes)
+        prefix = f"{self.owner}.{len(self.nodes)}"
+        for node in made:
+            name = f"{prefix}{node.name.removeprefix('value')}"
+            reads = []
+            for read in node.reads:
+                operand = operands.get(read.parent)
+                if operand is None:
+                    reads.append(replace(read, parent=f"{prefix}{read.parent.removeprefix('value')}"))
+                    continue
+                axes = {free(n): axis for n, axis in enumerate(read.index)}
+                index = tuple(e.xreplace(axes) for e in operand.index)
+                if not _inside(read, operand.shape, node):
+                    # Beyond the operand's edge lies its fill, and not what lies there in the node that it is a view of.
+                    reads.append(replace(read, parent=self.copy(operand)))
+                    continue
+                reads.append(replace(read, parent=operand.node, index=index))
+            source = _readable(node.source.removeprefix("value = "), operands, self.leaves)
+            self.emit(node.formula, tuple(reads), node.shape, over=node.over, reduce=node.reduce, source=source,
+                      name=name, shift=node.shift)  # fmt: skip
+        last = self.nodes[-1]
+        if last.shape == shape:
+            return last.name
+        # Axes of extent 1 that torch keeps or drops, or entries that it repeats.
+        own = np.arange(size(last.shape), dtype=np.int64)
+        alike = size(last.shape) == size(shape)
+        places = own.reshape(shape) if alike else np.broadcast_to(own.reshape(last.shape), shape)
+        return self.copy(Operand(last.name, shape, index_map(places, last.shape)), source=text)
+
+    def _decomposed(self, event: Event, targets: list[Region]) -> None:
+        """By torch's own decomposition, run on copies of the numbers."""
+        decomposition = decomposition_table.get(event.op)
+        if decomposition is None and event.written and event.name.endswith("_"):
+            return self._out_of_place(event, targets)
+        if decomposition is None:
+            if not is_composite(event.op):
+                raise UnsupportedError(f"{event.op} has no formula")
+            decomposition = event.op.decompose
+        self._replayed(event, targets, lambda copied: decomposition(*copied(event.args), **copied(event.kwargs)))
+
+    def _defined(self, event: Event, base: str, targets: list[Region]) -> bool:
+        """By our own definition, where it has one for such arguments."""
+        definition = DEFINITIONS[base]
+        arguments, outs = event.arguments, [region.numbers.clone() for region in targets]
+        asked = [name for name in inspect.signature(definition).parameters if name != "outs"]
+        more = {"outs": outs} if "outs" in inspect.signature(definition).parameters else {}
+        return self._replayed(
+            event, targets, lambda copied: definition(**copied({name: arguments.get(name) for name in asked}), **more)
+        )
+
+    def _replayed(self, event: Event, targets: list[Region], call: Callable[[Callable[[Any], Any]], Any]) -> bool:
+        """The parts of an operation, recorded from a run on copies of its numbers; False where there are none."""
+        recorder = Recorder({})
+        self.replays.append(recorder)
+        copies: dict[int, torch.Tensor] = {}
+
+        def copied(leaf: Any) -> Any:
+            if not isinstance(leaf, Region):
+                return leaf
+            if id(leaf) not in copies:
+                copies[id(leaf)] = leaf.numbers.clone()
+            return copies[id(leaf)]
+
+        tree_map(copied, (event.args, event.kwargs))
+        regions = {id(leaf): leaf for leaf in event.regions}
+        before = {key: recorder.region(tensor) for key, tensor in copies.items()}
+        try:
+            with torch.no_grad(), recorder:
+                result = call(lambda nest: tree_map(copied, nest))
+        except NotDefinedError as error:
+            raise UnsupportedError(f"{event.op} has no formula for {error}") from None
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}".splitlines()[0][:100]
+            raise UnsupportedError(f"{event.op} has no formula ({what}, in its decomposition)") from None
+        if result is NotImplemented and event.name in DEFINITIONS:
+            return False
+        if result is NotImplemented or len(recorder.events) > MAX_PARTS:
+            raise UnsupportedError(f"{event.op} has no formula")
+        if any(part.op is event.op for part in recorder.events) and event.name not in DEFINITIONS:
+            raise UnsupportedError(f"{event.op} has no formula")
+        for key, region in before.items():
+            self.memory.put(region, self.content(regions[key]))
+        self.replaying += 1
+        self.run(recorder.events)
+        self.replaying -= 1
+        made = [recorder.region(leaf) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        if len(made) != len(targets):
+            raise UnsupportedError(f"{event.op} has no formula (its decomposition gives {len(made)} results)")
+        for out, region in zip(made, targets, strict=True):
+            if out.opaque or out.shape != region.shape:
+                raise UnsupportedError(f"{event.op} has no formula (its decomposition gives another shape)")
+            if region.floating or region.dtype == torch.bool:
+                self.memory.put(region, self.content(out))
+            else:
+                self.forget(region)
+        self._written_parts(event, before)
+        return True
+
+    def _written_parts(self, event: Event, before: Mapping[int, Region | None]) -> None:
+        """What a decomposition wrote into its arguments (running statistics) is theirs now."""
+        for region in event.written:
+            copy = before.get(id(region))
+            if copy is not None and region not in event.outs:
+                self.memory.put(region, self.content(copy))
+
+    def _out_of_place(self, event: Event, targets: list[Region]) -> None:
+        """`mul_` is `mul`, written to its own operand."""
+        packet = getattr(getattr(torch.ops, event.op.namespace), event.name.rstrip("_"), None)
+        overload = getattr(packet, event.op._overloadname, None) if packet is not None else None
+        if overload is None:
+            raise UnsupportedError(f"{event.op} has no formula")
+        twin = Event(overload, event.args, event.kwargs, event.outs, event.side, event.place, event.module)
+        self._lowered(twin, twin.name, targets)
+
+    # Operations with nodes of their own
+
+    def accumulate(self, shape: Shape, terms: Sequence[tuple[Content, np.ndarray]], reduce: str = "sum") -> str:
+        """The sum, product or extreme of the entries that go to each place; a term has for each entry its flat place."""
+        who = np.concatenate([content.who.reshape(-1) for content, _ in terms])
+        where = np.concatenate([content.where.reshape(-1) for content, _ in terms])
+        targets = np.concatenate([places.reshape(-1) for _, places in terms])
+        source = self.assemble(Content(who, where), who.shape)
+        lists: list[list[int]] = [[] for _ in range(size(shape))]
+        for entry, target in enumerate(targets.tolist()):
+            if target >= 0:
+                lists[target].append(entry)
+        longest = max([1, *map(len, lists)])
+        places = np.array([entries + [-1] * (longest - len(entries)) for entries in lists], dtype=np.int64)
+        (index,) = index_map(places.reshape((*shape, longest)), who.shape)
+        fill = {"sum": 0.0, "prod": 1.0, "max": -np.inf, "min": np.inf}[reduce]
+        read = Read(source, (index.xreplace({free(len(shape)): bound(0)}),), fill)
+        return self.emit(slot(0), (read,), shape, over=(longest,), reduce=reduce, source=reduce)
+
+
+def _readable(source: str, operands: Mapping[str, Operand], leaves: Mapping[str, Leaf]) -> str:
+    """The source with the names of the tensors in place of the operation's own names for its arguments."""
+
+    def name(match: re.Match[str]) -> str:
+        operand = operands.get(match[0])
+        return operand.node if operand is not None and operand.node in leaves else match[0]
+
+    return re.sub(r"[A-Za-z_]\w*", name, source)
+
+
+def _inside(read: Read, shape: Shape, node: Node) -> bool:
+    """Whether an index map stays inside of the operand over the node's domain."""
+    for expression, extent in zip(read.index, shape, strict=True):
+        if isinstance(expression, Lookup | sympy.floor | sympy.Mod):
+            continue
+        if expression.has(Lookup, sympy.floor, sympy.Mod):
+            return False
+        low, high = reach(expression, node)
+        if low < 0 or high >= extent:
+            return False
+    return True
+
+
+@lru_cache(maxsize=4096)
+def _statement(text: str) -> Statement:
+    (statement,) = parse_statements(f"value = {text}", Place("operation"))
+    return statement
+
+
+@lru_cache(maxsize=4096)
+def _template(text: str, numbers: tuple[tuple[str, Fraction], ...], shapes: tuple[tuple[str, Shape], ...]) -> tuple[Node, ...]:
+    """The formula's nodes, over operands by their names."""
+    statement = _statement(text)
+    known = dict(numbers)
+    terms = tuple(
+        replace(term, op="number", value=known[term.value]) if term.op == "name" and term.value in known else term
+        for term in statement.terms
+    )
+    return tuple(lower(replace(statement, terms=terms), dict(shapes)))
+
+
+# Operations that neither a formula nor a move tells. Each returns False where it is to be decomposed after all.
+
+Special = Callable[[Lowering, Event, list[Region]], bool]
+
+
+def _dropout(self: Lowering, event: Event, targets: list[Region]) -> bool:
+    """The mask is what torch drew."""
+    arguments = event.arguments
+    out, mask = targets
+    rate = arguments["p"]
+    train = arguments.get("train")
+    self.forget(mask)
+    if train is False or rate == 0:
+        self.write(out, self.text("input*1", {"input": arguments["input"]}, out.shape))
+        return True
+    scale = 0.0 if rate == 1 else 1 / (1 - rate)
+    named = {"input": arguments["input"], "mask": mask, "scale": scale}
+    self.write(out, self.text("input * mask * scale", named, out.shape))
+    return True
+
+
+def _where(self: Lowering, event: Event, targets: list[Region]) -> bool:
+    """A condition that depends on no gradient only moves entries."""
+    condition = event.arguments["condition"]
+    if isinstance(condition, Region) and not self.is_reached(condition):
+        self._moved(event, targets)
+        return True
+    return False
+
+
+def _fill(self: Lowering, event: Event, targets: list[Region]) -> bool:
+    """Filled from a tensor: one entry everywhere."""
+    arguments = event.arguments
+    value = arguments.get("value")
+    source = self.content(value) if isinstance(value, Region) else self._content_of(np.asarray(float(value or 0)))
+    (target,) = targets
+    spread = Content(np.broadcast_to(source.who, target.shape), np.broadcast_to(source.where, target.shape))
+    self.write(target, self.assemble(spread, target.shape))
+    return True
+
+
+REDUCES = {"sum": "sum", "add": "sum", "mean": "sum", "prod": "prod", "multiply": "prod", "amax": "max", "amin": "min"}
+
+
+def _adding(destinations: Callable[[Event, torch.Tensor], tuple[str, torch.Tensor]]) -> Special:
+    """Scatter-adds, and other reductions: `destinations` gives for each entry of the source its place in the target."""
+
+    def lowered(self: Lowering, event: Event, targets: list[Region]) -> bool:
+        arguments = event.arguments
+        if arguments.get("accumulate") is False or ("reduce" not in arguments and event.name.rstrip("_") == "scatter"):
+            return False
+        reduce = arguments.get("reduce") or "sum"
+        base: Region = arguments["self"]
+        places = torch.arange(size(base.shape), dtype=torch.int64).reshape(base.shape)
+        name, at = destinations(event, places)
+        source = arguments[name]
+        (target,) = targets
+        if isinstance(source, Region):
+            content = self.content(source)
+            if arguments.get("alpha", 1) != 1:
+                content = self.memory.all_of(self.text("source * alpha", arguments, source.shape), source.shape)
+        else:
+            content = self._content_of(np.asarray(float(source)))
+        shape = tuple(at.shape)
+        who, where = content.who, content.where
+        if event.name.startswith("scatter") and who.ndim == len(shape):
+            cut = tuple(map(slice, shape))
+            who, where = who[cut], where[cut]
+        spread = Content(np.broadcast_to(who, shape), np.broadcast_to(where, shape))
+        own = places.numpy()
+        count = np.bincount(at.reshape(-1).numpy(), minlength=own.size).reshape(base.shape)
+        if arguments.get("include_self") is False:
+            own = np.where(count > 0, -1, own)
+            count = np.maximum(count, 1)
+        else:
+            count = count + 1
+        total = self.accumulate(base.shape, [(self.content(base), own), (spread, at.numpy())], REDUCES[reduce])
+        if reduce == "mean":
+            index = tuple(map(free, range(len(base.shape))))
+            reads = (Read(total, index), Read(self.constant(count), index))
+            total = self.emit(slot(0) / slot(1), reads, base.shape, source="mean")
+        self.write(target, total)
+        return True
+
+    return lowered
+
+
+def _index_put(event: Event, places: torch.Tensor) -> tuple[str, torch.Tensor]:
+    indices = [None if r is None else r.numbers for r in event.arguments["indices"]]
+    return "values", aten.index.Tensor(places, indices)
+
+
+def _put(event: Event, places: torch.Tensor) -> tuple[str, torch.Tensor]:
+    return "source", places.reshape(-1)[event.arguments["index"].numbers.to(torch.int64)]
+
+
+def _index_add(event: Event, places: torch.Tensor) -> tuple[str, torch.Tensor]:
+    arguments = event.arguments
+    if not places.ndim:
+        return "source", places.expand(arguments["source"].shape)
+    return "source", places.index_select(arguments["dim"], arguments["index"].numbers)
+
+
+def _scatter(event: Event, places: torch.Tensor) -> tuple[str, torch.Tensor]:
+    arguments = event.arguments
+    name = "src" if "src" in arguments else "value"
+    at = arguments["index"].numbers.to(torch.int64)
+    if not places.ndim:
+        return name, places.expand(at.shape)
+    return name, places.gather(arguments["dim"], at)
+
+
+def _pool(self: Lowering, event: Event, targets: list[Region]) -> bool:
+    """Max pooling: the entries at the places that torch named, in each window's own channel."""
+    source, (values, indices) = event.regions[0], targets
+    axes = POOLS[event.name]
+    content = self.content(source)
+    lead = source.shape[:-axes]
+    window = prod(source.shape[-axes:])
+    start = (np.arange(prod(lead), dtype=np.int64) * window).reshape((*lead, *(1,) * axes))
+    at = indices.numbers.to(torch.int64).numpy() + start
+    self.write(values, self.assemble(content.at(at), values.shape))
+    self.forget(indices)
+    return True
+
+
+def _average_pool(self: Lowering, event: Event, targets: list[Region]) -> bool:
+    arguments = event.arguments
+    source: Region = arguments["self"]
+    (target,) = targets
+    axes = 3 if event.name.startswith("avg_pool3d") else 2 if event.name.startswith("avg_pool2d") else 1
+
+    def each(name: str, default: Sequence[int]) -> list[int]:
+        value = arguments.get(name)
+        value = [value] if isinstance(value, int) else list(value or default)
+        return value * axes if len(value) == 1 else value
+
+    kernel = each("kernel_size", [1])
+    stride, padding = each("stride", kernel), each("padding", [0])
+    lead = len(source.shape) - axes
+    index: list[Expr] = [free(n) for n in range(lead)]
+    counts = np.ones((1,) * axes)
+    inside = np.ones((1,) * axes)
+    for n in range(axes):
+        extent, out = source.shape[lead + n], target.shape[lead + n]
+        index.append(free(lead + n) * stride[n] + bound(n) - padding[n])
+        start = np.arange(out) * stride[n] - padding[n]
+        end = np.minimum(start + kernel[n], extent + padding[n])
+        shape = [1] * axes
+        shape[n] = out
+        counts = counts * (end - start).reshape(shape)
+        inside = inside * (np.minimum(end, extent) - np.maximum(start, 0)).reshape(shape)
+    divisor = arguments.get("divisor_override")
+    counts = counts if arguments.get("count_include_pad", True) else inside
+    number = np.full(counts.shape, float(divisor)) if divisor else counts
+    number = np.broadcast_to(number, target.shape[lead:])
+    reads = (Read(self.copy(source), tuple(index)),)
+    total = self.emit(slot(0), reads, target.shape, over=tuple(kernel), reduce="sum", source="window")
+    count = self.constant(np.ascontiguousarray(number))
+    own = tuple(map(free, range(len(target.shape))))
+    self.write(target, self.emit(slot(0) / slot(1), (Read(total, own), Read(count, own[lead:])), target.shape, source="mean"))
+    return True
+
+
+def _convolution(self: Lowering, event: Event, targets: list[Region]) -> bool:
+    """`y[n, c, l] = Σ_{m,k} x[n, group(c) + m, l*stride + k*dilation - padding] w[c, m, k] + b[c]`."""
+    a = event.arguments
+    x, w, (y,) = a["input"], a["weight"], targets
+    axes = len(w.shape) - 2
+    batched = len(x.shape) == axes + 2
+    if not batched:
+        return False
+
+    def each(name: str) -> list[int]:
+        value = list(a[name])
+        return value * axes if len(value) == 1 else value
+
+    stride, padding, dilation, groups = each("stride"), each("padding"), each("dilation"), a["groups"]
+    n, c, m = free(0), free(1), bound(0)
+    place: list[Expr] = []
+    if a["transposed"]:
+        # w[m, c, k]: each input entry goes to l*stride + k*dilation - padding.
+        per_group = w.shape[1]
+        ins = x.shape[1] // groups
+        for d in range(axes):
+            out, taps = y.shape[2 + d], w.shape[2 + d]
+            at = np.arange(out)[:, None] + padding[d] - np.arange(taps)[None, :] * dilation[d]
+            hit = (at % stride[d] == 0) & (at >= 0) & (at // stride[d] < x.shape[2 + d])
+            place.append(table(np.where(hit, at // stride[d], -1), {0: free(2 + d), 1: bound(1 + d)}))
+        channel = sympy.floor(c / per_group) * ins + m if groups > 1 else m
+        w_index = (channel, c - sympy.floor(c / per_group) * per_group if groups > 1 else c)
+        over = (ins, *w.shape[2:])
+    else:
+        per_group = w.shape[0] // groups
+        for d in range(axes):
+            place.append(free(2 + d) * stride[d] + bound(1 + d) * dilation[d] - padding[d])
+        channel = sympy.floor(c / per_group) * w.shape[1] + m if groups > 1 else m
+        w_index = (c, m)
+        over = (w.shape[1], *w.shape[2:])
+    image = self.copy(x)
+    weight = self.operand(w)
+    taps = (*w_index, *(bound(1 + d) for d in range(axes)))
+    w_axes = {free(k): axis for k, axis in enumerate(taps)}
+    reads = (Read(image, (n, channel, *place)), Read(weight.node, tuple(e.xreplace(w_axes) for e in weight.index)))
+    total = self.emit(slot(0) * slot(1), reads, y.shape, over=over, reduce="sum", source="convolution")
+    if a["bias"] is not None:
+        bias = self.operand(a["bias"])
+        b_index = tuple(e.xreplace({free(0): c}) for e in bias.index)
+        own = tuple(map(free, range(len(y.shape))))
+        total = self.emit(slot(0) + slot(1), (Read(total, own), Read(bias.node, b_index)), y.shape, source="bias")
+    self.write(y, total)
+    return True
+
+
+SPECIAL: dict[str, Special] = {
+    "native_dropout": _dropout,
+    "where": _where,
+    "fill": _fill,
+    "index_put": _adding(_index_put), "_index_put_impl_": _adding(_index_put), "_unsafe_index_put": _adding(_index_put),
+    "put": _adding(_put),
+    "index_add": _adding(_index_add),
+    "scatter_add": _adding(_scatter),
+    "scatter": _adding(_scatter), "scatter_reduce": _adding(_scatter),
+    "index_reduce": _adding(_index_add),
+    "convolution": _convolution, "mkldnn_convolution": _convolution, "_convolution": _convolution,
+    **dict.fromkeys(POOLS, _pool),
+    **dict.fromkeys(INTERPOLATIONS, interpolated),
+    **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), _average_pool),
+}  # fmt: skip

@@ -1,0 +1,197 @@
+"""Which node's entry lies where: a tensor's storage as a map from places to (node, entry).
+
+So views, strides and writes in place need nothing of their own: a write puts the new node's entries where they go, and a
+tensor reads whatever lies where it looks. Where a tensor overlaps itself (an expanded one) its places do not tell its
+entries apart; so the tensors that operations gave are known by their geometry as well, until their storage is written to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Protocol
+
+import numpy as np
+from sympy import Expr, Integer
+
+from ..proof.graph import Shape, free, lookup, open_axes, size, unravelled
+
+
+class Located(Protocol):
+    """A tensor in memory, as `recording.Region` is."""
+
+    @property
+    def storage(self) -> int: ...
+
+    @property
+    def extent(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def edge(self) -> tuple[int, int] | None: ...
+
+    @property
+    def positions(self) -> np.ndarray: ...
+
+    @property
+    def key(self) -> tuple[Any, ...]: ...  # ends with the dtype
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """For each entry of a tensor, which node it comes from (-1: unknown) and which of that node's entries it is.
+
+    Of an `alien` one some entries lie there as numbers of another dtype (complex ones seen as real): only `who` is known then.
+    """
+
+    who: np.ndarray
+    where: np.ndarray
+    alien: bool = False
+
+    @classmethod
+    def unknown(cls, shape: Shape) -> Content:
+        """Entries of no node."""
+        return cls(np.full(shape, -1, np.int32), np.zeros(shape, np.int64))
+
+    def at(self, places: np.ndarray) -> Content:
+        """The content of a tensor whose entries are these, by their flat places."""
+        return Content(self.who.reshape(-1)[places], self.where.reshape(-1)[places], self.alien)
+
+    @property
+    def sources(self) -> list[int]:
+        return [int(n) for n in np.unique(self.who)]
+
+
+class Memory:
+    """The nodes whose entries lie in the storages."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.shapes: list[Shape] = []
+        self._storages: dict[int, dict[Any, tuple[np.ndarray, np.ndarray]]] = {}  # by dtype
+        self._known: dict[tuple[tuple[Any, ...], tuple[int, int] | None], tuple[int, Content]] = {}
+        self._writes: dict[int, int] = {}
+
+    def all_of(self, name: str, shape: Shape) -> Content:
+        """A node's entries, each in its own place."""
+        number = len(self.names)
+        self.names.append(name)
+        self.shapes.append(shape)
+        return Content(np.full(shape, number, np.int32), np.arange(size(shape), dtype=np.int64).reshape(shape))
+
+    def enter(self, region: Located, name: str) -> None:
+        """The tensor comes from outside. Several may lie in the same memory; then autograd's edges tell them apart."""
+        content = self.all_of(name, region.shape)
+        self._lay(region, content)
+        self.know(region, content)
+
+    def write(self, region: Located, name: str) -> None:
+        """The node's entries lie in the region from now on."""
+        self.put(region, self.all_of(name, region.shape))
+
+    def put(self, region: Located, content: Content) -> None:
+        """The content lies in the region from now on."""
+        self._lay(region, content)
+        self._writes[region.storage] = self._writes.get(region.storage, 0) + 1
+        self.know(region, content)
+
+    def know(self, region: Located, content: Content) -> None:
+        """What a tensor of this geometry holds, as long as its storage is not written to."""
+        entry = (self._writes.get(region.storage, 0), content)
+        self._known[region.key, region.edge] = self._known[region.key, None] = entry
+
+    def read(self, region: Located) -> Content:
+        for edge in (region.edge, None):
+            known = self._known.get((region.key, edge))
+            if known is not None and known[0] == self._writes.get(region.storage, 0):
+                return known[1]
+        who, where = self._storage(region)
+        content = Content(who[region.positions], where[region.positions])
+        for other, places in self._otherwise(region):
+            lying = other[places].max(axis=-1, initial=-1)
+            if (lying >= 0).any():
+                content = Content(np.where(content.who < 0, lying, content.who), content.where, alien=True)
+        return content
+
+    def _lay(self, region: Located, content: Content) -> None:
+        who, where = self._storage(region)
+        positions = region.positions.reshape(-1)
+        who[positions], where[positions] = content.who.reshape(-1), content.where.reshape(-1)
+        for other, places in self._otherwise(region):
+            other[places] = -1
+
+    def _storage(self, region: Located) -> tuple[np.ndarray, np.ndarray]:
+        maps = self._storages.setdefault(region.storage, {})
+        kind = region.key[-1]
+        if kind not in maps:
+            maps[kind] = (np.full(region.extent, -1, np.int32), np.zeros(region.extent, np.int64))
+        return maps[kind]
+
+    def _otherwise(self, region: Located) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The same memory as numbers of other dtypes: which nodes lie there, and for each entry the places that it covers."""
+        maps = self._storages[region.storage]
+        own = region.key[-1]
+        for dtype, (who, _) in maps.items() if len(maps) > 1 else ():
+            if dtype != own:
+                covered = max(1, own.itemsize // dtype.itemsize)
+                first = region.positions[..., None] * own.itemsize // dtype.itemsize
+                yield who, np.minimum(first + np.arange(covered), max(0, who.size - 1))
+
+
+_numbers = count(1)
+
+
+def index_map(where: np.ndarray, parent: Shape) -> tuple[Expr, ...]:
+    """The parent's indices as formulas of the reader's: entry `where[i0, i1, ...]`, or -1 for outside of the parent.
+
+    Affine where it can be, through a quotient and a remainder for a reshape, and through a table otherwise.
+    """
+    if not parent:
+        return ()
+    outside = where < 0
+    if not outside.any():
+        flat = _affine(where)
+        parts = np.unravel_index(where, parent) if where.size else [where] * len(parent)
+        affine = [_affine(part) for part in parts]
+        if all(expression is not None for expression in affine):
+            return tuple(expression for expression in affine if expression is not None)
+        if flat is not None:
+            return unravelled(flat, parent)
+    else:
+        parts = [np.where(outside, -1, part) for part in np.unravel_index(np.where(outside, 0, where), parent)]
+    return tuple(_table(part) for part in parts)
+
+
+def _affine(values: np.ndarray) -> Expr | None:
+    if not values.size:
+        return Integer(0)
+    start = values[(0,) * values.ndim]
+    total: Any = start
+    formula: Expr = Integer(int(start))
+    for n, axis in enumerate(open_axes(values.shape)):
+        if axis.size == 1:
+            continue
+        step = values[tuple(1 if m == n else 0 for m in range(values.ndim))] - start
+        if step:
+            total = total + step * axis
+            formula = formula + int(step) * free(n)
+    return formula if np.array_equal(np.broadcast_to(total, values.shape), values) else None
+
+
+def _table(values: np.ndarray) -> Expr:
+    """A lookup over the axes that the values depend on."""
+    affine = _affine(values) if (values >= 0).all() else None
+    if affine is not None:
+        return affine
+    axes = [n for n, extent in enumerate(values.shape) if extent > 1 and (values != values.take([0], axis=n)).any()]
+    kept = values[tuple(slice(None) if n in axes else 0 for n in range(values.ndim))]
+    return lookup(f"index{next(_numbers)}", np.ascontiguousarray(kept))(*(free(n) for n in axes))
+
+
+def table(values: np.ndarray, axes: Mapping[int, Expr] | None = None) -> Expr:
+    """An integer array as an index: affine if it is, else a lookup; its n-th axis at `axes[n]`."""
+    expression = _table(np.asarray(values, dtype=np.int64))
+    return expression if axes is None else expression.xreplace({free(n): axis for n, axis in axes.items()})

@@ -1,0 +1,331 @@
+"""A net under everything: the function as its user runs it, without a recorder.
+
+Whatever the recording does not see, it would take for a constant. So the function is run once more, plainly, and what it gives
+must be what was judged, bit for bit or within what two plain runs differ by. And along random directions the differences of
+the plain function must not contradict the gradients that were judged. A net, never a proof: it speaks only where several steps
+of several sizes agree with each other and not with the gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import UnsupportedError, said
+from ..verdict import Finding, Verdict, bare_finding
+from .outputs import flat
+from .recording import Event, Tape, cotangents_of
+from .state import State
+from .trail import direction, movable, move, plain
+
+UNIT = 2.0**-53  # float64's roundoff
+DIRECTIONS = 3
+STEPS = tuple(2.0**-n for n in range(4, 30, 2))  # relative to the leaves' entries
+AGREE = 1e-4  # relative: what neighbouring steps, and the two sides, may differ by where they are believed
+NOISE = 256  # units of roundoff: the rounding of a function's value
+CONTRADICTS = 2e-3  # relative: what is told, beside what rounding hides
+COARSE = 0.3  # ... where the gradients are of a coarser dtype: they may have cancelled to so few digits
+
+Func = Callable[..., Any]
+Whole = Callable[[Sequence[np.ndarray], Sequence[np.ndarray | None]], Verdict]  # of outputs and of leaves' gradients
+
+
+def plain_findings(func: Func, inputs: Sequence[Any], tape: Tape, state: State, whole: Whole) -> list[Finding]:
+    """Findings where a plain run gives other outputs or gradients than those that were judged.
+
+    Other numbers are right as well where the whole function from its leaves tells so: a compiler rounds otherwise.
+    """
+    try:
+        first = _ran(func, inputs, tape, state)
+    except Exception as error:
+        note = f"it runs under the recorder, and raises without it: {said(error)}"
+        return [bare_finding("forward", "the function", Verdict.FAILED, note)]
+    judged = _judged(tape)
+    apart = [name for name, value in judged.items() if not _same(value, first.numbers.get(name))]
+    if not apart:
+        return []
+    try:
+        again = _ran(func, inputs, tape, state).numbers
+    except Exception:  # it ran once: then there is no spread between two runs to allow for
+        again = {}
+    apart = [name for name in apart if not _within(judged[name], first.numbers.get(name), again.get(name))]
+    verdict = _told_by(whole, first, tape) if apart else Verdict.ROUNDING
+    if verdict.passes:
+        return []
+    note = "run without the recorder it gives other numbers: what was judged is not what its users get"
+    if first.compiled and verdict is not Verdict.WRONG:
+        note = f"compiled code, which rounds otherwise: {note}, and the whole function is not told apart from its rounding"
+        return [bare_finding("gradient", "the function", Verdict.UNSUPPORTED, note)]
+    return [bare_finding("forward" if name.startswith("output") else "gradient", name, Verdict.FAILED, note) for name in apart]
+
+
+def _told_by(whole: Whole, plain: _Plain, tape: Tape) -> Verdict:
+    """The whole function's verdict on the numbers of a plain run."""
+    outputs = [plain.numbers.get(f"output {n}") for n in range(len(tape.outputs))]
+    gradients = [plain.numbers.get(leaf.name) for leaf in tape.leaves]
+    there = [value for value in outputs if value is not None]
+    missing = [leaf.name for leaf, plain_one in zip(tape.leaves, gradients, strict=True)
+               if (plain_one is None) != (leaf.gradients[0] is None)]  # fmt: skip
+    if missing or any(value.shape != region.shape for value, region in zip(there, tape.outputs, strict=False)):
+        return Verdict.WRONG
+    try:
+        return whole(there, gradients) if len(there) == len(outputs) else Verdict.WRONG
+    except UnsupportedError:
+        return Verdict.UNSUPPORTED
+
+
+def _within(value: np.ndarray | None, one: np.ndarray | None, two: np.ndarray | None) -> bool:
+    """Whether two plain runs differ, and the judged numbers by no more than they do."""
+    if value is None or one is None or two is None or not one.shape == two.shape == value.shape or _same(one, two):
+        return False
+    return bool((np.abs(value - one) <= 4 * np.max(np.abs(one - two))).all())
+
+
+def _judged(tape: Tape) -> dict[str, np.ndarray | None]:
+    """The numbers that were judged, by name."""
+    outputs: dict[str, np.ndarray | None] = {f"output {n}": region.values for n, region in enumerate(tape.outputs)}
+    return outputs | {leaf.name: leaf.gradients[0] for leaf in tape.leaves}
+
+
+@dataclass(frozen=True, eq=False)
+class _Plain:
+    """What a plain run gave, by the names of what was judged, and whether a compiler made its backward."""
+
+    numbers: dict[str, np.ndarray | None]
+    compiled: bool
+
+
+def _ran(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> _Plain:
+    state.restore()
+    leaves = {leaf.name: tape.tensors[leaf.edge[0]] for leaf in tape.leaves}
+    before = {name: leaf.grad for name, leaf in leaves.items()}
+    try:
+        for leaf in leaves.values():
+            leaf.grad = None
+        with torch.enable_grad():
+            outputs = _differentiable(func(*inputs))
+            numbers: dict[str, np.ndarray | None] = {f"output {n}": _array(out) for n, out in enumerate(outputs)}
+            compiled = _compiled(outputs)
+            torch.autograd.backward(outputs, next(cotangents_of(outputs)))
+        numbers |= {name: None if leaf.grad is None else _array(leaf.grad) for name, leaf in leaves.items()}
+        return _Plain(numbers, compiled)
+    finally:
+        for name, leaf in leaves.items():
+            leaf.grad = before[name]
+        state.restore()
+
+
+def _compiled(outputs: Sequence[torch.Tensor]) -> bool:
+    """Whether a compiler's node is in the graph."""
+    stack: list[Any] = [out.grad_fn for out in outputs]
+    seen: set[Any] = set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if "CompiledFunction" in node.name():
+            return True
+        stack += [following for following, _ in node.next_functions]
+    return False
+
+
+def _differentiable(result: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in flat(result) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    dense = tensor.detach().resolve_conj().resolve_neg()
+    dense = dense.to_dense() if dense.layout != torch.strided else dense
+    return dense.to(torch.float64).cpu().numpy(force=True).copy()
+
+
+def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    return (a is None) == (b is None) and (a is None or b is None or np.array_equal(a, b, equal_nan=True))
+
+
+# Along directions
+
+
+@dataclass(frozen=True)
+class Net:
+    """What the net caught; or why it was not spread."""
+
+    findings: list[Finding]
+    left_out: str = ""
+
+
+def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> Net:
+    """A finding where the function changes otherwise along a direction than the judged gradients say."""
+    leaves = [tape.tensors[leaf.edge[0]] for leaf in tape.leaves]
+    others = _without_gradient(state.tensors, leaves)
+    tensors = [*leaves, *others]
+    gradients = [*(leaf.gradients[0] for leaf in tape.leaves), *(None for _ in others)]
+    if len(plain(tensors)) < len(tensors) or not all(tensor.is_floating_point() for tensor in tensors):
+        return Net([], "a parameter is no plain tensor of real numbers")
+    declared = next(filter(_declared, tape.events), None)
+    if declared is not None:
+        return Net([], f"the gradient of {declared.name} is declared another than its function's")
+    if any(gradient is not None and not np.isfinite(gradient).all() for gradient in gradients):
+        return Net([], "a gradient is not finite")
+    if len({_memory(leaf) for leaf in leaves}) < len(leaves):
+        return Net([], "parameters share their memory, and cannot be moved apart")
+    seeds = tape.seeds[0] if tape.seeds else {}
+    weights = [torch.from_numpy(np.asarray(seeds[out.edge])) for out in tape.outputs if out.edge in seeds]
+    if len(weights) != len(tape.outputs):
+        return Net([], "an output has no cotangent")
+
+    def value(points: Sequence[torch.Tensor]) -> float:
+        state.restore()
+        if any(point.dtype != tensor.dtype for point, tensor in zip(points, tensors, strict=True)):
+            _widen(state.tensors)
+        move(tensors, points)
+        with torch.enable_grad():
+            outputs = _differentiable(func(*inputs))
+        if len(outputs) != len(weights) or any(a.shape != b.shape for a, b in zip(outputs, weights, strict=True)):
+            return float("nan")
+        return sum(float((out.detach().double().cpu() * w).sum()) for out, w in zip(outputs, weights, strict=True))
+
+    def wide_gradients(points: Sequence[torch.Tensor]) -> list[np.ndarray | None]:
+        """Autograd's own, of the function in float64: what it does not see there it does not see in any dtype."""
+        state.restore()
+        _widen(state.tensors)
+        move(tensors, points)
+        with torch.enable_grad():
+            outputs = _differentiable(func(*inputs))
+            seeds = [w.to(out) for w, out in zip(weights, outputs, strict=True)]
+            before = [tensor.grad for tensor in tensors]
+            try:
+                for tensor in tensors:
+                    tensor.grad = None
+                torch.autograd.backward(outputs, seeds)  # not `grad`, which a reentrant checkpoint refuses
+                return [None if tensor.grad is None else _array(tensor.grad) for tensor in tensors]
+            finally:
+                for tensor in tensors:
+                    tensor.grad = None
+                state.restore()
+                for tensor, old in zip(tensors, before, strict=True):
+                    tensor.grad = old
+
+    # Beside numbers of the size of 1 inside of a function, a result of 0 has the rounding of 1.
+    floor = 2.0**-40 * sum(float(weight.abs().sum()) for weight in weights)
+    own = max((torch.finfo(tensor.dtype).eps / 2 for tensor in tensors), default=0.0)
+    # In float64, whatever the function's own dtype; what does not run so is run as it is.
+    raised = ""
+    for wide in (True, False) if own > UNIT else (False,):
+        here = [tensor.detach().to(torch.float64) if wide else tensor.detach().clone() for tensor in tensors]
+        try:
+            unit = UNIT if wide else own
+            caught = _along_directions(value, here, wide_gradients(here) if wide else gradients, unit, floor)
+            hidden = caught.findings and _absorbed(tape, here)
+            return Net([], "a number so large is added to a whole row that nothing moves it") if hidden else caught
+        except Exception as error:
+            raised = said(error)  # where it has no value there is nothing to compare
+        finally:
+            state.restore()
+    return Net([], f"beside the point it raises {raised}")
+
+
+def _absorbed(tape: Tape, here: Sequence[torch.Tensor]) -> bool:
+    """Whether numbers so large are added to a whole row that the leaves do not move it at all: a mask over all of it."""
+    most = max((float(x.abs().max()) for x in here if x.numel()), default=0.0)
+    adding = (event for event in tape.events if event.name in ("add", "add_", "sub", "rsub"))
+    made = (region for event in adding for region in event.outs if region.floating and region.values.size and region.shape)
+    return any(bool((np.abs(region.values).min(axis=-1) * torch.finfo(region.dtype).eps / 4 > most).any()) for region in made)
+
+
+def _without_gradient(held: Sequence[torch.Tensor], leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """What needs a gradient and got none: all of it may have been lost."""
+    known, found = {_memory(leaf) for leaf in leaves}, []
+    for tensor in movable(held):
+        if _memory(tensor) not in known:
+            known.add(_memory(tensor))
+            found.append(tensor)
+    return found
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    """Where it lies; for one without entries, itself."""
+    return (tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0) or id(tensor)
+
+
+def _along_directions(
+    value: Callable[..., float],
+    here: Sequence[torch.Tensor],
+    gradients: Sequence[np.ndarray | None],
+    unit: float,
+    floor: float,
+) -> Net:
+    random = np.random.default_rng(0)
+    if value(here) != value(here):
+        return Net([], "it does not repeat itself")
+    for _ in range(DIRECTIONS):
+        along = [direction(tensor, random) for tensor in here]
+        pairs = [(g, d.double().cpu().numpy()) for g, d in zip(gradients, along, strict=True) if g is not None]
+        said_so = float(sum((g * d).sum() for g, d in pairs))
+        scale = float(sum(np.abs(g * d).sum() for g, d in pairs)) * min(1024 * unit, 0.25) + floor
+        told = _slope(value, here, along, unit)
+        coarse = CONTRADICTS if unit == UNIT else COARSE
+        if told is not None and abs(told[0] - said_so) > coarse * (abs(said_so) + abs(told[0])) + scale + told[1]:
+            note = (
+                f"something was not seen: along a random direction the function changes by {told[0]:.6g}, and the gradients "
+                f"that were judged say {said_so:.6g}"
+            )
+            return Net([bare_finding("gradient", "the function", Verdict.UNDECIDED, note)])
+    return Net([])
+
+
+# They read one triangle of a matrix, and their gradient is that of the symmetric part.
+SYMMETRIC = frozenset(
+    """cholesky cholesky_solve cholesky_inverse linalg_cholesky_ex _linalg_eigh linalg_eigh linalg_eigvalsh linalg_ldl_factor_ex
+    linalg_pinv""".split()
+)
+
+
+def _declared(event: Event) -> bool:
+    """Whether an operation's gradient is another than its function's: by a convention, or because its caller asks for it."""
+    padding = event.arguments.get("padding_idx") if event.name in ("embedding", "_embedding_bag") else None
+    # Torch passes nothing on to the parameters that a number is drawn by.
+    drawn = event.name == "normal" and bool(event.regions)
+    return drawn or event.name in SYMMETRIC or (padding is not None and padding >= 0)
+
+
+def _slope(
+    value: Callable[..., float], here: Sequence[torch.Tensor], along: Sequence[torch.Tensor], unit: float
+) -> tuple[float, float] | None:
+    """The derivative along the direction and what rounding makes of it, where four steps in a row and both sides agree."""
+    middle = value(here)
+    good: list[float] = []
+    apart = np.inf  # how far the two sides were, a step before
+    changed = False
+    for step in STEPS:
+        right, left = (value([x + sign * step * d for x, d in zip(here, along, strict=True)]) for sign in (1, -1))
+        if changed and right == left == middle:
+            return None  # a staircase, as of a coarser dtype inside: below its steps nothing is told
+        changed = changed or right != left
+        forward, backward, central = (right - middle) / step, (middle - left) / step, (right - left) / (2 * step)
+        noise = NOISE * unit * (abs(right) + abs(left) + abs(middle)) / step
+        near = AGREE * abs(central) + noise
+        before, apart = apart, abs(forward - backward)
+        # The two sides differ by the curvature, which goes with the step; by a kink they differ at every step alike.
+        smooth = apart <= near or apart <= before / 2
+        if not np.isfinite(central) or not smooth or (noise > abs(central) and noise > abs(middle)):
+            good = []
+        elif good and abs(central - good[-1]) <= near:
+            good = [*good, central]
+        else:
+            good = [central]
+        if len(good) >= 4:
+            return central, 16 * noise
+    return None
+
+
+def _widen(tensors: Sequence[torch.Tensor]) -> None:
+    """Whatever the function holds in float64; the state's `restore` puts it back."""
+    for tensor in tensors:
+        if tensor.is_floating_point() and tensor.layout == torch.strided and tensor.grad_fn is None:
+            tensor.data = tensor.data.double()
