@@ -16,7 +16,7 @@ from .attempts import Attempts, Work, attempted, checked
 from .errors import GradproofError, InputError, Place, did_you_mean
 from .output import form_of, page_names, show, tell, write
 from .progress import tracked
-from .telling import EXPLANATIONS, FORMATS
+from .telling import EXPLANATIONS, FORMATS, GRADIENTS
 
 if TYPE_CHECKING:
     from .language.files import Problem
@@ -36,6 +36,7 @@ examples:
   gradproof check model.py:attention
   gradproof check -e "loss = (w*x - y)**2" --given x=1 --given y=2 --parameter w=1
   gradproof explain expressions/ols.toml
+  gradproof gradient expressions/ols.toml
   gradproof report expressions/ --output reports/
   gradproof descend expressions/ols.toml --learning-rate 0.01 --steps 100
 
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     _engine_options(check)
     check.add_argument("--format", choices=tuple(FORMATS), help="of the report (what the suffix of --output says, or text)")
     check.add_argument("--output", type=Path, metavar="PATH", help="write the report to a file instead")
+    check.add_argument("--full", action="store_true", help="in JSON, all entries of every gradient")
     _running_options(check)
 
     explain = command("explain", _explain, "the derivation alone, without an engine", files)
@@ -118,6 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--format", choices=EXPLANATIONS, help="of the derivation (what the suffix of --output says, or text)")
     explain.add_argument("--output", type=Path, metavar="PATH", help="write it to a file instead")
     explain.add_argument("--quiz", action="store_true", help="hide the gradients and ask for them")
+
+    gradient = command("gradient", _gradient, "the exact gradient by each parameter, and nothing else", "an expression file")
+    _expression_options(gradient)
+    gradient.add_argument("--format", choices=GRADIENTS, help="(what the suffix of --output says, or text)")
+    gradient.add_argument("--output", type=Path, metavar="PATH", help="write it to a file instead")
 
     report = command("report", _report, "write a page for each file, and an index", functions)
     _engine_options(report)
@@ -131,6 +138,10 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     examples.set_defaults(run=_examples)
     examples.add_argument("--copy", type=Path, metavar="FOLDER", help="copy them, with their data, to a folder")
+
+    told = commands.add_parser("help", help="what a verdict means", description="What a verdict means.", allow_abbrev=False)
+    told.set_defaults(run=_help)
+    told.add_argument("verdict", nargs="?", metavar="VERDICT", help="one of them; without it, all in a line each")
 
     descend = command("descend", _descend, "train with torch, and check every step of it", "an expression file")
     _expression_options(descend)
@@ -241,13 +252,15 @@ def _check(arguments: argparse.Namespace) -> int:
     from .telling import render, side_by_side
 
     arguments.format = form_of(arguments.format, arguments.output, FORMATS)
+    if arguments.full and arguments.format != "json":
+        raise InputError("--full goes with --format json")
     found = _checked(arguments, *_work(arguments))
     reports, errors = [report for _, report in found.done], found.errors
     _summarise(reports, errors)
     if arguments.engine == "all" and arguments.format == "text":
         text = side_by_side.render(reports, errors)
     else:
-        text = render(reports, arguments.format, errors)
+        text = render(reports, arguments.format, errors, full=arguments.full)
     if arguments.format == "text" and not reports:
         return _exit_code(reports, found)  # why was told already
     if arguments.output:
@@ -272,6 +285,43 @@ def _explain(arguments: argparse.Namespace) -> int:
     else:
         show(text)
     return INTERRUPTED if made.interrupted else BAD_INPUT if made.errors else ALL_PASS
+
+
+def _help(arguments: argparse.Namespace) -> int:
+    from .telling.meanings import MEANINGS
+
+    word = arguments.verdict
+    if word is None:
+        show("\n".join(f"{name:12} {meaning.partition('. ')[0]}." for name, meaning in MEANINGS.items()))
+        return ALL_PASS
+    if word not in MEANINGS:
+        raise InputError(f"there is no verdict {word!r}{did_you_mean(word, MEANINGS)} (one of {', '.join(MEANINGS)})")
+    show(f"{word}: {MEANINGS[word]}")
+    return ALL_PASS
+
+
+def _gradient(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from .telling import gradient
+
+    arguments.format = form_of(arguments.format, arguments.output, GRADIENTS)
+    makers = _problem_makers(arguments)
+    if len(makers) > 1:
+        raise InputError(f"{len(makers)} files; name one of them")
+    from .exact import gradients
+
+    found = gradients(makers[0][1]())
+    if arguments.format == "npz":
+        if arguments.output is None:
+            raise InputError("npz is no text; give a file by --output")
+        write(arguments.output, gradient.npz(found))
+    elif arguments.output is not None:
+        write(arguments.output, gradient.FORMS[arguments.format](found) + "\n")
+    else:
+        show(gradient.FORMS[arguments.format](found))
+    there = all(np.isfinite(one.values).all() for one in found.values())
+    return ALL_PASS if there else NOT_DECIDED
 
 
 def _quiz(arguments: argparse.Namespace) -> int:

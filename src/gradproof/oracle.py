@@ -25,7 +25,7 @@ from flint import arb
 from .dtypes import DTYPES, DType, dtype_named
 from .engines import Engine, Task, Trace, engine_named
 from .errors import GradproofError, TargetError, said, where
-from .judging.judge import Comparison, judge, missing
+from .judging.judge import Comparison, judge, missing, ulp_of
 from .judging.likeness import ANOTHER, Clues, chained, likeness, lost_use, uses, with_origins
 from .judging.together import explained, judge_pulled
 from .language.files import Problem
@@ -37,6 +37,7 @@ from .proof.arithmetic import (
     balls,
     centres,
     exact,
+    floats,
     full,
     numbers,
     precision,
@@ -46,7 +47,7 @@ from .proof.arithmetic import (
 from .proof.enclosure import START_BITS, Enclosures, Pulled, Run
 from .proof.graph import Graph, Line, Node, Shape, lines, size
 from .proof.walk import Values, evaluate, singular
-from .report import Report
+from .report import Numbers, Report
 from .targets import defined_at, found_at
 from .telling.derivation import Derivation, derive
 from .verdict import Finding, Judgement, Verdict, as_finding, bare_finding
@@ -69,12 +70,13 @@ def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None
     task = task_of(problem)
     trace = _ran(tested, task, format_, problem)
     derivation = derive(problem.graph)
-    findings = _Check(problem, task, trace, format_, derivation).findings()
+    judged = _Check(problem, task, trace, format_, derivation)
+    findings = judged.findings()
     seconds = time.perf_counter() - start
     mode = MODES.get(tested.name, "reverse mode, first order")
     return Report(
         problem.title, problem.target, tested.name, format_.name, tuple(findings), seconds, problem, derivation, (mode,),
-        remarks=remarks_on(problem.graph),
+        remarks=remarks_on(problem.graph), gradients=judged.numbers, local=judged.local,
     )  # fmt: skip
 
 
@@ -212,6 +214,23 @@ def _probes(line: Line, width: int) -> np.ndarray:
     return (random.choice([1.0, 1.25, 1.5, 1.75], count) * random.choice([-1.0, 1.0], count)).reshape(1, *line.shape)
 
 
+def numbers_of(
+    expected: Pulled, value: np.ndarray | None, dtype: DType, shape: Shape | None = None, *, probed: bool = False
+) -> Numbers:
+    """The entries of a derivative, in their shape or another one of as many entries."""
+    exact_ = centres(expected.exact)
+    exact_ = np.where(expected.kinks, np.nan, exact_)
+    fits = value is not None and value.shape == exact_.shape
+    shape = exact_.shape if shape is None else shape
+    if not fits or value is None:
+        return Numbers(exact_.reshape(shape), None, None, probed)
+    with np.errstate(all="ignore"):
+        apart = np.where(expected.kinks, np.nan, np.abs(floats(np.asarray(expected.exact - value, object)))) / ulp_of(
+            exact_, dtype
+        )
+    return Numbers(exact_.reshape(shape), value.reshape(shape), apart.reshape(shape), probed)
+
+
 class _Check:
     """One check: the state shared by the steps of one report."""
 
@@ -233,6 +252,8 @@ class _Check:
         self.inputs: dict[str, tuple[Line, Values]] = {}
         self.at_lines: set[Verdict] = set()
         self.beyond: set[str] = set()  # lines whose value is an infinity, and right
+        self.numbers: dict[str, Numbers] = {}
+        self.local: dict[tuple[str, str], Numbers] = {}
         self.blind: dict[str, str] = {}  # names below a line whose cotangent cannot be used
 
     def findings(self) -> list[Finding]:
@@ -361,6 +382,8 @@ class _Check:
     def _local(self, line: Line, parent: str, expected: Pulled, judged: Judgement | None) -> Finding:
         value = self.trace.locals.get((line.name, parent))
         rows = len(expected.exact)
+        shape = (*line.shape, *self.graph.shapes[parent]) if rows == size(line.shape) else self.graph.shapes[parent]
+        self.local[line.name, parent] = numbers_of(expected, value, self.dtype, shape, probed=rows != size(line.shape))
         if value is None or judged is None:
             for verdict, messages in ((Verdict.FAILED, self.trace.failures), (Verdict.UNSUPPORTED, self.trace.unsupported)):
                 if line.name in messages:
@@ -418,6 +441,7 @@ class _Check:
         gradient = self.trace.gradients.get(name)
         shape = self.graph.shapes[name]
         uses = self.arrived.get(name, [])
+        self.numbers[name] = numbers_of(from_leaves, gradient, self.dtype)
         if gradient is None:
             return self._finding("gradient", name, None, self._absent(shape, from_leaves.exact))
         whole = self.whole[name]

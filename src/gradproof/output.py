@@ -76,7 +76,7 @@ def _in_colour(text: str) -> None:
     Console(theme=theme, highlighter=Verdicts(), soft_wrap=True).print(text, markup=False)
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, text: str | bytes) -> None:
     """Replace a file in one step: who reads it sees the old text or the new one, never a half. What is no regular file, a
     device or a pipe, is written to as it is.
 
@@ -84,15 +84,15 @@ def write(path: Path, text: str) -> None:
     """
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
-            path.write_text(visible(text), encoding="utf-8", newline="\n")
+            path.write_bytes(_written(text))
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".gradproof.")
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", Place(str(path))) from None
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(visible(text))
+        with os.fdopen(handle, "wb") as file:
+            file.write(_written(text))
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except OSError as error:
@@ -102,6 +102,10 @@ def write(path: Path, text: str) -> None:
             Path(temporary).unlink()
 
 
+def _written(text: str | bytes) -> bytes:
+    return visible(text).encode(errors="replace") if isinstance(text, str) else text
+
+
 _SUFFIXES = {
     ".md": "markdown",
     ".html": "html",
@@ -109,6 +113,7 @@ _SUFFIXES = {
     ".json": "json",
     ".xml": "junit",
     ".csv": "csv",
+    ".npz": "npz",
     ".txt": "text",
 }
 

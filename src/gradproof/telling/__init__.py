@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 # format: the module with a function `render(reports, errors)`
 FORMATS = {"text": "text", "markdown": "markdown", "html": "html", "json": "machine", "junit": "junit"}
 
+GRADIENTS = ("text", "json", "csv", "npz")  # of `gradient`
+
 EXPLANATIONS = ("text", "markdown", "html")  # formats of `explain`
 
 PAGES = {form: FORMATS[form] for form in ("markdown", "html")}  # those that make a page each, and an index
@@ -19,10 +21,10 @@ PAGES = {form: FORMATS[form] for form in ("markdown", "html")}  # those that mak
 Failure = tuple[str, str]  # a target that could not be read, and why
 
 
-def render(reports: Sequence[Report], form: str, errors: Sequence[Failure] = ()) -> str:
-    """The reports in one of `FORMATS`."""
-    function: Callable[[Sequence[Report], Sequence[Failure]], str] = import_module(f".{FORMATS[form]}", __name__).render
-    return function(reports, errors)
+def render(reports: Sequence[Report], form: str, errors: Sequence[Failure] = (), *, full: bool = False) -> str:
+    """The reports in one of `FORMATS`; in JSON, `full` adds all entries of every gradient."""
+    function: Callable[..., str] = import_module(f".{FORMATS[form]}", __name__).render
+    return function(reports, errors, **({"full": True} if full else {}))
 
 
 def of_descent(report: Any, form: str) -> str:

@@ -8,19 +8,24 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import Failure
 
 if TYPE_CHECKING:
-    from ..report import Report
+    from ..report import Numbers, Report
     from ..verdict import Finding
 
 
-def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
-    """The reports as one JSON object; numbers that JSON cannot hold are the texts "nan", "inf" and "-inf"."""
+def render(reports: Sequence[Report], errors: Sequence[Failure] = (), *, full: bool = False) -> str:
+    """The reports as one JSON object; numbers that JSON cannot hold are the texts "nan", "inf" and "-inf".
+
+    With `full`, every report has `gradients` and `local` with all entries.
+    """
     counts = Counter(report.verdict.value for report in reports)
     whole = {
         "schema": 1,
-        "reports": [_report(report) for report in reports],
+        "reports": [{**_report(report), **(_entries(report) if full else {})} for report in reports],
         "errors": [{"target": target, "message": message} for target, message in errors],
         "ok": bool(reports) and not errors and all(report.ok for report in reports),
         "counts": dict(sorted(counts.items())),
@@ -46,6 +51,24 @@ def _report(report: Report) -> dict[str, Any]:
         "traceback": report.traceback,
         "seconds": round(report.seconds, 4),
     }
+
+
+def _entries(report: Report) -> dict[str, Any]:
+    return {
+        "gradients": {name: _numbers(numbers) for name, numbers in report.gradients.items()},
+        "local": [{"node": node, "wrt": wrt, **_numbers(numbers)} for (node, wrt), numbers in report.local.items()],
+    }
+
+
+def _numbers(numbers: Numbers) -> dict[str, Any]:
+    arrays = {"exact": numbers.exact, "engine": numbers.engine, "ulp": numbers.ulp}
+    return {**{key: None if a is None else nested(a) for key, a in arrays.items()}, "probed": numbers.probed}
+
+
+def nested(array: np.ndarray) -> Any:
+    """An array as JSON's lists."""
+    flat = np.array([plain(float(x)) for x in array.reshape(-1)], dtype=object)
+    return flat.reshape(array.shape).tolist() if array.ndim else flat[0]
 
 
 def row(finding: Finding) -> dict[str, Any]:
