@@ -21,7 +21,7 @@ from ..proof.functions import ceil, floor, i0e, i1e, logaddexp, nearest, trunc
 from ..proof.graph import Read, bound, free, size, slot
 from ..torch.lowering import Lowering, Operand
 from ..torch.memory import Content, table
-from .recording import CUSTOM, STOP, Array, Equation
+from .recording import CUSTOM, STOP, Array, Equation, applied
 
 Row = str | Callable[[Mapping[str, Any]], str]  # over the equation's parameters, where it depends on them
 OPERANDS = "xyzuvw"
@@ -169,9 +169,7 @@ class EquationLowering(Lowering):
             starts.append(total)
             total += size(array.shape)
             given.append(jnp.arange(starts[-1], total, dtype=jnp.int32).reshape(array.shape))
-        params = equation.primitive.get_bind_params(equation.params)
-        moved = equation.primitive.bind(*given, **params)
-        for out, codes in zip(equation.outs, moved if equation.primitive.multiple_results else [moved], strict=True):
+        for out, codes in zip(equation.outs, applied(equation.primitive, given, equation.params), strict=True):
             at = np.asarray(codes).astype(np.int64)
             if (at < 0).any():
                 raise UnsupportedError(f"{equation.name}: it reads outside of its operand")

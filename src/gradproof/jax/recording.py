@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count
@@ -288,10 +289,26 @@ def _alone(eqn: Any, args: Sequence[Array]) -> tuple[Callable[..., Any], list[Ar
     def call(*xs: Any) -> list[Any]:
         known = {atom: xs[place] for atom, place in zip(first, places, strict=True)}
         given = [atom.val if isinstance(atom, Literal) else known[atom] for atom in eqn.invars]
-        outs = primitive.bind(*given, **primitive.get_bind_params(eqn.params))
-        return list(outs) if primitive.multiple_results else [outs]
+        return applied(primitive, given, eqn.params)
 
     return call, arrays
+
+
+def applied(primitive: Any, given: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
+    """What a primitive gives, as a list."""
+    bound = primitive.get_bind_params(params)
+    functions, named = bound if isinstance(bound, tuple) else ((), bound)  # apart, in old versions
+    outs = primitive.bind(*functions, *given, **named)
+    return list(outs) if primitive.multiple_results else [outs]
+
+
+def in_64_bits() -> AbstractContextManager[Any]:
+    """float64 is off in JAX until it is asked for, and stays as it was afterwards."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64()
 
 
 def _custom_name(eqn: Any) -> str:
