@@ -165,9 +165,9 @@ def test_odd_targets_are_judged(name: str, folder: Path, capfd: pytest.CaptureFi
 
 @pytest.mark.parametrize("name", named(HANGING))
 def test_what_hangs_is_ended_and_its_line_told(name: str, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", f"hanging.py:{name}", "--format", "json", "--timeout", "3"]) == 1
+    assert main(["check", f"hanging.py:{name}", "--format", "json", "--timeout", "10"]) == 1
     (finding,) = reports(capfd)[f"hanging.py:{name}"]["findings"]
-    assert "longer than 3 s" in finding["note"] and "--timeout" in finding["note"]
+    assert "longer than 10 s" in finding["note"] and "--timeout" in finding["note"]
     line = int(finding["place"].removeprefix("hanging.py:"))
     assert any(word in HANGING.splitlines()[line - 1] for word in ("pass", "while", "sleep", "def stops"))
 
