@@ -132,7 +132,12 @@ def test_nothing_of_a_large_one_is_cut(tmp_path: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(
     ("graph", "value", "told"),
-    [("abs(w)", "0", "no derivative, one-sided -1 to 1"), ("sqrt(w)", "0", "there is none"), ("log(w)", "-1", "there is none")],
+    [
+        ("abs(w)", "0", "no derivative, one-sided -1 to 1"),
+        ("relu(w)", "0", "no derivative, one-sided 0 to 1"),
+        ("sqrt(w)", "0", "there is none"),
+        ("log(w)", "-1", "there is none"),
+    ],
 )
 def test_where_there_is_none(graph: str, value: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gradient", "-e", f"loss = {graph}", "--parameter", f"w={value}"]) == 3

@@ -55,14 +55,12 @@ def checked(
     from .targets import is_function
     from .worker import Limits, alone, supervised
 
-    own = [engine for engine in engines if is_function(engine)]
-    broken = None
-    for engine in own:
-        broken = alone(engine, limits, _loaded)
-        if isinstance(broken, GradproofError) and not isinstance(broken, TargetError):
-            raise broken
+    own = next((engine for engine in engines if is_function(engine)), None)
+    broken = alone(own, limits, _loaded) if own is not None else None
+    if isinstance(broken, GradproofError) and not isinstance(broken, TargetError):
+        raise broken
     run = partial(_check, engines=engines, dtype=dtype)
-    guarded = [asked or bool(own) or isinstance(make, str) for _, make in work]
+    guarded = [asked or own is not None or isinstance(make, str) for _, make in work]
     items = [(make, limits if guard else Limits(0, 0)) for (_, make), guard in zip(work, guarded, strict=True)]
 
     def outcomes() -> Outcomes[list[Report]]:

@@ -306,12 +306,10 @@ def _gradient(arguments: argparse.Namespace) -> int:
     from .telling import gradient
 
     arguments.format = form_of(arguments.format, arguments.output, GRADIENTS)
-    makers = _problem_makers(arguments)
-    if len(makers) > 1:
-        raise InputError(f"{len(makers)} files; name one of them")
+    problem = _one_problem(arguments, "a gradient is printed")
     from .exact import gradients
 
-    found = gradients(makers[0][1]())
+    found = gradients(problem)
     if arguments.format == "npz":
         if arguments.output is None:
             raise InputError("npz is no text; give a file by --output")
@@ -415,10 +413,7 @@ def _descend(arguments: argparse.Namespace) -> int:
     from .telling import descent as forms
 
     arguments.format = form_of(arguments.format, arguments.output, DESCENT_FORMATS)
-    makers = _problem_makers(arguments)
-    if len(makers) > 1:
-        raise InputError(f"{len(makers)} files; a descent is of one problem: name one of them")
-    problem = makers[0][1]()
+    problem = _one_problem(arguments, "a descent is")
     from .descent.loop import descend
 
     report = descend(
@@ -504,6 +499,13 @@ def _only_their_own(arguments: argparse.Namespace) -> None:
         raise InputError(f"--engine {arguments.engine} goes with expression files; a function is checked as torch runs it")
     if arguments.expression is not None:
         raise InputError("-e stands in place of files; give the one or the other")
+
+
+def _one_problem(arguments: argparse.Namespace, what: str) -> Problem:
+    makers = _problem_makers(arguments)
+    if len(makers) > 1:
+        raise InputError(f"{len(makers)} files; {what} of one problem: name one of them")
+    return makers[0][1]()
 
 
 def _problem_makers(arguments: argparse.Namespace) -> list[tuple[str, Callable[[], Problem]]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-TELLING: list[Callable[[], Any]] = []  # what gives the room that makes words and pages of records
+
+def _nobody() -> Any:
+    raise LookupError("the package says who tells of records")
 
 
-def telling() -> Any:
-    (room,) = TELLING
-    return room()
+telling: Callable[[], Any] = _nobody  # gives the room that makes words and pages of them
 
 
 class Displayed:

@@ -76,7 +76,7 @@ def said(error: BaseException) -> str:
     """An exception in one line: `ValueError: what it says first`. One that cannot say anything is told by its type."""
     try:
         text = str(error).strip().splitlines()
-    except Exception:
+    except Exception:  # its `__str__` is the user's, and may raise anything
         text = []
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .dtypes import DTYPES
 from .language.files import Problem
-from .proof.arithmetic import UNIT, ball, balls, centres, full, lift, precision
+from .proof.arithmetic import UNIT, ball, balls, centres, ends, full, lift, precision
 from .proof.enclosure import START_BITS, Enclosures, Run
 
 MOST_DIGITS = 30
@@ -70,6 +70,5 @@ def decimal(x: Any) -> str:
 
 def span(x: Any) -> str:
     """The one-sided derivatives at a kink."""
-    x = ball(x)
-    low, high = (float(f"{float(end):.7g}") for end in (x.lower(), x.upper()))
+    low, high = ends(ball(x))
     return f"no derivative, one-sided {low:g} to {high:g}"

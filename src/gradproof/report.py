@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .display import Displayed, telling
+from . import display
+from .display import Displayed
 from .language.files import Expectation, Problem
 from .telling.derivation import Derivation
 from .verdict import Finding, Verdict, worst
@@ -78,14 +79,14 @@ class Report(Displayed):
         return max((f.sensitivity for f in self.findings if f.sensitivity is not None), default=None)
 
     def to_text(self) -> str:
-        return telling().render([self], "text")
+        return display.telling().render([self], "text")
 
     def to_markdown(self) -> str:
-        return telling().render([self], "markdown")
+        return display.telling().render([self], "markdown")
 
     def to_html(self) -> str:
         """A page that needs nothing from elsewhere."""
-        return telling().render([self], "html")
+        return display.telling().render([self], "html")
 
     def to_json(self) -> str:
-        return telling().render([self], "json")
+        return display.telling().render([self], "json")

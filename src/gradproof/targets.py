@@ -31,21 +31,22 @@ def is_function(target: str) -> bool:
 
 def functions_in(path: Path) -> list[str]:
     """The functions of a file that can be called without arguments, by reading it: nothing of it runs."""
+    functions = [node for node in _functions(path) if not node.name.startswith("_")]
+    return [node.name for node in functions if len(node.args.args) == len(node.args.defaults) and not node.args.posonlyargs]
+
+
+def _functions(path: Path) -> list[ast.FunctionDef]:
+    """Those at the top of a file; none of one that cannot be read."""
     with suppress(SyntaxError, ValueError, OSError):
-        body = ast.parse(path.read_text(encoding="utf-8")).body
-        functions = [node for node in body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
-        return [node.name for node in functions if len(node.args.args) == len(node.args.defaults) and not node.args.posonlyargs]
+        return [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
     return []
 
 
 def found_at(target: str) -> Place | None:
     """Where a function of a file stands, by reading it."""
     where, _, name = target.rpartition(":")
-    with suppress(SyntaxError, ValueError, OSError):
-        for node in ast.parse(Path(where).read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and node.name == name:
-                return Place(where, node.lineno)
-    return None
+    lines = [node.lineno for node in _functions(Path(where)) if node.name == name]
+    return Place(where, lines[-1]) if lines else None
 
 
 def load_function(target: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:

@@ -228,13 +228,10 @@ def _work(function: Callable[[T], Any], item: T, name: str, limits: Limits, wher
 
 def _no_twin(leave: Callable[[int], NoReturn], frame: Any, event: str, _: object) -> None:
     """A fork of the user's is the user's; where it comes back to our code, it would do all our work a second time."""
-    back = frame.f_back
-    if event == "return" and back is not None and back.f_code.co_filename.startswith(OURS) and not _is_ours(frame):
-        leave(0)
-
-
-def _is_ours(frame: Any) -> bool:
-    return frame.f_code.co_filename.startswith(OURS)
+    if event == "return" and frame.f_back is not None:
+        ours, above = (f.f_code.co_filename.startswith(OURS) for f in (frame, frame.f_back))
+        if above and not ours:
+            leave(0)
 
 
 def _settle(where: str) -> None:

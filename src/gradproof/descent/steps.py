@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from flint import arb
 
+from .. import display
 from ..assertions import assert_gradients
-from ..display import telling
 from ..dtypes import DType
 from ..engines.descent import Arrays, Happened, Replay, learning_options
 from ..errors import InputError
@@ -146,7 +146,7 @@ class DescentReport:
         return self._rendered("csv")
 
     def _rendered(self, form: str) -> str:
-        return telling().of_descent(self, form)
+        return display.telling().of_descent(self, form)
 
 
 def slope_at(problem: Problem, parameters: Mapping[str, np.ndarray]) -> Slope:

@@ -47,11 +47,7 @@ class JaxEngine(FunctionEngine):
 
     def scope(self) -> AbstractContextManager[Any]:
         # float64 is off in JAX until it is asked for, and stays as it was after the run.
-        if hasattr(jax, "enable_x64"):
-            return jax.enable_x64(True)
-        from jax.experimental import enable_x64
-
-        return enable_x64()
+        return jax.enable_x64(True)
 
 
 ENGINE = JaxEngine("jax", FUNCTIONS, operators_of(jnp))

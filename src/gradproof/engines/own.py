@@ -188,7 +188,7 @@ class _Scalars(_Own):
 
         def shifted(x: np.ndarray, axis: Any) -> tuple[np.ndarray, np.ndarray]:
             """Less the largest, as numbers, so that nothing overflows; the derivative of that cancels."""
-            top = self.array(np.max(self.numbers(x), axis=_axes(x, axis), keepdims=True), None)  # type: ignore[arg-type]
+            top = self.array(np.max(self.numbers(x), axis=_axes(x, axis), keepdims=True), None)  # type: ignore[arg-type] # scalars have no dtype
             return subtract(x, top), top
 
         def logsumexp(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> Any:
@@ -266,7 +266,7 @@ class _Scalars(_Own):
             grads = self._gradients(output, fresh)
             for kept, grad in zip(found, grads, strict=True):
                 kept.append(grad)
-        return [None if any(g is None for g in kept) else np.stack(kept) for kept in found]  # type: ignore[arg-type]
+        return [None if any(g is None for g in kept) else np.stack(kept) for kept in found]  # type: ignore[arg-type] # no None is left
 
     def _weighted(self, used: Sequence[tuple[Value, float]]) -> Value:
         multiply, add = self.operated("*"), self.operated("+")
@@ -350,7 +350,7 @@ class _Arrays(_Own):
             output = value if not tuple(value.shape) else self.functions["sum"](value * self.array(row, dtype))
             for kept, grad in zip(found, self.asked(output, fresh), strict=True):
                 kept.append(None if grad is None else self._read(grad))
-        return [None if any(g is None for g in kept) else np.stack(kept) for kept in found]  # type: ignore[arg-type]
+        return [None if any(g is None for g in kept) else np.stack(kept) for kept in found]  # type: ignore[arg-type] # no None is left
 
     def _read(self, grad: Any) -> np.ndarray:
         plain = isinstance(grad, int | float | np.ndarray | np.generic)

@@ -27,7 +27,7 @@ from ..torch.recording import Edge, Step, Tape
 from ..torch.stops import MAX_DOMAIN
 from ..verdict import Finding, Judgement, Verdict, as_finding, bare_finding
 from .lowering import EquationLowering
-from .recording import STOP, EquationStep, Recording, flattened, in_64_bits, is_double, record
+from .recording import STOP, EquationStep, Recording, flattened, is_double, record
 
 NEAR = 1024  # unit roundoffs: what compiled code may differ by before it is judged
 
@@ -54,7 +54,7 @@ def check_function(
     start = time.perf_counter()
     name = title or _name_of(func)
     double = any(map(is_double, jax.tree_util.tree_leaves(args)))
-    with in_64_bits() if double else nullcontext():
+    with jax.enable_x64(True) if double else nullcontext():
         recording = record(flattened(func, args, asked))
         findings = _FunctionCheck(recording, stops).findings()
     dtype = dtype_of([leaf.region for leaf in recording.tape.leaves], XLA)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count
@@ -300,15 +299,6 @@ def applied(primitive: Any, given: Sequence[Any], params: Mapping[str, Any]) -> 
     functions, named = bound if isinstance(bound, tuple) else ((), bound)  # apart, in old versions
     outs = primitive.bind(*functions, *given, **named)
     return list(outs) if primitive.multiple_results else [outs]
-
-
-def in_64_bits() -> AbstractContextManager[Any]:
-    """float64 is off in JAX until it is asked for, and stays as it was afterwards."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    from jax.experimental import enable_x64
-
-    return enable_x64()
 
 
 def _custom_name(eqn: Any) -> str:

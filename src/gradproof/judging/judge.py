@@ -12,9 +12,9 @@ from ..dtypes import DType
 from ..proof.arithmetic import (
     Balls,
     accuracy_bits,
-    as_float,
     ball,
     centres,
+    ends,
     floats,
     is_infinity,
     lift,
@@ -184,7 +184,7 @@ def _note(verdict: Verdict, value: float, exact: float, bounded: bool, exact_bal
             return ""
         return "the reference does not exist here: no finite derivative or value"
     if kink:
-        low, high = (_snapped(end, exact_ball) for end in (exact_ball.lower(), exact_ball.upper()))
+        low, high = ends(exact_ball)
         where = "lies between" if verdict is Verdict.KINK else "does not lie between"
         return f"no derivative here; the one-sided ones span {low:.6g} to {high:.6g}, and the engine's value {where}"
     if not np.isfinite(value):
@@ -200,12 +200,6 @@ def _note(verdict: Verdict, value: float, exact: float, bounded: bool, exact_bal
     if value == 0 and exact != 0 and abs(exact) < dtype.smallest:
         return f"underflow: the exact number {exact:.3g} is below {dtype.name}'s smallest, {dtype.smallest:.3g}"
     return ""
-
-
-def _snapped(end: Any, whole: Any) -> float:
-    """The end of a hull: a ball's radius is rounded up, in its ninth digit."""
-    end, size = as_float(end), as_float(abs(whole).upper())
-    return 0.0 if abs(end) < 1e-7 * size else float(f"{end:.7g}")
 
 
 def missing(shape: Shape, exact: Balls | None, note: str) -> Judgement:

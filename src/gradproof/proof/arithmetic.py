@@ -145,6 +145,17 @@ def as_float(x: arb) -> float:
     return float(x)
 
 
+def ends(whole: Any) -> tuple[float, float]:
+    """The ends of a hull, to seven digits: a ball's radius is rounded up, in its ninth digit."""
+    size = as_float(abs(whole).upper())
+    low, high = (as_float(end) for end in (whole.lower(), whole.upper()))
+    return _snapped(low, size), _snapped(high, size)
+
+
+def _snapped(end: float, size: float) -> float:
+    return 0.0 if abs(end) < 1e-7 * size else float(f"{end:.7g}")
+
+
 _TINY, _HUGE = arb(2) ** -1100, arb(2) ** 1100
 
 
