@@ -1,9 +1,9 @@
 """No false alarm, and the right numbers: gradproof on formulas and data that others published.
 
-Two parts. First `check` runs on every formula at random points of its published ranges, with all variables as parameters:
-torch computes these right, so whatever does not pass is printed, to be judged. What lies beyond the dtype's range (an
-overflow, a formula that fails in it) is counted apart. Then the exact derivatives, with decimal inputs read as rationals,
-are held against the printed ones, digit by digit.
+Two parts. First `check` runs on every formula at random points of its published ranges, with all variables as
+parameters: torch computes these right, so whatever does not pass is printed, to be judged. What lies beyond
+the dtype's range (an overflow, a formula that fails in it) is counted apart. Then the exact derivatives, with
+decimal inputs read as rationals, are held against the printed ones, digit by digit.
 
     python benchmarks/corpora.py --points 50
 """
@@ -59,7 +59,8 @@ Box = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Case:
-    """A formula, and where to look at it: first at the `fixed` points, then at random in the `boxes`, in turn."""
+    """A formula, and where to look at it: first at the `fixed` points, then at random in the `boxes`, in
+    turn."""
 
     corpus: str
     name: str
@@ -118,12 +119,15 @@ def symreg_cases(folder: Path) -> Iterator[Case]:
 
 
 def datasets(folder: Path) -> Iterator[tuple[str, dict[str, Any], str, dict[str, list[str]]]]:
-    """Each NIST dataset: corpus, its facts, the graph of its residual sum of squares, and its columns as text."""
+    """Each NIST dataset: corpus, its facts, the graph of its residual sum of squares, and its columns as
+    text."""
     for kind in ("linear", "nonlinear"):
         facts = tomllib.loads((folder / "nist" / f"{kind}.toml").read_text(encoding="utf-8"))
         for dataset in facts["dataset"]:
             rows = read_rows(folder / "nist" / dataset["csv"])
-            columns = {name: [row[name] for row in rows] for name in (*dataset["predictors"], dataset["response"])}
+            columns = {
+                name: [row[name] for row in rows] for name in (*dataset["predictors"], dataset["response"])
+            }
             graph = f"residual = {dataset['residual']}\nrss = sum(residual**2)"
             yield f"nist {kind}", dataset, graph, columns
 
@@ -138,9 +142,14 @@ def published_points(dataset: Mapping[str, Any]) -> dict[str, list[str]]:
 def nist_cases(folder: Path) -> Iterator[Case]:
     for corpus, dataset, graph, columns in datasets(folder):
         names = dataset["parameters"]
-        fixed = [dict(zip(names, map(float, point), strict=True)) for point in published_points(dataset).values()]
+        fixed = [
+            dict(zip(names, map(float, point), strict=True)) for point in published_points(dataset).values()
+        ]
         boxes = [
-            {name: (value - SPREAD * abs(value), value + SPREAD * abs(value)) for name, value in point.items()}
+            {
+                name: (value - SPREAD * abs(value), value + SPREAD * abs(value))
+                for name, value in point.items()
+            }
             for point in fixed
             if any(point.values())
         ]
@@ -207,7 +216,10 @@ class Tally:
 
 def has_value(problem: Problem, dtype: str) -> bool:
     """Whether the formula has a real value at the point as the dtype holds it."""
-    held = {name: torch.tensor(value, dtype=getattr(torch, dtype)).double().numpy() for name, value in problem.point.items()}
+    held = {
+        name: torch.tensor(value, dtype=getattr(torch, dtype)).double().numpy()
+        for name, value in problem.point.items()
+    }
     with precision(128):
         leaves = {name: balls(value) for name, value in held.items()}
         values = evaluate(problem.graph.nodes, leaves, exact())
@@ -215,7 +227,8 @@ def has_value(problem: Problem, dtype: str) -> bool:
 
 
 def is_beyond(finding: Finding) -> bool:
-    """Whether the number itself, or one on the way to it, is beyond the dtype: a true finding, about the formula."""
+    """Whether the number itself, or one on the way to it, is beyond the dtype: a true finding, about the
+    formula."""
     return any(words in finding.note for words in ("overflow", "the formula fails", "is not finite already"))
 
 
@@ -232,7 +245,9 @@ def tally(job: tuple[Case, str], points: int, seed: int) -> Tally:
             done.counts["no real value"] += 1
             continue
         report = check(problem, dtype=dtype)
-        failing = [finding for finding in report.findings if not finding.verdict.passes and not finding.inherited]
+        failing = [
+            finding for finding in report.findings if not finding.verdict.passes and not finding.inherited
+        ]
         beyond = [finding for finding in failing if is_beyond(finding)]
         # Beside a number that is beyond the dtype, there may be others that nobody can judge.
         alarms = [f for f in failing if not is_beyond(f) and not (beyond and f.verdict is Verdict.UNDECIDED)]
@@ -251,8 +266,10 @@ def described(case: Case, dtype: str, point: Numbers, finding: Finding) -> str:
     where = ", ".join(f"{name}={value!r}" for name, value in islice(point.items(), 12))
     wrt = f" by {finding.wrt}" if finding.wrt else ""
     return (
-        f"{case.corpus} {case.name} {dtype}: {finding.verdict}: {finding.kind} {finding.node}{wrt}{list(finding.index)}: "
-        f"exact {finding.exact!r}, engine {finding.value!r}, {shown(finding.ulp)} ulp of {shown(finding.allowed_ulp)} allowed"
+        f"{case.corpus} {case.name} {dtype}: {finding.verdict}: {finding.kind} "
+        f"{finding.node}{wrt}{list(finding.index)}: "
+        f"exact {finding.exact!r}, engine {finding.value!r}, {shown(finding.ulp)} ulp of "
+        f"{shown(finding.allowed_ulp)} allowed"
         f"{'; ' + finding.note if finding.note else ''}\n    {case.graph.splitlines()[0]}\n    at {where}"
     )
 
@@ -270,10 +287,17 @@ def no_false_alarm(folder: Path, dtypes: Sequence[str], points: int, seed: int, 
     run = partial(tally, points=points, seed=seed)
     tallies = kept(run, jobs, processes, lambda done: f"{done.case.corpus} {done.case.name}, {done.dtype}")
     for title, lines in (
-        ("Beyond the dtype (true findings about the formula)", [line for t in tallies for line in t.beyond[:1]]),
+        (
+            "Beyond the dtype (true findings about the formula)",
+            [line for t in tallies for line in t.beyond[:1]],
+        ),
         ("Alarms", [line for t in tallies for line in t.alarms[:SHOWN]]),
     ):
-        print(f"\n{title}: {len(lines)} shown, at most one or {SHOWN} a formula and dtype" if lines else f"\n{title}: none")
+        print(
+            f"\n{title}: {len(lines)} shown, at most one or {SHOWN} a formula and dtype"
+            if lines
+            else f"\n{title}: none"
+        )
         print("".join(f"  {line}\n" for line in lines), end="")
     unsupported = {t.case.name: t.unsupported for t in tallies if t.unsupported}
     print(f"\nUnsupported: {len(unsupported)}")
@@ -285,15 +309,27 @@ def no_false_alarm(folder: Path, dtypes: Sequence[str], points: int, seed: int, 
             counts = sum((t.counts for t in here), Counter())
             formulas = sum(not t.unsupported for t in here)
             caught = f"{median([u for t in here for u in t.sensitivities] or [nan]):.1f}"
-            rows.append([corpus, dtype, formulas, counts.total(), *(counts[column] for column in COLUMNS), caught])
+            rows.append(
+                [corpus, dtype, formulas, counts.total(), *(counts[column] for column in COLUMNS), caught]
+            )
     totals = [sum(column) for column in list(zip(*rows, strict=True))[3:-1]]
     print()
-    print(tabulate([*rows, ["all", "", "", *totals]], ["corpus", "dtype", "formulas", "points", *COLUMNS, "caught, u"]))
-    print("caught: the smallest relative error that the check would have found, the median over the points, in roundoffs")
+    print(
+        tabulate(
+            [*rows, ["all", "", "", *totals]],
+            ["corpus", "dtype", "formulas", "points", *COLUMNS, "caught, u"],
+        )
+    )
+    print(
+        "caught: the smallest relative error that the check would have found, the median over the points, in "
+        "roundoffs"
+    )
     return sum(bool(t.alarms) * sum(t.counts[str(v)] for v in Verdict if not v.passes) for t in tallies)
 
 
-def kept(function: Callable[[Any], T], jobs: Sequence[Any], processes: int, describe: Callable[[T], str]) -> list[T]:
+def kept(
+    function: Callable[[Any], T], jobs: Sequence[Any], processes: int, describe: Callable[[T], str]
+) -> list[T]:
     """The function of every job, in order; cut off by Ctrl-C, of those that came before it."""
     found: list[T] = []
     with ProcessPoolExecutor(processes, initializer=in_the_background) as pool:
@@ -324,7 +360,9 @@ def symreg_published(folder: Path) -> Iterator[Published]:
     yield from from_reference_values(folder / "symreg" / "reference_values.csv", "symreg", "name", formulas)
 
 
-def from_reference_values(path: Path, corpus: str, key: str, formulas: Mapping[str, str]) -> Iterator[Published]:
+def from_reference_values(
+    path: Path, corpus: str, key: str, formulas: Mapping[str, str]
+) -> Iterator[Published]:
     points: dict[str, list[dict[str, str]]] = {}
     for row in read_rows(path):
         points.setdefault(row[key], []).append(row)
@@ -342,7 +380,9 @@ def nist_published(folder: Path) -> Iterator[Published]:
             printed = dataset.get(f"derived_rss_gradient_at_{where}", [])
             gradient = {name: [text] for name, text in zip(dataset["parameters"], printed, strict=False)}
             parameters = dict(zip(dataset["parameters"], point, strict=True))
-            yield Published(corpus, f"{dataset['name']} at {where}", graph, columns, parameters, value, gradient, digits)
+            yield Published(
+                corpus, f"{dataset['name']} at {where}", graph, columns, parameters, value, gradient, digits
+            )
 
 
 def mixture_published(folder: Path) -> Iterator[Published]:
@@ -354,7 +394,9 @@ def mixture_published(folder: Path) -> Iterator[Published]:
             rest = iter(data[f"{source}_gradient"])
             gradient = {key: list(islice(rest, np.size(value))) for key, value in parameters.items()}
             value = data[f"{source}_objective"]
-            yield Published("adbench", f"{name} ({source})", graph, {"x": data["x"]}, parameters, value, gradient, digits)
+            yield Published(
+                "adbench", f"{name} ({source})", graph, {"x": data["x"]}, parameters, value, gradient, digits
+            )
 
 
 def exactly(texts: Any) -> Balls:
@@ -365,8 +407,8 @@ def exactly(texts: Any) -> Balls:
 def distance(found: arb, printed: str, digits: int) -> float:
     """How far a ball is from a printed number, at most, in units of the number's last digit.
 
-    Zeros at the end of a number are not always printed, so `digits` counts, not the text. Nothing is the last digit of 0:
-    there the unit is 10**-100.
+    Zeros at the end of a number are not always printed, so `digits` counts, not the text. Nothing is the last
+    digit of 0: there the unit is 10**-100.
     """
     number = Fraction(printed)
     place = f"{float(number):e}".partition("e")[2]  # of the first digit
@@ -376,7 +418,8 @@ def distance(found: arb, printed: str, digits: int) -> float:
 
 @dataclass(frozen=True)
 class Match:
-    """The printed numbers of one formula beside the exact ones: how many, and the farthest, in units of the last digit."""
+    """The printed numbers of one formula beside the exact ones: how many, and the farthest, in units of the
+    last digit."""
 
     published: Published
     count: int
@@ -406,7 +449,8 @@ def match(published: Published) -> Match:
 def printed_digits(folder: Path, processes: int) -> int:
     """Print the table of printed numbers against exact ones; how many formulas disagree.
 
-    One unit of the last digit allows for the printed number's own rounding; ten for what double precision computed.
+    One unit of the last digit allows for the printed number's own rounding; ten for what double precision
+    computed.
     """
     readers = (feynman_published, symreg_published, nist_published, mixture_published)
     published = [item for read in readers for item in read(folder)]
@@ -431,7 +475,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpora", type=Path, default=CORPORA, help="the folder of formulas and data")
     parser.add_argument("--points", type=int, default=50, help="random points for each formula")
-    parser.add_argument("--dtype", choices=[*DTYPES, "bfloat16", "float16"], help="one dtype instead of float64 and float32")
+    parser.add_argument(
+        "--dtype", choices=[*DTYPES, "bfloat16", "float16"], help="one dtype instead of float64 and float32"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args(None if arguments is None else list(arguments))
@@ -442,7 +488,10 @@ def main(arguments: Iterable[str] | None = None) -> int:
     dtypes = [options.dtype] if options.dtype else list(DTYPES)
     alarms = no_false_alarm(options.corpora, dtypes, options.points, options.seed, options.processes)
     disagreeing = printed_digits(options.corpora, options.processes)
-    print(f"\n{alarms} alarms, {disagreeing} formulas off the printed digits, in {time.perf_counter() - start:.0f} s")
+    print(
+        f"\n{alarms} alarms, {disagreeing} formulas off the printed digits, in "
+        f"{time.perf_counter() - start:.0f} s"
+    )
     return 1 if alarms or disagreeing else 0
 
 

@@ -1,7 +1,7 @@
 """What a check costs: against the number of lines, against the size of a tensor, and as a whole process.
 
-Beside it stands `torch.autograd.gradcheck` on the same function written in torch, in float64. Machines differ and are
-noisy, so what counts are the ratios, taken within one run.
+Beside it stands `torch.autograd.gradcheck` on the same function written in torch, in float64. Machines differ
+and are noisy, so what counts are the ratios, taken within one run.
 
     python benchmarks/cost.py
 """
@@ -71,17 +71,25 @@ def leaves(*values: float | np.ndarray) -> list[torch.Tensor]:
 
 
 def growth(
-    title: str, make: Callable[[int], tuple[Problem, Function, list[torch.Tensor]]], sizes: Sequence[int], repeats: int
+    title: str,
+    make: Callable[[int], tuple[Problem, Function, list[torch.Tensor]]],
+    sizes: Sequence[int],
+    repeats: int,
 ) -> list[list[object]]:
-    """One row for each size: our time, what ten times the size made of it, and gradcheck's times over ours."""
+    """One row for each size: our time, what ten times the size made of it, and gradcheck's times over
+    ours."""
     rows: list[list[object]] = []
     slow = before = 0.0
     for size in sizes:
         problem, function, inputs = make(size)
         # The first check of a function pays for SymPy's derivatives and lambdify, so it is told apart.
         first = seconds(lambda problem=problem: check(problem))
-        ours = min(first, seconds(lambda problem=problem: check(problem), repeats if first < PATIENCE / 10 else 1))
-        fast = seconds(lambda f=function, x=inputs: torch.autograd.gradcheck(f, x, fast_mode=True), repeats + 1)
+        ours = min(
+            first, seconds(lambda problem=problem: check(problem), repeats if first < PATIENCE / 10 else 1)
+        )
+        fast = seconds(
+            lambda f=function, x=inputs: torch.autograd.gradcheck(f, x, fast_mode=True), repeats + 1
+        )
         backward = seconds(lambda f=function, x=inputs: f(*x).backward(), repeats + 1)
         entries = sum(tensor.numel() for tensor in inputs)
         # Two evaluations for each entry, so ten times the size costs ten to a hundred times as much.
@@ -102,7 +110,9 @@ def ratio(a: float, b: float) -> str:
 
 def process(rounds: int) -> list[list[object]]:
     """The best time of a whole check and of loading what it stands on, in turn, and their ratio."""
-    command = next((c for c in COMMANDS if subprocess.run(c, cwd=ROOT, capture_output=True).returncode == 0), None)
+    command = next(
+        (c for c in COMMANDS if subprocess.run(c, cwd=ROOT, capture_output=True).returncode == 0), None
+    )
     if command is None:
         print("\nthere is no `gradproof check` that runs: the whole process is not timed")
         return []
@@ -118,9 +128,13 @@ def process(rounds: int) -> list[list[object]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lines", type=int, nargs="*", default=[10, 100, 1000], help="lengths of the chain")
-    parser.add_argument("--entries", type=int, nargs="*", default=[10**n for n in range(2, 7)], help="sizes of the tensor")
+    parser.add_argument(
+        "--entries", type=int, nargs="*", default=[10**n for n in range(2, 7)], help="sizes of the tensor"
+    )
     parser.add_argument("--repeats", type=int, default=2, help="the best of so many")
-    parser.add_argument("--rounds", type=int, default=5, help="of the whole process and its baseline, in turn")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="of the whole process and its baseline, in turn"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = growth("lines", chain, options.lines, options.repeats)

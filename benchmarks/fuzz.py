@@ -1,12 +1,13 @@
-"""Random torch functions with masks, ties, stops, writes in place and numbers that leave torch, beside dual numbers.
+"""Random torch functions with masks, ties, stops, writes in place and numbers that leave torch, beside dual
+numbers.
 
     python benchmarks/fuzz.py [--count 5000] [--seed 0]
 
-A function is a random list of operations. Each operation is written twice: in torch, with whatever stops autograd there, and
-on dual numbers in NumPy, which know of no stop: value and tangents of what the torch code computes. A function is wrong where
-torch's gradient is not the dual one. Printed: how many there were of each kind, the wrong ones that passed (`silent`), and the
-right ones that did not (`alarms`), with the seeds that make them again. Exit 1 where one passed in silence, or more than one
-right one in a thousand did not pass.
+A function is a random list of operations. Each operation is written twice: in torch, with whatever stops
+autograd there, and on dual numbers in NumPy, which know of no stop: value and tangents of what the torch code
+computes. A function is wrong where torch's gradient is not the dual one. Printed: how many there were of each
+kind, the wrong ones that passed (`silent`), and the right ones that did not (`alarms`), with the seeds that
+make them again. Exit 1 where one passed in silence, or more than one right one in a thousand did not pass.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Operation:
     dual: Callable[[Dual, Dual, np.ndarray], Dual]
 
 
-def lifted(value: Callable[[np.ndarray], np.ndarray], slope: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Dual]:
+def lifted(
+    value: Callable[[np.ndarray], np.ndarray], slope: Callable[[np.ndarray], np.ndarray]
+) -> Callable[..., Dual]:
     return lambda a, b, c: (value(a[0]), slope(a[0])[:, None] * a[1])
 
 
@@ -133,11 +136,17 @@ def sine(a: Dual) -> Dual:
 OPERATIONS = (
     Operation("sin", lambda a, b, c: a.sin(), lifted(np.sin, np.cos)),
     Operation("tanh", lambda a, b, c: a.tanh(), lifted(np.tanh, lambda x: 1 - np.tanh(x) ** 2)),
-    Operation("exp", lambda a, b, c: (a * 0.25).exp(), lifted(lambda x: np.exp(x / 4), lambda x: np.exp(x / 4) / 4)),
+    Operation(
+        "exp", lambda a, b, c: (a * 0.25).exp(), lifted(lambda x: np.exp(x / 4), lambda x: np.exp(x / 4) / 4)
+    ),
     Operation("mul", lambda a, b, c: a * b, product),
     Operation("add", lambda a, b, c: a + b * c, lambda a, b, c: (a[0] + c * b[0], a[1] + c[:, None] * b[1])),
     Operation("mask", lambda a, b, c: torch.where(c == 1, a, b), lambda a, b, c: chosen(c == 1, a, b)),
-    Operation("mask above", lambda a, b, c: torch.where(c >= 1, a * a, b), lambda a, b, c: chosen(c >= 1, square(a), b)),
+    Operation(
+        "mask above",
+        lambda a, b, c: torch.where(c >= 1, a * a, b),
+        lambda a, b, c: chosen(c >= 1, square(a), b),
+    ),
     Operation("maximum", lambda a, b, c: torch.maximum(a, b), lambda a, b, c: larger(a, b)),
     Operation("tie", tied, lambda a, b, c: a),
     Operation("relu", lambda a, b, c: a.relu(), lambda a, b, c: chosen(a[0] > 0, a, scaled(a, 0.0))),
@@ -186,7 +195,9 @@ def program(seed: int) -> Program:
     steps = []
     stop = int(random.integers(length)) if random.random() < 0.5 else -1
     for n in range(length):
-        operation = (STOPS if n == stop else OPERATIONS)[random.integers(len(STOPS if n == stop else OPERATIONS))]
+        operation = (STOPS if n == stop else OPERATIONS)[
+            random.integers(len(STOPS if n == stop else OPERATIONS))
+        ]
         constant = random.choice([0.0, 1.0, 2.0], SIZE)
         steps.append((operation, n, int(random.integers(n + 1)), constant))
     return Program(tuple(steps), random.normal(size=SIZE))

@@ -1,12 +1,14 @@
-"""The net alone: which wrong functions it catches without what follows values past autograd, and which right ones it refuses.
+"""The net alone: which wrong functions it catches without what follows values past autograd, and which right
+ones it refuses.
 
 The wrong ones are those of `tests/net_cases.py`, each with a right twin; the right ones are besides those of
-`tests/function_cases.py` and `tests/reported_cases.py`, their nets, and samples of PyTorch's operator database. Run with
+`tests/function_cases.py` and `tests/reported_cases.py`, their nets, and samples of PyTorch's operator
+database. Run with
 
     python benchmarks/net.py [--operators 0] [--dtype float32]
 
-The table of wrong functions takes seconds, the rest some minutes. A right function is refused where the net says anything
-of it although all else passes.
+The table of wrong functions takes seconds, the rest some minutes. A right function is refused where the net
+says anything of it although all else passes.
 """
 
 from __future__ import annotations
@@ -47,7 +49,10 @@ def alone(func: Callable[..., Any], inputs: Sequence[Any]) -> list[Finding]:
         if tape.trouble or not tape.leaves:
             return []
         whole = TapeCheck(tape, "judge").from_the_leaves
-        return plain_findings(func, inputs, tape, state, whole) or contradictions(func, inputs, tape, state).findings
+        return (
+            plain_findings(func, inputs, tape, state, whole)
+            or contradictions(func, inputs, tape, state).findings
+        )
 
 
 def right(dtypes: Sequence[str]) -> Iterator[Right]:
@@ -84,7 +89,9 @@ def refused(table: Sequence[Right]) -> list[tuple[str, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--operators", type=int, default=1, help="every so many-th of the database, 0: none")
     parser.add_argument("--dtype", choices=DTYPES, action="append", help="may be given several times; all")
     options = parser.parse_args()
@@ -94,12 +101,17 @@ def main() -> None:
     told = []
     for kind in net_cases.KINDS:
         wrong, twin = (alone(func, (net_cases.drawn(kind.shape),)) for func in (kind.wrong, kind.right))
-        told.append((kind.name, str(wrong[0].verdict) if wrong else "MISSED", "REFUSED" if twin else "nothing"))
+        told.append(
+            (kind.name, str(wrong[0].verdict) if wrong else "MISSED", "REFUSED" if twin else "nothing")
+        )
     print(tabulate(told, ("wrong function", "the net says", "of its right twin")))
     print(f"caught {sum(row[1] != 'MISSED' for row in told)} of {len(told)}\n", flush=True)
     for title, table in (
         ("right functions and nets", list(right(dtypes))),
-        ("samples of the operator database", [row for dtype in dtypes for row in database(dtype, options.operators)]),
+        (
+            "samples of the operator database",
+            [row for dtype in dtypes for row in database(dtype, options.operators)],
+        ),
     ):
         found = refused(table)
         print(tabulate(found, ("refused", "what the net says")))

@@ -1,24 +1,27 @@
-"""PyTorch's own operator database through `gradproof.check_function`: every differentiable operator, on its own samples.
+"""PyTorch's own operator database through `gradproof.check_function`: every differentiable operator, on its
+own samples.
 
-The database (`torch.testing._internal.common_methods_invocations.op_db`) is what PyTorch tests its operators with. Each
-operator that is differentiable in the dtype is checked on some of its samples: the first, the last and one in between of
-those that are small and have a number to differentiate by; where it has fewer, they are drawn again with other numbers. As
-in PyTorch's own gradient tests the operator is called by its `gradcheck_wrapper` (which makes a matrix symmetric for an
-operator that reads only half of it) and its result passed through the sample's `output_process_fn_grad`.
+The database (`torch.testing._internal.common_methods_invocations.op_db`) is what PyTorch tests its operators
+with. Each operator that is differentiable in the dtype is checked on some of its samples: the first, the last
+and one in between of those that are small and have a number to differentiate by; where it has fewer, they are
+drawn again with other numbers. As in PyTorch's own gradient tests the operator is called by its
+`gradcheck_wrapper` (which makes a matrix symmetric for an operator that reads only half of it) and its result
+passed through the sample's `output_process_fn_grad`.
 
     python benchmarks/operators.py --output operators.md --json operators.json
     python benchmarks/operators.py --dtype float32 --only 'nn\\.functional'
     python benchmarks/operators.py --ops sin,linalg.solve,nn.functional.hardsigmoid
 
-An operator's outcome is the worst of its samples, from best to worst: verified (every sample passes, with something
-compared), unsupported, undecided, wrong, failed (the verdicts of these names), error (an exception from us: our fault), and
-the time limit or a crash of its process, which is then replaced. After the outcomes comes what to work on: the operations
-without a formula, by how many operators they block, and the errors, by how many operators they hit.
+An operator's outcome is the worst of its samples, from best to worst: verified (every sample passes, with
+something compared), unsupported, undecided, wrong, failed (the verdicts of these names), error (an exception
+from us: our fault), and the time limit or a crash of its process, which is then replaced. After the outcomes
+comes what to work on: the operations without a formula, by how many operators they block, and the errors, by
+how many operators they hit.
 
-The seeds come from the names, so that each run sees the same numbers. float64 has 540 operators with 12,463 samples that
-could be chosen ("choice" in the table). Loading the database and drawing the samples takes 15 s, the rest is the check, with
-a line for each operator on stderr and, on a terminal, a bar. The exit status is 0 whenever the run was completed; cut off, it
-tells what it has.
+The seeds come from the names, so that each run sees the same numbers. float64 has 540 operators with 12,463
+samples that could be chosen ("choice" in the table). Loading the database and drawing the samples takes 15 s,
+the rest is the check, with a line for each operator on stderr and, on a terminal, a bar. The exit status is 0
+whenever the run was completed; cut off, it tells what it has.
 """
 
 from __future__ import annotations
@@ -60,7 +63,20 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 STARTUP = 300.0  # seconds that a process may take to load torch and the database
 SHORT = 110  # characters of a finding in a table; the JSON has all of it
 EXAMPLES = 4  # operators named beside what blocks them
-FIELDS = ("kind", "node", "wrt", "formula", "exact", "value", "ulp", "allowed_ulp", "index", "verdict", "note", "inherited")
+FIELDS = (
+    "kind",
+    "node",
+    "wrt",
+    "formula",
+    "exact",
+    "value",
+    "ulp",
+    "allowed_ulp",
+    "index",
+    "verdict",
+    "note",
+    "inherited",
+)
 OPERATION = re.compile(r"\b(?:aten|prims)(?:::|\.)\w+(?:\.\w+)*")
 
 Function = Callable[..., Any]
@@ -85,7 +101,8 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Settings:
-    """What is checked, and on how much. `entries` bounds the tensors of a sample, all together; `limit` is in seconds."""
+    """What is checked, and on how much. `entries` bounds the tensors of a sample, all together; `limit` is in
+    seconds."""
 
     dtype: str
     samples: int
@@ -95,7 +112,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Choice:
-    """How many samples an operator has, how many of them have a number to differentiate by, and which are checked."""
+    """How many samples an operator has, how many of them have a number to differentiate by, and which are
+    checked."""
 
     available: int = 0
     eligible: int = 0
@@ -106,8 +124,8 @@ class Choice:
 class Sampled:
     """What came of one sample.
 
-    `name` is "5", the sample's place among the operator's, or "5 of draw 2". `words` say the worst finding, or the
-    exception; `operations` are those without a formula.
+    `name` is "5", the sample's place among the operator's, or "5 of draw 2". `words` say the worst finding,
+    or the exception; `operations` are those without a formula.
     """
 
     name: str
@@ -151,13 +169,18 @@ def operators(dtype: str) -> dict[str, Any]:
     try:
         import expecttest  # noqa: F401 - whether it is there
     except ModuleNotFoundError:
-        # The database's neighbours derive a class of tests from it and do no more on import; we run none of those tests.
+        # The database's neighbours derive a class of tests from it and do no more on import; we run none of
+        # those tests.
         sys.modules["expecttest"] = ModuleType("expecttest")
         sys.modules["expecttest"].TestCase = unittest.TestCase  # type: ignore[attr-defined] # a module has no such name yet
     from torch.testing._internal.common_methods_invocations import op_db
 
     wanted = getattr(torch, dtype)
-    return {op.full_name: op for op in op_db if op.supports_autograd and wanted in op.supported_backward_dtypes("cpu")}
+    return {
+        op.full_name: op
+        for op in op_db
+        if op.supports_autograd and wanted in op.supported_backward_dtypes("cpu")
+    }
 
 
 def tensors_of(sample: Any) -> list[torch.Tensor]:
@@ -213,7 +236,8 @@ def choose(op: Any, settings: Settings) -> tuple[Choice, list[tuple[str, Any]]]:
 
 
 def function_of(op: Any, sample: Any) -> tuple[Function, list[torch.Tensor]]:
-    """The operator as a function of those of the sample's tensors that require grad, and these; the rest stays as it is."""
+    """The operator as a function of those of the sample's tensors that require grad, and these; the rest
+    stays as it is."""
     leaves, structure = tree_flatten((sample.input, sample.args, sample.kwargs))
     places = [n for n, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
     seed = seed_of(op, 0)
@@ -261,7 +285,9 @@ def judge(op: Any, name: str, sample: Any) -> Sampled:
         outcome = Outcome(str(report.verdict)) if not report.ok else Outcome.UNDECIDED
         return Sampled(name, outcome, seconds, "nothing was compared", summary=summary_of(sample))
     outcome = Outcome.VERIFIED if report.ok else Outcome(str(report.verdict))
-    operations = dict.fromkeys(blocker for f in findings if f["verdict"] == "unsupported" for blocker in blockers(f))
+    operations = dict.fromkeys(
+        blocker for f in findings if f["verdict"] == "unsupported" for blocker in blockers(f)
+    )
     return Sampled(name, outcome, seconds, in_words(finding), finding, tuple(operations), summary_of(sample))
 
 
@@ -284,7 +310,11 @@ def plain(finding: Any) -> dict[str, Any]:
     for name, value in values.items():
         if isinstance(value, float) and not isfinite(value):
             values[name] = str(value)
-    return values | {"verdict": str(values["verdict"]), "index": list(values["index"] or ()), "note": values["note"] or ""}
+    return values | {
+        "verdict": str(values["verdict"]),
+        "index": list(values["index"] or ()),
+        "note": values["note"] or "",
+    }
 
 
 def worst_of(findings: Sequence[Mapping[str, Any]], verdict: str) -> Mapping[str, Any] | None:
@@ -320,7 +350,8 @@ def blockers(finding: Mapping[str, Any]) -> list[str]:
 
 
 def serve(connection: Connection, settings: Settings) -> None:
-    """A process's life: say None when free, get an operator's name, send what `examine` says of it, and again."""
+    """A process's life: say None when free, get an operator's name, send what `examine` says of it, and
+    again."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the parent, which ends us
     torch.set_num_threads(1)  # the tensors are small: threads would only wait for each other
     database = operators(settings.dtype)
@@ -365,7 +396,8 @@ class Worker:
         return done
 
     def hear(self) -> bool:
-        """Take in one message; whether the process is now free. Raises EOFError or OSError when it has died."""
+        """Take in one message; whether the process is now free. Raises EOFError or OSError when it has
+        died."""
         message = self.connection.recv()
         if isinstance(message, Choice):
             self.result.choice = message
@@ -385,7 +417,9 @@ class Worker:
         status = self.process.exitcode
         self.end()
         if self.result is None:
-            raise RuntimeError(f"a worker process died or hung while it loaded the database (exit status {status})")
+            raise RuntimeError(
+                f"a worker process died or hung while it loaded the database (exit status {status})"
+            )
         under_way = self.result.choice.chosen[len(self.result.samples) :]
         if outcome is Outcome.TIME_LIMIT:
             why = f"longer than {self.settings.limit:g} s"
@@ -424,7 +458,9 @@ def run(names: Iterable[str], settings: Settings, jobs: int) -> Iterator[Result]
                             worker.end()
                 except (EOFError, OSError) as error:
                     workers.remove(worker)
-                    yield worker.fail(Outcome.TIME_LIMIT if isinstance(error, TimeoutError) else Outcome.CRASHED)
+                    yield worker.fail(
+                        Outcome.TIME_LIMIT if isinstance(error, TimeoutError) else Outcome.CRASHED
+                    )
                     if waiting:
                         workers.append(Worker(settings))
     finally:
@@ -438,7 +474,8 @@ def run(names: Iterable[str], settings: Settings, jobs: int) -> Iterator[Result]
 def main_table(results: Sequence[Result], style: str) -> str:
     ordered = sorted(results, key=lambda result: (-result.outcome.severity, result.op))
     rows = [
-        [r.op, r.outcome, len(r.choice.chosen), r.choice.eligible, f"{r.seconds:.1f}", short(told(r), style)] for r in ordered
+        [r.op, r.outcome, len(r.choice.chosen), r.choice.eligible, f"{r.seconds:.1f}", short(told(r), style)]
+        for r in ordered
     ]
     headers = ["operator", "outcome", "samples", "choice", "s", "the worst of it"]
     align = ["left", "left", "right", "right", "right", "left"]
@@ -478,7 +515,9 @@ def without_formula(results: Iterable[Result]) -> list[dict[str, Any]]:
 
 
 def errors_of(results: Iterable[Result]) -> list[dict[str, Any]]:
-    return blocking(results, lambda r: {s.words for s in r.samples if s.outcome in (Outcome.ERROR, Outcome.FAILED)})
+    return blocking(
+        results, lambda r: {s.words for s in r.samples if s.outcome in (Outcome.ERROR, Outcome.FAILED)}
+    )
 
 
 def blocking_table(rows: Sequence[Mapping[str, Any]], what: str, style: str) -> str:
@@ -494,7 +533,9 @@ def written(results: Sequence[Result], settings: Settings, style: str) -> str:
     """All tables, as plain text or as Markdown."""
     mark = "## " if style == "pipe" else ""
     samples = sum(len(result.samples) for result in results)
-    available, eligible = (sum(getattr(r.choice, name) for r in results) for name in ("available", "eligible"))
+    available, eligible = (
+        sum(getattr(r.choice, name) for r in results) for name in ("available", "eligible")
+    )
     counts = [[outcome, count] for outcome, count in counts_of(results).items() if count]
     parts = [
         f"{mark}PyTorch {torch.__version__}'s differentiable operators in {settings.dtype}",
@@ -507,12 +548,18 @@ def written(results: Sequence[Result], settings: Settings, style: str) -> str:
         parts += [f"{mark}Operations without a formula, and how many operators they block (alone)",
                   blocking_table(rows, "operation", style)]  # fmt: skip
     if rows := errors_of(results):
-        parts += [f"{mark}Errors and failures, and how many operators they hit", blocking_table(rows, "error", style)]
+        parts += [
+            f"{mark}Errors and failures, and how many operators they hit",
+            blocking_table(rows, "error", style),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
 def as_json(results: Sequence[Result], settings: Settings) -> str:
-    listed = [asdict(r) | {"outcome": r.outcome, "words": told(r)} for r in sorted(results, key=lambda result: result.op)]
+    listed = [
+        asdict(r) | {"outcome": r.outcome, "words": told(r)}
+        for r in sorted(results, key=lambda result: result.op)
+    ]
     everything = {
         "torch": torch.__version__, "settings": asdict(settings), "counts": counts_of(results),
         "without_formula": without_formula(results), "errors": errors_of(results), "operators": listed,
@@ -521,14 +568,17 @@ def as_json(results: Sequence[Result], settings: Settings) -> str:
 
 
 def selected(database: Mapping[str, Any], ops: str | None, only: str | None) -> list[str]:
-    """The names to check; an operator's plain name stands for all its variants. Raises ValueError for unknown names."""
+    """The names to check; an operator's plain name stands for all its variants. Raises ValueError for unknown
+    names."""
     names = list(database)
     if ops is not None:
         wanted = [name.strip() for name in ops.split(",")]
         for name in wanted:
             if not any(name in (op.full_name, op.name) for op in database.values()):
                 near = [full for full in names if full.endswith(f".{name}")] or get_close_matches(name, names)
-                raise ValueError(f"no differentiable operator {name!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+                raise ValueError(
+                    f"no differentiable operator {name!r}{f'; did you mean {near[0]!r}?' if near else ''}"
+                )
         names = [name for name in names if name in wanted or database[name].name in wanted]
     return [name for name in names if only is None or re.search(only, name)]
 
@@ -537,7 +587,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", choices=DTYPES, default="float64")
     parser.add_argument("--samples", type=int, default=3, help="of each operator")
-    parser.add_argument("--entries", type=int, default=2000, help="of a sample's tensors, all together, that are small")
+    parser.add_argument(
+        "--entries", type=int, default=2000, help="of a sample's tensors, all together, that are small"
+    )
     parser.add_argument("--limit", type=float, default=60.0, help="seconds for an operator")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--ops", help="names, with commas between them")
@@ -550,7 +602,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if min(options.samples, options.jobs) < 1:
         parser.error("--samples and --jobs are at least 1")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the processes read it when they load torch
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as ctrl-C: the processes end with us, the results are told
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # as ctrl-C: the processes end with us, the results are told
     settings = Settings(options.dtype, options.samples, options.entries, options.limit)
     try:
         names = selected(operators(settings.dtype), options.ops, options.only)

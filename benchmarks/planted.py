@@ -1,8 +1,9 @@
-"""Planted faults beside torch.autograd.gradcheck: which of the wrong functions each finds, and which right ones it passes.
+"""Planted faults beside torch.autograd.gradcheck: which of the wrong functions each finds, and which right
+ones it passes.
 
-Every row of `tests/function_faults.py` and `tests/reported_faults.py` is a wrong `autograd.Function` and its right twin.
-gradproof checks both in float64 and in float32 (where the error is above 1e-5); `gradcheck` runs at its defaults on the same
-float64 inputs. Run with
+Every row of `tests/function_faults.py` and `tests/reported_faults.py` is a wrong `autograd.Function` and its
+right twin. gradproof checks both in float64 and in float32 (where the error is above 1e-5); `gradcheck` runs
+at its defaults on the same float64 inputs. Run with
 
     python benchmarks/planted.py [--output PATH]
 
@@ -36,7 +37,11 @@ def by_gradcheck(func: Callable[..., Any], inputs: tuple[Any, ...]) -> str:
         return "passes" if torch.autograd.gradcheck(func, inputs) else "rejects"
     except Exception as error:
         told = str(error)
-        return "rejects" if "Jacobian mismatch" in told or "not reentrant" in told else f"raises {type(error).__name__}"
+        return (
+            "rejects"
+            if "Jacobian mismatch" in told or "not reentrant" in told
+            else f"raises {type(error).__name__}"
+        )
 
 
 def row(fault: Any) -> list[str]:
@@ -47,15 +52,24 @@ def row(fault: Any) -> list[str]:
             continue
         wrong = check_function(fault.wrong, *fault.inputs(dtype))
         right = check_function(fault.right, *fault.inputs(dtype))
-        found = any(fault.blamed in f.node or fault.blamed in f.note for f in wrong.findings if f.verdict is Verdict.WRONG)
+        found = any(
+            fault.blamed in f.node or fault.blamed in f.note
+            for f in wrong.findings
+            if f.verdict is Verdict.WRONG
+        )
         told.append("refuted" if wrong.verdict is Verdict.WRONG and found else f"MISSED ({wrong.verdict})")
         told.append("passes" if right.ok else f"ALARM ({right.verdict})")
-    told += [by_gradcheck(fault.wrong, fault.inputs(torch.float64)), by_gradcheck(fault.right, fault.inputs(torch.float64))]
+    told += [
+        by_gradcheck(fault.wrong, fault.inputs(torch.float64)),
+        by_gradcheck(fault.right, fault.inputs(torch.float64)),
+    ]
     return told
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path, help="write the table there too, as Markdown")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -67,12 +81,24 @@ def main() -> int:
     except KeyboardInterrupt:
         interrupted = True
         print(f"interrupted after {len(rows)} of {len(FAULTS)} faults", file=sys.stderr)
-    head = ["fault", "kind", "relative error", "float64: wrong", "twin", "float32: wrong", "twin", "gradcheck: wrong", "twin"]
+    head = [
+        "fault",
+        "kind",
+        "relative error",
+        "float64: wrong",
+        "twin",
+        "float32: wrong",
+        "twin",
+        "gradcheck: wrong",
+        "twin",
+    ]
     seen32 = sum(r[5] != "–" for r in rows)
     counts = (
         f"gradproof, float64: {sum(r[3] == 'refuted' for r in rows)} of {len(rows)} refuted at their node, "
-        f"{sum(r[4] == 'passes' for r in rows)} twins pass; float32: {sum(r[5] == 'refuted' for r in rows)} of {seen32}, "
-        f"{sum(r[6] == 'passes' for r in rows)} twins; gradcheck, float64: {sum(r[7] == 'rejects' for r in rows)} rejected, "
+        f"{sum(r[4] == 'passes' for r in rows)} twins pass; float32: {sum(r[5] == 'refuted' for r in rows)} "
+        f"of {seen32}, "
+        f"{sum(r[6] == 'passes' for r in rows)} twins; gradcheck, float64: "
+        f"{sum(r[7] == 'rejects' for r in rows)} rejected, "
         f"{sum(r[8] == 'passes' for r in rows)} twins pass"
     )
     print(tabulate(rows, headers=head, disable_numparse=True))

@@ -1,7 +1,7 @@
 """The pytest plugin: expression files as tests, a fixture, a marker, and pages of what ran.
 
-Nothing of gradproof, SymPy, torch or NumPy is imported before a test needs it: pytest loads this module in every run of an
-environment that has gradproof installed, also where nobody uses it.
+Nothing of gradproof, SymPy, torch or NumPy is imported before a test needs it: pytest loads this module in
+every run of an environment that has gradproof installed, also where nobody uses it.
 """
 
 from __future__ import annotations
@@ -36,12 +36,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="torch",
         help="the autograd that runs expression files (torch), or all installed",
     )
-    group.addoption("--gradproof-report", metavar="DIR", help="write a page of every check, in Markdown and HTML, and an index")
+    group.addoption(
+        "--gradproof-report",
+        metavar="DIR",
+        help="write a page of every check, in Markdown and HTML, and an index",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "gradproof(dtypes=[...]): run the test, which uses the gradproof fixture, once in each of these dtypes"
+        "markers",
+        "gradproof(dtypes=[...]): run the test, which uses the gradproof fixture, once in each of these "
+        "dtypes",
     )
     if config.option.gradproof_dtype is not None:
         try:
@@ -50,11 +56,15 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--gradproof-dtype: {error}") from None
     if config.option.gradproof_report is not None:
         folder = config.invocation_params.dir / config.option.gradproof_report
-        config.option.gradproof_report = str(folder)  # absolute, also for the workers of pytest-xdist, who inherit options
+        config.option.gradproof_report = str(
+            folder
+        )  # absolute, also for the workers of pytest-xdist, who inherit options
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise pytest.UsageError(f"--gradproof-report: {folder} cannot be written to: {error.strerror}") from None
+            raise pytest.UsageError(
+                f"--gradproof-report: {folder} cannot be written to: {error.strerror}"
+            ) from None
         config.pluginmanager.register(Pages(config, folder), Pages.NAME)
 
 
@@ -73,7 +83,8 @@ def _known(dtype: str) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """A worker of pytest-xdist is given the folder to look in, whether or not somebody named it; so it is told."""
+    """A worker of pytest-xdist is given the folder to look in, whether or not somebody named it; so it is
+    told."""
     node.workerinput["gradproof_files"] = _files_wanted(node.config)
 
 
@@ -93,7 +104,8 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 def _has_graph(path: Path) -> bool:
     """Whether this is an expression file: TOML with a text called `graph` at its top.
 
-    Of text that is not TOML, what stands above the first table tells, so that a bad file is not passed over in silence.
+    Of text that is not TOML, what stands above the first table tells, so that a bad file is not passed over
+    in silence.
     """
     import tomllib
 
@@ -115,7 +127,8 @@ class RefutedError(AssertionError):
 
 
 class ExpressionFile(pytest.File):
-    """An expression file: a test for each parameter's gradient, and one for all the rest. An engine checks it once."""
+    """An expression file: a test for each parameter's gradient, and one for all the rest. An engine checks it
+    once."""
 
     problem: Problem
     _reports: Mapping[str, Report] = MappingProxyType({})
@@ -204,9 +217,11 @@ class ExpressionTest(pytest.Item):
 
 
 class Gradproof:
-    """What the `gradproof` fixture is: checks that assert, in the dtype and by the engine that were asked for.
+    """What the `gradproof` fixture is: checks that assert, in the dtype and by the engine that were asked
+    for.
 
-    A dtype is asked for by the marker, or else by `--gradproof-dtype`; `dtype` is its name, and float64 where none was.
+    A dtype is asked for by the marker, or else by `--gradproof-dtype`; `dtype` is its name, and float64 where
+    none was.
     """
 
     def __init__(self, node: pytest.Item, asked: str | None, engine: str) -> None:
@@ -227,8 +242,9 @@ class Gradproof:
     def check_function(self, func: Callable[..., Any], *inputs: Any, **options: Any) -> Report:
         """`gradproof.check_function`, asserted.
 
-        Where a dtype was asked for, floating tensors among the inputs, and a module's own, are converted to it first; what
-        else the function holds is its own affair, and it is an error if that makes it run in another dtype.
+        Where a dtype was asked for, floating tensors among the inputs, and a module's own, are converted to
+        it first; what else the function holds is its own affair, and it is an error if that makes it run in
+        another dtype.
         """
         __tracebackhide__ = True
         import gradproof
@@ -254,12 +270,19 @@ class Gradproof:
 
         asked = options.pop("engine", self.engine)
         engines = _engines(asked) if isinstance(asked, str) else (asked,)
-        reports = [gradproof.check(problem, **{"engine": engine, "dtype": self._asked, **options}) for engine in engines]
+        reports = [
+            gradproof.check(problem, **{"engine": engine, "dtype": self._asked, **options})
+            for engine in engines
+        ]
         first, *_ = [self._asserted(report) for report in reports]
         return first
 
     def assert_gradients(
-        self, problem: Problem | str, point: Mapping[str, Any] | None, gradients: Mapping[str, Any], **options: Any
+        self,
+        problem: Problem | str,
+        point: Mapping[str, Any] | None,
+        gradients: Mapping[str, Any],
+        **options: Any,
     ) -> Report:
         """`gradproof.assert_gradients`."""
         __tracebackhide__ = True
@@ -328,7 +351,8 @@ def _rebuilt(nest: Any, function: Callable[[Any], Any]) -> Any:
 
 @pytest.fixture
 def gradproof(request: pytest.FixtureRequest) -> Gradproof:
-    """Checks of gradients that assert: `check_function`, `check`, `assert_gradients`; `dtype` and `torch_dtype`."""
+    """Checks of gradients that assert: `check_function`, `check`, `assert_gradients`; `dtype` and
+    `torch_dtype`."""
     option, asked = request.config.option, getattr(request, "param", None)
     if isinstance(asked, _Mistake):
         pytest.fail(f"{_MARKER}: {asked.message}", pytrace=False)
@@ -344,9 +368,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A marker that can do nothing is this test's error. One of a class or module is for others, which use the fixture."""
-    if "gradproof" not in getattr(item, "fixturenames", ()) and any(mark.name == "gradproof" for mark in item.own_markers):
-        pytest.fail(f"{_MARKER} is for a test that uses the fixture 'gradproof', and this one does not", pytrace=False)
+    """A marker that can do nothing is this test's error. One of a class or module is for others, which use
+    the fixture."""
+    if "gradproof" not in getattr(item, "fixturenames", ()) and any(
+        mark.name == "gradproof" for mark in item.own_markers
+    ):
+        pytest.fail(
+            f"{_MARKER} is for a test that uses the fixture 'gradproof', and this one does not", pytrace=False
+        )
 
 
 _MARKER = "@pytest.mark.gradproof"
@@ -381,8 +410,8 @@ def _dtypes(marker: pytest.Mark) -> list[str] | list[_Mistake]:
 class Pages:
     """The pages of `--gradproof-report`: written where a check ran, the index by whoever holds the terminal.
 
-    Which pages there are travels with the tests' reports, as pytest-xdist carries any attribute of them: a worker that
-    dies takes only its last test along.
+    Which pages there are travels with the tests' reports, as pytest-xdist carries any attribute of them: a
+    worker that dies takes only its last test along.
     """
 
     NAME = "gradproof-pages"
@@ -391,7 +420,9 @@ class Pages:
     def __init__(self, config: pytest.Config, folder: Path) -> None:
         self.config = config
         self.folder = folder
-        self.written: dict[str, dict[str, Any]] = {}  # by the page's name; of this process, until a test's report takes them
+        self.written: dict[
+            str, dict[str, Any]
+        ] = {}  # by the page's name; of this process, until a test's report takes them
         self.pages: dict[str, dict[str, Any]] = {}
         self.unread: dict[str, str] = {}
         self.counts: dict[str, int] = {}
@@ -404,7 +435,10 @@ class Pages:
         from gradproof.telling import html, markdown
 
         self.counts[test] = count = self.counts.get(test, 0) + 1
-        stem = re.sub(r"[^\w.-]+", "-", Path(report.target).name.removesuffix(".toml")).strip("-.")[:60] or "report"
+        stem = (
+            re.sub(r"[^\w.-]+", "-", Path(report.target).name.removesuffix(".toml")).strip("-.")[:60]
+            or "report"
+        )
         name = f"{stem}-{hashlib.sha256(f'{test} {count}'.encode()).hexdigest()[:8]}.md"
         write(self.folder / name, markdown.page(report))
         write((self.folder / name).with_suffix(".html"), html.page(report))
@@ -466,7 +500,12 @@ class Pages:
         parts.append(table(rows, ["", "verdict", "checked", "ran", "test"]) + "\n")
         if self.unread:
             parts.append("## Could not be read\n")
-            parts.append(table([[escape(file), escape(why)] for file, why in sorted(self.unread.items())], ["file", "why"]))
+            parts.append(
+                table(
+                    [[escape(file), escape(why)] for file, why in sorted(self.unread.items())],
+                    ["file", "why"],
+                )
+            )
         return "\n".join(parts) + "\n"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

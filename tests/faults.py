@@ -1,7 +1,7 @@
 """Engines made wrong on purpose, each with a right twin that differs in nothing else.
 
-A checker is only as good as what it refutes. `PLANTED` is the table: a fault, the problem it is planted in, the dtype,
-and the node and kind of finding that must be blamed.
+A checker is only as good as what it refutes. `PLANTED` is the table: a fault, the problem it is planted in,
+the dtype, and the node and kind of finding that must be blamed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ Backward = Callable[[Any, torch.Tensor], Any]
 
 
 def custom(forward: Callable[..., torch.Tensor], backward: Backward) -> Callable[..., torch.Tensor]:
-    """A torch function with a backward of our own: `backward(inputs, cotangent)` gives one gradient for each input."""
+    """A torch function with a backward of our own: `backward(inputs, cotangent)` gives one gradient for each
+    input."""
 
     class Custom(torch.autograd.Function):
         @staticmethod
@@ -35,7 +36,9 @@ def custom(forward: Callable[..., torch.Tensor], backward: Backward) -> Callable
 
     def call(*inputs: Any) -> torch.Tensor:
         like = next(x for x in inputs if isinstance(x, torch.Tensor))
-        return Custom.apply(*(x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=like.dtype) for x in inputs))
+        return Custom.apply(
+            *(x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=like.dtype) for x in inputs)
+        )
 
     return call
 
@@ -123,7 +126,9 @@ SQUARE = [[0.5, -1.25], [1.5, 0.75]]
 
 
 def sine() -> Problem:
-    return parse("a = w * x\ns = sin(a)\nloss = sum(s**2)", given={"x": [0.3, 1.1, -2.0]}, parameters={"w": 0.7})
+    return parse(
+        "a = w * x\ns = sin(a)\nloss = sum(s**2)", given={"x": [0.3, 1.1, -2.0]}, parameters={"w": 0.7}
+    )
 
 
 def shared() -> Problem:
@@ -133,11 +138,15 @@ def shared() -> Problem:
 
 
 def matrices() -> Problem:
-    return parse("y = A @ B\nloss = sum(sin(y))", given={"B": SQUARE}, parameters={"A": [[0.2, 1.0], [-0.3, 0.4]]})
+    return parse(
+        "y = A @ B\nloss = sum(sin(y))", given={"B": SQUARE}, parameters={"A": [[0.2, 1.0], [-0.3, 0.4]]}
+    )
 
 
 def tiny() -> Problem:
-    return parse("s = w**2\nloss = sum(s * c)", given={"c": [1.0, 1.0, 1.0]}, parameters={"w": [0.5, 1e-31, -2.0]})
+    return parse(
+        "s = w**2\nloss = sum(s * c)", given={"c": [1.0, 1.0, 1.0]}, parameters={"w": [0.5, 1e-31, -2.0]}
+    )
 
 
 def squares() -> Problem:

@@ -25,7 +25,9 @@ def leaves(*shapes: tuple[int, ...], at: float = 0.0, spread: float = 1.0) -> In
 
     def made(dtype: torch.dtype) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(7)
-        drawn = (torch.randn(shape, generator=generator, dtype=torch.float64) * spread + at for shape in shapes)
+        drawn = (
+            torch.randn(shape, generator=generator, dtype=torch.float64) * spread + at for shape in shapes
+        )
         return tuple(values.to(dtype).requires_grad_() for values in drawn)
 
     return made
@@ -221,7 +223,9 @@ class Tied(nn.Module):
         return self.mix(self.embedding(tokens)) @ self.embedding.weight.T
 
 
-def net(make: Callable[[], nn.Module], *shapes: tuple[int, ...]) -> Callable[[torch.dtype], tuple[Any, tuple[Any, ...]]]:
+def net(
+    make: Callable[[], nn.Module], *shapes: tuple[int, ...]
+) -> Callable[[torch.dtype], tuple[Any, tuple[Any, ...]]]:
     def built(dtype: torch.dtype) -> tuple[Any, tuple[Any, ...]]:
         torch.manual_seed(0)
         return make().to(dtype), leaves(*shapes)(dtype)
@@ -246,7 +250,9 @@ def tokens(dtype: torch.dtype) -> tuple[Any, tuple[Any, ...]]:
 
 
 def conv_net() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.SiLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.SiLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+    )
 
 
 NETS: dict[str, Callable[[torch.dtype], tuple[Any, tuple[Any, ...]]]] = {

@@ -1,6 +1,7 @@
 """Wrong `autograd.Function`s beside their right twins, modelled on reports of real bugs.
 
-Both of a pair have the same forward; only the backward differs. `error` is the relative error of the wrong gradient, about.
+Both of a pair have the same forward; only the backward differs. `error` is the relative error of the wrong
+gradient, about.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def leaves(*shapes: tuple[int, ...], positive: bool = False) -> Inputs:
 
 
 def function(forward: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
-    """A custom function; the backward gets the cotangents and then the inputs, and gives a cotangent for each of those."""
+    """A custom function; the backward gets the cotangents and then the inputs, and gives a cotangent for each
+    of those."""
 
     class Custom(torch.autograd.Function):
         @staticmethod
@@ -82,7 +84,9 @@ def layer_norm(x: Tensor) -> Tensor:
     return (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, correction=0, keepdim=True) + 1e-5)
 
 
-def layer_norm_back(mean: bool = True, spread: bool = True, correction: int = 0, eps: float = 1e-5) -> Callable[..., Any]:
+def layer_norm_back(
+    mean: bool = True, spread: bool = True, correction: int = 0, eps: float = 1e-5
+) -> Callable[..., Any]:
     def backward(g: Tensor, x: Tensor) -> Tensor:
         n = x.shape[-1]
         sigma = torch.sqrt(x.var(-1, correction=0, keepdim=True) + eps)

@@ -1,4 +1,5 @@
-"""Functions whose gradients lose what a recording can miss, each with a right twin: what the net alone is measured on."""
+"""Functions whose gradients lose what a recording can miss, each with a right twin: what the net alone is
+measured on."""
 
 from __future__ import annotations
 
@@ -34,7 +35,10 @@ def custom(forward: Func, backward: Func, **more: Any) -> Func:
         ctx.save_for_backward(x)
         return forward(x)
 
-    made = {"forward": staticmethod(kept), "backward": staticmethod(lambda ctx, g: backward(g, *ctx.saved_tensors))}
+    made = {
+        "forward": staticmethod(kept),
+        "backward": staticmethod(lambda ctx, g: backward(g, *ctx.saved_tensors)),
+    }
     return type("Custom", (Function,), made | more).apply
 
 
@@ -176,10 +180,14 @@ def compiled(scale: float) -> Func:
         return make_boxed_func(module.forward)
 
     def backward(module: Any, example: Any) -> Any:
-        return make_boxed_func(lambda *args: [None if part is None else part * scale for part in module(*args)])
+        return make_boxed_func(
+            lambda *args: [None if part is None else part * scale for part in module(*args)]
+        )
 
     torch._dynamo.reset()
-    return torch.compile(lambda x: (x * x.sin()).sum(), backend=aot_autograd(fw_compiler=forward, bw_compiler=backward))
+    return torch.compile(
+        lambda x: (x * x.sin()).sum(), backend=aot_autograd(fw_compiler=forward, bw_compiler=backward)
+    )
 
 
 class Checkpoint(Function):

@@ -23,7 +23,8 @@ TERMS = 100_000  # of the long sum
 
 @dataclass(frozen=True)
 class Case:
-    """A function, its inputs in a dtype, and the dtypes it is checked in; `blamed` is a part of the name of what is wrong."""
+    """A function, its inputs in a dtype, and the dtypes it is checked in; `blamed` is a part of the name of
+    what is wrong."""
 
     name: str
     func: Callable[..., Any]
@@ -46,7 +47,9 @@ def normal(*shapes: tuple[int, ...], seed: int = 0, scale: float = 1.0, shift: f
 
 
 def values(*numbers: Any) -> Inputs:
-    return lambda dtype: tuple(torch.tensor(number, dtype=F64).to(dtype).requires_grad_() for number in numbers)
+    return lambda dtype: tuple(
+        torch.tensor(number, dtype=F64).to(dtype).requires_grad_() for number in numbers
+    )
 
 
 def beside(inputs: Inputs, *given: Any) -> Inputs:
@@ -517,7 +520,8 @@ def residual_net(dtype: torch.dtype, fault: tuple[int, float] | None = None) -> 
 def transformer(dtype: torch.dtype, fault: tuple[int, float] | None = None) -> Built:
     """24 encoder layers of width 4."""
     return module(
-        lambda: Stack([nn.TransformerEncoderLayer(4, 2, 8, 0.0, batch_first=True) for _ in range(24)], fault), (1, 3, 4)
+        lambda: Stack([nn.TransformerEncoderLayer(4, 2, 8, 0.0, batch_first=True) for _ in range(24)], fault),
+        (1, 3, 4),
     )(dtype)
 
 
@@ -537,7 +541,12 @@ NETS: dict[str, Callable[[torch.dtype], Built]] = {
     ),
     "convolutions with group norm": module(
         lambda: nn.Sequential(
-            nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.SiLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+            nn.Conv2d(2, 4, 3, padding=1),
+            nn.GroupNorm(2, 4),
+            nn.SiLU(),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16, 3),
         ),
         (2, 2, 4, 4),
     ),
@@ -545,4 +554,7 @@ NETS: dict[str, Callable[[torch.dtype], Built]] = {
     "a residual net of 24 layers": residual_net,
     "a transformer of 24 layers": transformer,
 }
-DEEP = {"a residual net of 24 layers": residual_net, "a transformer of 24 layers": transformer}  # with `fault=(layer, factor)`
+DEEP = {
+    "a residual net of 24 layers": residual_net,
+    "a transformer of 24 layers": transformer,
+}  # with `fault=(layer, factor)`

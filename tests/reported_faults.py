@@ -1,8 +1,8 @@
 """Custom functions made wrong on purpose, each with a right twin that differs in little else.
 
-`FAULTS` is the table. In every row the forward is right by definition, and the backward of the wrong one is not its
-derivative; most are modelled on what was once filed as a bug. The inputs are ordinary numbers, special points only where
-the fault needs them.
+`FAULTS` is the table. In every row the forward is right by definition, and the backward of the wrong one is
+not its derivative; most are modelled on what was once filed as a bug. The inputs are ordinary numbers,
+special points only where the fault needs them.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Inputs = Callable[[torch.dtype], tuple[Any, ...]]
 class FunctionFault:
     """A wrong function and its right twin.
 
-    `error` is the largest difference beside the largest entry, of the worst gradient, in float64, over some cotangents: 1
-    for a gradient that is missing, zero or NaN, 2 for a sign. `blamed` is a part of the name of the node that is wrong,
-    `note` a part of what a good checker says about it.
+    `error` is the largest difference beside the largest entry, of the worst gradient, in float64, over some
+    cotangents: 1 for a gradient that is missing, zero or NaN, 2 for a sign. `blamed` is a part of the name of
+    the node that is wrong, `note` a part of what a good checker says about it.
     """
 
     name: str
@@ -51,7 +51,10 @@ def _leaf(numbers: Tensor, dtype: torch.dtype) -> Tensor:
 def normal(*shapes: tuple[int, ...], seed: int = 0, scale: float = 1.0) -> Inputs:
     def inputs(dtype: torch.dtype) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(seed)
-        return tuple(_leaf(scale * torch.randn(shape, generator=generator, dtype=torch.float64), dtype) for shape in shapes)
+        return tuple(
+            _leaf(scale * torch.randn(shape, generator=generator, dtype=torch.float64), dtype)
+            for shape in shapes
+        )
 
     return inputs
 
@@ -99,12 +102,16 @@ def pair(name: str, forward: Callable[..., Any], wrong: Backward, right: Backwar
     return function(name, forward, wrong), function(name, forward, right)
 
 
-def of_input(name: str, forward: Callable[[Tensor], Tensor], wrong: Backward, right: Backward) -> tuple[Any, Any]:
+def of_input(
+    name: str, forward: Callable[[Tensor], Tensor], wrong: Backward, right: Backward
+) -> tuple[Any, Any]:
     """Elementwise, with a derivative from the input."""
     return pair(name, forward, lambda g, x: g * wrong(x), lambda g, x: g * right(x))
 
 
-def of_output(name: str, forward: Callable[[Tensor], Tensor], wrong: Backward, right: Backward) -> tuple[Any, Any]:
+def of_output(
+    name: str, forward: Callable[[Tensor], Tensor], wrong: Backward, right: Backward
+) -> tuple[Any, Any]:
     """Elementwise, with a derivative from the output, which is what is saved."""
 
     def make(slope: Backward) -> Any:
@@ -244,7 +251,9 @@ def average_pairs(y: Tensor) -> Tensor:
 # Broadcasting, products, linear maps
 
 
-def linear(weight: Callable[[Tensor, Tensor], Tensor], bias: Callable[[Tensor], Tensor], turned: bool = False) -> Any:
+def linear(
+    weight: Callable[[Tensor, Tensor], Tensor], bias: Callable[[Tensor], Tensor], turned: bool = False
+) -> Any:
     """`turned` takes the weight for its transpose in the gradient of x."""
 
     class Linear(Function):
@@ -322,7 +331,9 @@ def autoencode(encoder: bool) -> Backward:
 # Norms and statistics
 
 
-def layer_norm(project: Callable[[Tensor, Tensor], Tensor], gamma: Callable[[Tensor, Tensor], Tensor] | None = None) -> Any:
+def layer_norm(
+    project: Callable[[Tensor, Tensor], Tensor], gamma: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> Any:
     """`project` takes the normalised cotangent through the mean and the variance of the last axis."""
 
     class LayerNorm(Function):
@@ -383,7 +394,8 @@ def rms_norm(inverse: Callable[[Tensor, float], Tensor]) -> Any:
 
 
 def batch_norm(ddof: int, eps: float = 1e-5, mean: bool = True) -> Any:
-    """Training mode over batch and length; the backward has its own idea of the variance, of eps, and of the mean."""
+    """Training mode over batch and length; the backward has its own idea of the variance, of eps, and of the
+    mean."""
 
     class BatchNorm(Function):
         @staticmethod
@@ -630,14 +642,17 @@ def by_division(x: Tensor) -> Tensor:
 
 def one_by_one(x: Tensor) -> Tensor:
     columns = range(x.shape[1])
-    return torch.stack([x[:, [other for other in columns if other != column]].prod(1) for column in columns], 1)
+    return torch.stack(
+        [x[:, [other for other in columns if other != column]].prod(1) for column in columns], 1
+    )
 
 
 # Attention and positions
 
 
 def attention(to_key: float = 1.0, delta: Callable[[Tensor, Tensor], Tensor] | None = None) -> Any:
-    """softmax(q kᵀ / √d) v. `to_key` scales the key's gradient, `delta` is what the softmax takes off its cotangent."""
+    """softmax(q kᵀ / √d) v. `to_key` scales the key's gradient, `delta` is what the softmax takes off its
+    cotangent."""
 
     class Attention(Function):
         @staticmethod
@@ -730,7 +745,10 @@ def add(gradients: dict[str, Tensor], name: str, part: Tensor) -> None:
 Tape = list[tuple[str, list[tuple[str, Tensor]]]]
 
 
-def engine(arrive: Callable[[dict[str, Tensor], str, Tensor], None], order: Callable[[Tape], Tape] = lambda t: t[::-1]) -> Any:
+def engine(
+    arrive: Callable[[dict[str, Tensor], str, Tensor], None],
+    order: Callable[[Tape], Tape] = lambda t: t[::-1],
+) -> Any:
     """A small engine of one's own: a tape of local gradients, and a walk back. h is read by three lines."""
 
     class Engine(Function):
@@ -1068,7 +1086,8 @@ FAULTS = (
         ), M, 0.24, "LeakyRelu",
     ),
     FunctionFault(
-        # Between two Python numbers `where` is float32. This was our own twin of the row above; gradcheck passes it.
+        # Between two Python numbers `where` is float32. This was our own twin of the row above; gradcheck
+        # passes it.
         "leaky relu has a slope in float32 by accident", "precision",
         *of_input(
             "LeakyRelu", lambda x: torch.where(x > 0, x, 0.1 * x), lambda x: torch.where(x > 0, 1.0, 0.1),
@@ -1590,7 +1609,8 @@ FAULTS = (
         ), beside(normal((2, 4), (2, 3)), [[3, 1, 3], [0, 0, 2]]), 1.3, "ScatterAdd",
     ),
     FunctionFault(
-        # A special point. gradcheck passes the twin, which splits evenly as `amax` does: so does a central difference.
+        # A special point. gradcheck passes the twin, which splits evenly as `amax` does: so does a central
+        # difference.
         "a tied maximum gives all of the gradient to each", "index",
         *pair("Amax", lambda x: x.amax(1), tied(lambda top: top), tied(lambda top: top / top.sum(1, keepdim=True))),
         values([[1.0, 2.0, 2.0], [0.5, -1.0, 0.25]]), 0.5, "Amax",

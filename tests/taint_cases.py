@@ -1,4 +1,5 @@
-"""Functions where a parameter reaches a value by a way that a recording does not follow, each with a right twin."""
+"""Functions where a parameter reaches a value by a way that a recording does not follow, each with a right
+twin."""
 
 from __future__ import annotations
 
@@ -130,13 +131,21 @@ THROUGH: dict[str, Callable[[Tensor], Tensor]] = {
     "a wrapper": lambda x: Wrapped(x * 2).inner,
     "a wrapper's arithmetic": lambda x: (Wrapped(x) * 2).inner,
     "rows of a sparse matrix": lambda x: x[:, None].to_sparse_csr().to_dense()[:, 0] if x.dim() == 1 else x,
-    "a sparse product": lambda x: torch.sparse.mm(torch.sparse_coo_tensor(INDEX.expand(2, 4), x, (4, 4)), x[:, None])[:, 0],
-    "a nested tensor": lambda x: torch.nested.as_nested_tensor([x[:2], x[2:]], layout=torch.jagged).sin().values(),
-    "a quantized tensor": lambda x: torch.quantize_per_tensor(x.float(), 0.01, 0, torch.qint32).dequantize().double(),
+    "a sparse product": lambda x: torch.sparse.mm(
+        torch.sparse_coo_tensor(INDEX.expand(2, 4), x, (4, 4)), x[:, None]
+    )[:, 0],
+    "a nested tensor": lambda x: (
+        torch.nested.as_nested_tensor([x[:2], x[2:]], layout=torch.jagged).sin().values()
+    ),
+    "a quantized tensor": lambda x: (
+        torch.quantize_per_tensor(x.float(), 0.01, 0, torch.qint32).dequantize().double()
+    ),
     "a phase": lambda x: torch.complex(x, x.cos()).angle(),
     "a polar form": lambda x: torch.polar(x.abs() + 1, x).real,
     "two dimensions of a spectrum": lambda x: torch.fft.fft2(x.reshape(2, 2)).imag.reshape(-1) + x,
-    "a complex matrix": lambda x: torch.linalg.eigvals(x.reshape(2, 2) + 3 * torch.eye(2).double()).abs().sum(),
+    "a complex matrix": lambda x: (
+        torch.linalg.eigvals(x.reshape(2, 2) + 3 * torch.eye(2).double()).abs().sum()
+    ),
     "float32 as complex64": lambda x: x.float().view(torch.complex64).abs().double().sum(),
     "the bits of a number": lambda x: ((x.view(torch.int64) >> 2) << 2).view(torch.float64),
     "bits of half the size": lambda x: x.view(torch.int32).clone().view(torch.float64),
@@ -190,6 +199,7 @@ TAINT = [
     Missed("an array of numbers and one more", lambda x: x * torch.tensor([*(2 * x[:3]).tolist(), 1.0], dtype=x.dtype),
            lambda x: x * torch.cat([2 * x[:3], x.new_ones(1)])),
 ]  # fmt: skip
-# Those where the way is followed by nothing but a plain run, or that lie in the backward alone, are no matter of taint.
+# Those where the way is followed by nothing but a plain run, or that lie in the backward alone, are no matter
+# of taint.
 BESIDE = ("by the", "compiled", "a hook", "a backward that", "a checkpoint that")
 ALL = [*(kind for kind in KINDS if not kind.name.startswith(BESIDE)), *TAINT]

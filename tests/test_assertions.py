@@ -21,7 +21,10 @@ LAYER = "h[i] = tanh(sum(W[i,k]*x[k], k) + b[i])\nloss = sum(h[i]**2, i)"
 
 def layer(dtype: torch.dtype = torch.float64) -> tuple[dict[str, Any], dict[str, Any]]:
     generator = torch.Generator().manual_seed(0)
-    W, x, b = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in ((3, 4), (4,), (3,)))
+    W, x, b = (
+        torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+        for shape in ((3, 4), (4,), (3,))
+    )
     W.requires_grad_()
     b.requires_grad_()
     (torch.tanh(W @ x + b) ** 2).sum().backward()
@@ -29,8 +32,15 @@ def layer(dtype: torch.dtype = torch.float64) -> tuple[dict[str, Any], dict[str,
 
 
 def test_right_numbers_are_silent_and_return_the_report(capsys: pytest.CaptureFixture[str]) -> None:
-    report = assert_gradients(OLS, POINT, {"w": -2.0}, values={"y_hat": 1.0, "l": -1.0}, local={("loss", "l"): -2.0})
-    assert report.ok and [finding.kind for finding in report.findings] == ["forward", "forward", "local", "gradient"]
+    report = assert_gradients(
+        OLS, POINT, {"w": -2.0}, values={"y_hat": 1.0, "l": -1.0}, local={("loss", "l"): -2.0}
+    )
+    assert report.ok and [finding.kind for finding in report.findings] == [
+        "forward",
+        "forward",
+        "local",
+        "gradient",
+    ]
     assert capsys.readouterr().out == ""
 
 

@@ -49,7 +49,8 @@ LANGUAGE = {
     "a string": ("q = 'w'", "3:5", "expected a number, found 'w'"),
     "a complex number": ("q = w * 2j", "3:9", "expected a number, found 2j"),
     "True": ("q = w * True", "3:9", "expected a number, found True"),
-    "an import": ("q = __import__('os').system('true')", "3:5", "only functions of the language can be called"),
+    "an import": ("q = __import__('os').system('true')", "3:5", "only functions of the language can be "
+                                                                "called"),
     "an import statement": ("import os", "3:1", "an import is not part of the language"),
     "eval": ("q = eval('w')", "3:5", "unknown function 'eval'"),
     "exec": ("exec('w')", "3:1", "a line without a name"),
@@ -64,7 +65,8 @@ LANGUAGE = {
     "a floor division": ("q = w // 2", "3:5", "'//' is not part of the language"),
     "a caret": ("q = w ^ 2", "3:5", "a power is written '**'"),
     "a bare comparison": ("q = w > 1", "3:5", "stands only as the first operand of where"),
-    "where without a comparison": ("q = where(w, w, w)", "3:5", "the first operand of where() is a comparison"),
+    "where without a comparison": ("q = where(w, w, w)", "3:5", "the first operand of where() is a "
+                                                                "comparison"),
     "division of constants by zero": ("q = w * (1/0)", "3:10", "is not a real number"),
     "a constant that is not real": ("q = w * sqrt(-1)", "3:9", "is not a real number"),
     "an operand missing": ("q = atan2(w)", "3:5", "atan2() takes 2 operands, got 1"),
@@ -96,24 +98,28 @@ FILES = {
     "no graph": ("graph =", "grap_ =", "2:1", "unknown key 'grap_'; did you mean 'graph'?"),
     "an unknown key": ('title = "t"', 'title = "t"\ncolour = 1', "2:1", "unknown key 'colour'"),
     "an empty graph": ("loss = sum(w * x)", "# nothing", "3:1", "the graph is empty"),
-    "a graph that is a number": ('"""\nloss = sum(w * x)\n"""', "3", "2:1", "'graph' is an integer, expected a text"),
+    "a graph that is a number": ('"""\nloss = sum(w * x)\n"""', "3", "2:1", "'graph' is an integer, expected "
+                                                                            "a text"),
     "broken TOML": ("[given]", "[given", "5:7", "not TOML"),
     "a key twice": ("x = [1.0, 2.0]", "x = 1\nx = 2", "7:6", "not TOML"),
     "a value missing": ("x = [1.0, 2.0]", "", "3:16", "unknown name 'x'"),
     "a value in both tables": ("w = [1.0, 2.0]", "w = [1.0, 2.0]\nx = 1.0", "9:1", "it is one or the other"),
     "no parameter": ("[parameters]\n", "", "3:1", "there is no parameter"),
     "a ragged list": ("x = [1.0, 2.0]", "x = [[1.0, 2.0], [3.0]]", "6:1", "ragged: rows of 1 and 2 entries"),
-    "lists beside numbers": ("x = [1.0, 2.0]", "x = [1.0, [2.0]]", "6:1", "ragged: numbers stand beside lists"),
+    "lists beside numbers": ("x = [1.0, 2.0]", "x = [1.0, [2.0]]", "6:1", "ragged: numbers stand beside "
+                                                                          "lists"),
     "NaN": ("x = [1.0, 2.0]", "x = [1.0, nan]", "6:1", "'x' holds nan, expected finite numbers"),
     "infinity": ("x = [1.0, 2.0]", "x = [1.0, -inf]", "6:1", "'x' holds -inf, expected finite numbers"),
     "a text for a number": ("x = [1.0, 2.0]", 'x = "1.0"', "6:1", "'x' is a text, expected a number"),
-    "a text in a list": ("x = [1.0, 2.0]", 'x = [1.0, "2.0"]', "6:1", "'x' holds a text ('2.0'), expected numbers"),
+    "a text in a list": ("x = [1.0, 2.0]", 'x = [1.0, "2.0"]', "6:1", "'x' holds a text ('2.0'), expected "
+                                                                      "numbers"),
     "a boolean": ("x = [1.0, 2.0]", "x = [true, false]", "6:1", "'x' holds a boolean"),
     "a date": ("x = [1.0, 2.0]", "x = 2020-01-01", "6:1", "expected a number"),
     "an empty list": ("x = [1.0, 2.0]", "x = []", "6:1", "'x' is empty"),
     "a word of Python's": ("x = [1.0, 2.0]", "lambda = 1.0", "6:1", "write lambda_"),
     "a name that is none": ("x = [1.0, 2.0]", '"a b" = 1.0', "6:2", "is no name"),
-    "a table without a source": ("x = [1.0, 2.0]", "x = {a = 1}", "6:1", "without 'file', 'sample' or 'interval'"),
+    "a table without a source": ("x = [1.0, 2.0]", "x = {a = 1}", "6:1", "without 'file', 'sample' or "
+                                                                         "'interval'"),
     "an unknown sample": ("x = [1.0, 2.0]", 'x = {shape = [2], sample = "norml"}', "6:1", "did you mean 'normal'?"),
     "a bad shape": ("x = [1.0, 2.0]", 'x = {shape = [-2], sample = "normal"}', "6:1", "expected positive integers"),
     "a huge shape": ("x = [1.0, 2.0]", 'x = {shape = [99999, 99999], sample = "normal"}', "6:1", "more than"),
@@ -163,7 +169,9 @@ RAW = {
 
 
 @pytest.mark.parametrize("case", RAW)
-def test_bytes_that_are_no_expression_file(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bytes_that_are_no_expression_file(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw, words = RAW[case]
     path = tmp_path / "bad.toml"
     path.write_bytes(raw)
@@ -206,13 +214,19 @@ USAGE = {
     "no target": (["check"], "nothing to check"),
     "a value without -e": (["check", "f.toml", "--given", "x=1"], "go with -e"),
     "a value without =": (["check", "-e", "l = w", "--parameter", "w"], "expected NAME=VALUE"),
-    "a value that is none": (["check", "-e", "l = w", "--parameter", "w=__import__('os')"], "expected a number"),
+    "a value that is none": (
+        ["check", "-e", "l = w", "--parameter", "w=__import__('os')"],
+        "expected a number",
+    ),
     "a value twice": (["check", "-e", "l = w", "--parameter", "w=1", "--parameter", "w=2"], "is given twice"),
     "an unknown dtype": (
         ["check", "-e", "l = w", "--parameter", "w=1", "--dtype", "float23"],
         "did you mean 'float32'?",
     ),
-    "an unknown engine": (["check", "-e", "l = w", "--parameter", "w=1", "--engine", "troch"], "did you mean 'torch'?"),
+    "an unknown engine": (
+        ["check", "-e", "l = w", "--parameter", "w=1", "--engine", "troch"],
+        "did you mean 'torch'?",
+    ),
     "both -e and a file": (["check", "f.toml", "-e", "l = w"], "give the one or the other"),
 }
 
@@ -228,7 +242,10 @@ def test_bad_usage_ends_with_2(case: str, capsys: pytest.CaptureFixture[str]) ->
 
 def test_no_text_of_a_user_is_evaluated(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
-    for text in (f"loss = __import__('pathlib').Path({str(marker)!r}).touch()", f"loss = open({str(marker)!r}, 'w')"):
+    for text in (
+        f"loss = __import__('pathlib').Path({str(marker)!r}).touch()",
+        f"loss = open({str(marker)!r}, 'w')",
+    ):
         with pytest.raises(InputError):
             parse(text, parameters={"w": 1.0})
     assert not marker.exists()

@@ -1,4 +1,5 @@
-"""Cases that were once judged wrongly, and points where functions are at their trickiest: a table that only grows."""
+"""Cases that were once judged wrongly, and points where functions are at their trickiest: a table that only
+grows."""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ OLS = str(ROOT / "expressions/ols.toml")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "gradproof", *arguments], capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run(
+        [sys.executable, "-m", "gradproof", *arguments], capture_output=True, text=True, cwd=ROOT
+    )
 
 
 EXITS = {
@@ -64,7 +66,9 @@ def test_a_pipe_gets_no_colour_and_one_file_no_progress() -> None:
 
 def test_jobs_give_the_same_reports() -> None:
     def findings(*options: str) -> list[object]:
-        done = run("check", "expressions/ols.toml", "expressions/relu_at_zero.toml", "--format", "json", *options)
+        done = run(
+            "check", "expressions/ols.toml", "expressions/relu_at_zero.toml", "--format", "json", *options
+        )
         return [report["findings"] for report in json.loads(done.stdout)["reports"]]
 
     assert findings("--jobs", "2") == findings()

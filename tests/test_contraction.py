@@ -14,14 +14,18 @@ from gradproof.proof.graph import Node, Read, bound, free, slot
 from gradproof.proof.walk import evaluate, pullback
 
 ARITHMETICS = [exact(), *map(rounding, DTYPES.values())]
-BY_NAME = pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=lambda a: a.dtype.name if a.dtype else "exact")
+BY_NAME = pytest.mark.parametrize(
+    "arithmetic", ARITHMETICS, ids=lambda a: a.dtype.name if a.dtype else "exact"
+)
 SLOW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 KINDS = ("plain", "sparse", "wide", "positive and wide", "far apart", "with ZERO", "not finite")
 WIDE = {"wide", "positive and wide"}
 
 
-def elementwise(arithmetic: Arithmetic, a: Balls, b: Balls, axes: tuple[int, ...], domain: tuple[int, ...]) -> Balls:
+def elementwise(
+    arithmetic: Arithmetic, a: Balls, b: Balls, axes: tuple[int, ...], domain: tuple[int, ...]
+) -> Balls:
     """The operations one after the other, over the whole domain."""
     return np.asarray(arithmetic.sum(np.broadcast_to(arithmetic.multiply(a, b), domain), axes), dtype=object)
 
@@ -64,7 +68,8 @@ def contractions(draw):
 def assert_same(found: Balls, expected: Balls, arithmetic: Arithmetic, narrow: bool = True) -> None:
     """Entry by entry: both ZERO, both exactly 0, both not finite, or overlapping balls of comparable radii.
 
-    Of wide balls the contraction may be the tighter one: it knows that a number in several terms is one number.
+    Of wide balls the contraction may be the tighter one: it knows that a number in several terms is one
+    number.
     """
     assert found.shape == expected.shape
     for x, y in zip(found.reshape(-1), expected.reshape(-1), strict=True):
@@ -96,7 +101,15 @@ def test_matrices_give_what_the_operations_give(arithmetic, case):
 i, j, m = free(0), free(1), free(2)
 k, n = bound(0), bound(1)
 PRODUCT = slot(0) * slot(1)
-SHAPES = {"x": (9, 8), "y": (8, 7), "t": (3, 5, 4), "s": (3, 4, 6), "image": (2, 3, 6, 5), "kernel": (4, 3, 3, 3), "v": (9,)}
+SHAPES = {
+    "x": (9, 8),
+    "y": (8, 7),
+    "t": (3, 5, 4),
+    "s": (3, 4, 6),
+    "image": (2, 3, 6, 5),
+    "kernel": (4, 3, 3, 3),
+    "v": (9,),
+}
 
 NODES = {
     "matrix product": Node("out", (9, 7), PRODUCT, (Read("x", (i, k)), Read("y", (k, j))), (8,), "sum"),
@@ -124,7 +137,9 @@ def walked(node: Node, arithmetic: Arithmetic) -> dict[str, Balls]:
     rng = np.random.default_rng(7)
     parents = {read.parent for read in node.reads}
     with precision(128):
-        values = evaluate([node], {name: drawn("sparse", SHAPES[name], rng) for name in sorted(parents)}, arithmetic)
+        values = evaluate(
+            [node], {name: drawn("sparse", SHAPES[name], rng) for name in sorted(parents)}, arithmetic
+        )
         cotangents = {"out": drawn("with ZERO", (2, *node.shape), rng)}
         return {"value": values["out"]} | pullback([node], values, cotangents, parents, arithmetic)
 
@@ -176,7 +191,9 @@ def test_what_overflows_is_nowhere_and_what_nearly_does_is_not(name):
     a[2, 0], a[2, 1] = arb(largest) * 0.75, -arb(largest) * 0.75  # neither does, in columns other than 1
     with precision(128):
         found = rounding(DTYPES[name]).contract(a, b, (1,), (10, 12, 10))
-        assert_same(found, elementwise(rounding(DTYPES[name]), a, b, (1,), (10, 12, 10)), rounding(DTYPES[name]))
+        assert_same(
+            found, elementwise(rounding(DTYPES[name]), a, b, (1,), (10, 12, 10)), rounding(DTYPES[name])
+        )
     assert not any(found[0, n].is_finite() for n in range(10))
     assert [n for n in range(10) if not found[1, n].is_finite()] == [1]
     assert found[2, 0].is_finite()

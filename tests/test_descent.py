@@ -1,4 +1,5 @@
-"""The training loop: each step at the engine's own numbers, and faults in loops and optimizers by their names."""
+"""The training loop: each step at the engine's own numbers, and faults in loops and optimizers by their
+names."""
 
 from __future__ import annotations
 
@@ -71,7 +72,11 @@ class ByHand(torch.optim.Adam):
             for p in group["params"]:
                 state = self.state[p]
                 if not state:
-                    state |= {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                    state |= {
+                        "step": torch.tensor(0.0),
+                        "exp_avg": torch.zeros_like(p),
+                        "exp_avg_sq": torch.zeros_like(p),
+                    }
                 state["step"] += 1
                 t = state["step"].item()
                 state["exp_avg"].mul_(beta1).add_(p.grad, alpha=1 - beta1)
@@ -115,10 +120,22 @@ OPTIMIZER_FAULTS: dict[str, tuple[Callable[[Any], torch.optim.Optimizer], str, s
     "sign": (lambda p: Uphill(p, lr=0.1), "the sign is wrong", None),
     "factor": (lambda p: Doubled(p, lr=0.1), "a factor of 2", None),
     "no bias correction": (lambda p: Uncorrected(p, lr=0.1), "bias correction is missing", None),
-    "eps inside of the root": (lambda p: EpsInside(p, lr=0.1, eps=1e-3), "eps is inside of the square root", None),
-    "no Nesterov": (lambda p: PlainMomentum(p, lr=0.1, momentum=0.9, nesterov=True), "Nesterov's step is missing", None),
+    "eps inside of the root": (
+        lambda p: EpsInside(p, lr=0.1, eps=1e-3),
+        "eps is inside of the square root",
+        None,
+    ),
+    "no Nesterov": (
+        lambda p: PlainMomentum(p, lr=0.1, momentum=0.9, nesterov=True),
+        "Nesterov's step is missing",
+        None,
+    ),
     "coupled": (lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1), "it is not decoupled", "adamw"),
-    "decoupled": (lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.1), "decoupled from the gradient", "adam"),
+    "decoupled": (
+        lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.1),
+        "decoupled from the gradient",
+        "adam",
+    ),
     "a parameter forgotten": (lambda p: Skipping(p, lr=0.1), "the parameter was not updated", None),
 }
 
@@ -144,10 +161,16 @@ def test_only_the_forgotten_parameter_is_wrong(logistic: Problem) -> None:
 TWINS: dict[str, tuple[Callable[[Any], torch.optim.Optimizer], str | None]] = {
     "Adam by hand": (lambda p: ByHand(p, lr=0.1), None),
     "a subclass": (lambda p: type("Mine", (torch.optim.SGD,), {})(p, lr=0.1, momentum=0.9), None),
-    "two groups": (lambda p: torch.optim.SGD([{"params": p[:1], "lr": 0.5}, {"params": p[1:]}], lr=0.1), None),
+    "two groups": (
+        lambda p: torch.optim.SGD([{"params": p[:1], "lr": 0.5}, {"params": p[1:]}], lr=0.1),
+        None,
+    ),
     "foreach": (lambda p: torch.optim.AdamW(p, lr=0.1, foreach=True), None),
     "fused": (lambda p: torch.optim.Adam(p, lr=0.1, fused=True), None),
-    "a tensor for the rate": (lambda p: torch.optim.Adam(p, lr=torch.tensor(0.125, dtype=torch.float64)), None),
+    "a tensor for the rate": (
+        lambda p: torch.optim.Adam(p, lr=torch.tensor(0.125, dtype=torch.float64)),
+        None,
+    ),
 }
 
 
@@ -160,7 +183,8 @@ def test_a_right_optimizer_of_ones_own_passes(name: str, dtype: str, logistic: P
 
 
 def test_a_learning_rate_in_a_tensor_of_float32_costs_half_of_the_digits(logistic: Problem) -> None:
-    """torch divides it by the bias correction in float32, whatever the parameters are: not the documented update."""
+    """torch divides it by the bias correction in float32, whatever the parameters are: not the documented
+    update."""
     report = descend(logistic, optimizer=lambda p: torch.optim.Adam(p, lr=torch.tensor(0.125)), steps=3)
     assert report.verdict == "wrong"
     _, finding = report.failing[0]
@@ -218,7 +242,9 @@ LOOP_FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("step", "verdict", "words"), LOOP_FAULTS, ids=lambda case: getattr(case, "__name__", None))
+@pytest.mark.parametrize(
+    ("step", "verdict", "words"), LOOP_FAULTS, ids=lambda case: getattr(case, "__name__", None)
+)
 def test_a_wrong_loop_is_refuted_and_named(step: Any, verdict: str, words: str, logistic: Problem) -> None:
     report = descend(logistic, step=step, steps=4)
     assert report.verdict == verdict
@@ -290,8 +316,12 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(("optimizer", "options"), OPTIONS, ids=str)
-def test_fifty_steps_of_torch_are_verified(optimizer: str, options: dict[str, Any], dtype: str, logistic: Problem) -> None:
-    report = descend(logistic, optimizer=optimizer, options=options, steps=50, learning_rate=0.05, dtype=dtype)
+def test_fifty_steps_of_torch_are_verified(
+    optimizer: str, options: dict[str, Any], dtype: str, logistic: Problem
+) -> None:
+    report = descend(
+        logistic, optimizer=optimizer, options=options, steps=50, learning_rate=0.05, dtype=dtype
+    )
     assert report.ok, report.to_text()
     assert len(report.steps) == 50
     kinds = {finding.kind for finding in report.findings}
@@ -303,7 +333,13 @@ def test_fifty_steps_of_torch_are_verified(optimizer: str, options: dict[str, An
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("optimizer", RULES)
 def test_half_precision_is_verified_too(optimizer: str, dtype: str, logistic: Problem) -> None:
-    report = descend(logistic, optimizer=optimizer, options={"eps": 1e-3} if optimizer != "sgd" else {}, steps=10, dtype=dtype)
+    report = descend(
+        logistic,
+        optimizer=optimizer,
+        options={"eps": 1e-3} if optimizer != "sgd" else {},
+        steps=10,
+        dtype=dtype,
+    )
     assert report.ok, report.to_text()
 
 
@@ -331,7 +367,9 @@ def test_longley_is_ill_conditioned_and_the_report_says_so() -> None:
     assert report.ok, report.to_text()
     curved = report.curvatures["start"]
     assert curved.quadratic
-    assert curved.condition == pytest.approx(4.859257015e9**2, rel=1e-4)  # cond(X) of Longley's matrix with its intercept
+    assert curved.condition == pytest.approx(
+        4.859257015e9**2, rel=1e-4
+    )  # cond(X) of Longley's matrix with its intercept
     told = " ".join(report.notes)
     assert "ill-conditioned" in told
     assert "19 digits are lost" in told
@@ -356,13 +394,22 @@ def test_beyond_the_largest_number_nothing_is_judged(ols: Problem) -> None:
 
 @pytest.mark.parametrize(
     ("options", "bound"),
-    [({}, 1.0), ({"momentum": 0.9}, 1.9), ({"momentum": 0.9, "nesterov": True}, 1.9 / 2.8), ({"weight_decay": 6.0}, 0.25)],
+    [
+        ({}, 1.0),
+        ({"momentum": 0.9}, 1.9),
+        ({"momentum": 0.9, "nesterov": True}, 1.9 / 2.8),
+        ({"weight_decay": 6.0}, 0.25),
+    ],
     ids=str,
 )
-def test_the_bound_of_the_learning_rate_is_where_it_tips(options: dict[str, Any], bound: float, ols: Problem) -> None:
+def test_the_bound_of_the_learning_rate_is_where_it_tips(
+    options: dict[str, Any], bound: float, ols: Problem
+) -> None:
     below, above = (descend(ols, options=options, learning_rate=bound * by, steps=150) for by in (0.98, 1.02))
     assert f"below {bound:.6g} are stable" in " ".join(below.notes)
-    moves = [[float(abs(s.updated["w"] - s.parameters["w"])) for s in report.steps] for report in (below, above)]
+    moves = [
+        [float(abs(s.updated["w"] - s.parameters["w"])) for s in report.steps] for report in (below, above)
+    ]
     assert moves[0][-1] < max(moves[0][:20])
     assert moves[1][-1] > max(moves[1][:20])
 
@@ -391,7 +438,13 @@ def test_a_kink_under_the_exact_trajectory_is_said() -> None:
     report = descend(problem, learning_rate=0.25, steps=3)
     assert "exact trajectory is lost after step 0" in " ".join(report.notes)
     assert report.steps[0].verdict == "kink"
-    assert report.to_text() and report.to_html() and report.to_csv() and report.to_markdown() and json.loads(report.to_json())
+    assert (
+        report.to_text()
+        and report.to_html()
+        and report.to_csv()
+        and report.to_markdown()
+        and json.loads(report.to_json())
+    )
 
 
 def test_precision_grows_with_the_errors() -> None:
@@ -418,7 +471,10 @@ def test_accumulated_gradients_are_sums_and_the_report_says_so(ols: Problem) -> 
 
 SUM = "loss = sum((X @ w - y)**2)"
 MEAN = "loss = mean((X @ w - y)**2)"
-DATA = {"X": [[1.0, 2.0], [3.0, -1.0], [0.5, 0.25], [2.0, 2.0], [1.0, 0.0], [0.0, 1.0]], "y": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}
+DATA = {
+    "X": [[1.0, 2.0], [3.0, -1.0], [0.5, 0.25], [2.0, 2.0], [1.0, 0.0], [0.0, 1.0]],
+    "y": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+}
 
 
 @pytest.mark.parametrize(
@@ -428,7 +484,9 @@ DATA = {"X": [[1.0, 2.0], [3.0, -1.0], [0.5, 0.25], [2.0, 2.0], [1.0, 0.0], [0.0
         (MEAN, "sum", 3, "3 times"), (MEAN, "sum", 2, "2 times"), (SUM, "mean", 2, "0.5 times"),
     ],
 )  # fmt: skip
-def test_micro_batches_add_up_or_the_factor_is_told(graph: str, reduction: str, count: int, factor: str | None) -> None:
+def test_micro_batches_add_up_or_the_factor_is_told(
+    graph: str, reduction: str, count: int, factor: str | None
+) -> None:
     problem = parse(graph, given=DATA, parameters={"w": [0.5, -0.5]})
     report = descend(problem, micro_batches=count, reduction=reduction, steps=3, learning_rate=0.01)
     assert report.ok == (factor is None), report.to_text()
@@ -466,7 +524,9 @@ def test_the_batch_can_be_named() -> None:
 # Numbers from anywhere
 
 
-def written_down(lr: float, steps: int, *, zero: bool = True, sign: float = -1.0, decay: float = 0.0) -> list[dict[str, Any]]:
+def written_down(
+    lr: float, steps: int, *, zero: bool = True, sign: float = -1.0, decay: float = 0.0
+) -> list[dict[str, Any]]:
     """A loop in plain Python for loss = (w*x - y)**2 at x = 3, y = 2."""
     w, kept, found = 1.0, 0.0, []
     for _ in range(steps):
@@ -490,7 +550,11 @@ def test_a_trajectory_from_anywhere_is_checked(scalar: Problem) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
-    [({"zero": False}, "zero_grad is missing"), ({"sign": 1.0}, "the sign is wrong"), ({"lr": 0.02}, "a factor of 2")],
+    [
+        ({"zero": False}, "zero_grad is missing"),
+        ({"sign": 1.0}, "the sign is wrong"),
+        ({"lr": 0.02}, "a factor of 2"),
+    ],
     ids=str,
 )
 def test_a_wrong_trajectory_is_refuted_and_named(wrong: dict[str, Any], words: str, scalar: Problem) -> None:
@@ -554,7 +618,14 @@ def test_json_holds_the_trajectory(logistic: Problem) -> None:
     assert descent["rule"] == "adam" and descent["settings"]["betas"] == [0.9, 0.999]
     assert [step["step"] for step in descent["steps"]] == [1, 2, 3]
     assert descent["steps"][0]["updated"]["w"] == report.steps[0].updated["w"].tolist()
-    assert set(descent["steps"][0]["verdicts"]) == {"forward", "local", "gradient", "recorded", "state", "update"}
+    assert set(descent["steps"][0]["verdicts"]) == {
+        "forward",
+        "local",
+        "gradient",
+        "recorded",
+        "state",
+        "update",
+    }
 
 
 def test_pages_escape_what_they_show() -> None:
@@ -590,8 +661,26 @@ def test_any_numbers_can_be_plotted(values: tuple[float | None, ...], log: bool)
 
 def test_the_command_writes_files_and_plots(tmp_path: Path) -> None:
     page = tmp_path / "ols.md"
-    assert main(["descend", str(EXPRESSIONS / "ols.toml"), "--steps", "3", "--format", "markdown", "--output", str(page)]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ols-loss.svg", "ols-parameters.svg", "ols.md"]
+    assert (
+        main(
+            [
+                "descend",
+                str(EXPRESSIONS / "ols.toml"),
+                "--steps",
+                "3",
+                "--format",
+                "markdown",
+                "--output",
+                str(page),
+            ]
+        )
+        == 0
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "ols-loss.svg",
+        "ols-parameters.svg",
+        "ols.md",
+    ]
     assert "![loss](ols-loss.svg)" in page.read_text()
 
 
@@ -627,7 +716,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("options", BAD)
-def test_bad_options_end_with_2_and_the_cure(options: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+def test_bad_options_end_with_2_and_the_cure(
+    options: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
     monkeypatch.chdir(ROOT)
     assert main(["descend", "expressions/ols.toml", *options.split()]) == 2
     error = capsys.readouterr().err
@@ -647,7 +738,16 @@ def test_bad_options_end_with_2_and_the_cure(options: str, capsys: pytest.Captur
         ({"steps": 0}, "from 1"),
         ({"learning_rate": "0.1"}, "expected a positive number"),
     ],
-    ids=["no optimizer", "one parameter", "no rule", "two rates", "no such rule", "two losses", "no steps", "a text"],
+    ids=[
+        "no optimizer",
+        "one parameter",
+        "no rule",
+        "two rates",
+        "no such rule",
+        "two losses",
+        "no steps",
+        "a text",
+    ],
 )
 def test_bad_arguments_are_told(arguments: dict[str, Any], words: str, logistic: Problem) -> None:
     with pytest.raises(InputError, match=words):

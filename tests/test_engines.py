@@ -30,9 +30,9 @@ TOGETHER = {
     "tinygrad": ("tinygrad",),
 }
 
-# engine: {file: the function that it does not have}. A file that comes to pass where this table says otherwise fails the
-# test, so that the table is kept true. What an engine does wrong, or right where others are trapped, stands in the file's
-# own [expect.ENGINE].
+# engine: {file: the function that it does not have}. A file that comes to pass where this table says
+# otherwise fails the test, so that the table is kept true. What an engine does wrong, or right where others
+# are trapped, stands in the file's own [expect.ENGINE].
 LACKING: Mapping[str, Mapping[str, str]] = {
     **{engine: {} for engine in ("torch", "torch-func", "torch-forward", "jax", "jax-forward", "autograd")},
     "tinygrad": {
@@ -48,7 +48,9 @@ def skip_without(engine: str) -> Any:
 
 
 def told(report: Report) -> str:
-    return "\n".join(f"{f.kind} {f.node} {f.wrt}: {f.verdict}: {f.note}" for f in report.findings if not f.verdict.passes)
+    return "\n".join(
+        f"{f.kind} {f.node} {f.wrt}: {f.verdict}: {f.note}" for f in report.findings if not f.verdict.passes
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -61,8 +63,12 @@ def test_every_file_under_every_engine(library: str, name: str) -> None:
         if lacking is None:
             assert report.ok, (engine, told(report))
         else:
-            assert report.verdict == "unsupported", f"{engine}: {report.verdict}; take it out of the table, if it passes"
-            assert [f.note for f in report.findings if f.verdict == "unsupported"] == [f"{engine} has no {lacking!r}"]
+            assert report.verdict == "unsupported", (
+                f"{engine}: {report.verdict}; take it out of the table, if it passes"
+            )
+            assert [f.note for f in report.findings if f.verdict == "unsupported"] == [
+                f"{engine} has no {lacking!r}"
+            ]
 
 
 def test_the_tables_name_files_and_engines_that_are_there() -> None:
@@ -120,7 +126,9 @@ def _constant(x: Any) -> Any:
     return x
 
 
-def planted(engine: Engine, *, name: str, make: Callable[[Callable[..., Any], Any], Callable[..., Any]]) -> Engine:
+def planted(
+    engine: Engine, *, name: str, make: Callable[[Callable[..., Any], Any], Callable[..., Any]]
+) -> Engine:
     """The engine with one function or operator made wrong."""
     made: Any = engine
     stop = STOPS[engine.name.split("-")[0]]()
@@ -192,7 +200,10 @@ class Replayed:
     def run(self, task: Task, dtype: Any) -> Trace:
         run = engine_named(self.name).run
         if isinstance(self.fault.wrong, Elsewhere):
-            moved = {name: np.asarray(self.fault.wrong.point.get(name, value)) for name, value in task.point.items()}
+            moved = {
+                name: np.asarray(self.fault.wrong.point.get(name, value))
+                for name, value in task.point.items()
+            }
             return run(Task(task.statements, moved, task.parameters, task.parents, task.probes), dtype)
         return self.fault.wrong.change(task, run(task, dtype))
 
@@ -208,7 +219,9 @@ TESTED = [pytest.param(name, marks=skip_without(name)) for name in LACKING]
 def test_a_wrong_operation_is_refuted_in_every_engine(engine: str) -> None:
     dtype = "float32" if engine == "tinygrad" else "float64"
     for fault, (problem, name, make, node, note) in REPLACED.items():
-        if not any(name in table for table in (engine_named(engine).functions, engine_named(engine).operators)):  # type: ignore[attr-defined]
+        if not any(
+            name in table for table in (engine_named(engine).functions, engine_named(engine).operators)
+        ):  # type: ignore[attr-defined]
             continue
         assert check(problem(), engine=engine, dtype=dtype).ok, fault
         report = check(problem(), engine=planted(engine_named(engine), name=name, make=make), dtype=dtype)
@@ -315,7 +328,9 @@ def micro(kind: type[Value] = Value) -> Engine:
         "sqrt": lambda x: x.of(math.sqrt(x.data), 0.5 / math.sqrt(x.data)),
         "abs": lambda x: x.of(abs(x.data), math.copysign(1.0, x.data)),
         "sigmoid": lambda x: x.of(1 / (1 + math.exp(-x.data)), 0.25 / math.cosh(x.data / 2) ** 2),
-        "softplus": lambda x: x.of(max(x.data, 0) + math.log1p(math.exp(-abs(x.data))), 1 / (1 + math.exp(-x.data))),
+        "softplus": lambda x: x.of(
+            max(x.data, 0) + math.log1p(math.exp(-abs(x.data))), 1 / (1 + math.exp(-x.data))
+        ),
     }
     return gradproof.engine(name="micro", wrap=kind, gradient=gradient, functions=functions)
 
@@ -357,11 +372,17 @@ def test_a_gradient_that_overwrites_is_refuted_and_the_note_says_that_a_use_is_l
     report = check(shared(), engine=micro(Overwriting))
     assert report.verdict == "wrong"
     assert ("gradient", "h") in blamed(report)
-    assert any("only the part from" in f.note and "is lost or overwritten" in f.note for f in report.findings if f.node == "h")
+    assert any(
+        "only the part from" in f.note and "is lost or overwritten" in f.note
+        for f in report.findings
+        if f.node == "h"
+    )
     assert check(load(EXPRESSIONS / "used_twice.toml"), engine=micro(Overwriting)).verdict == "wrong"
 
 
-@pytest.mark.parametrize("name", ["ols", "ols_matrix", "logistic_regression", "perceptron", "softmax_cross_entropy"])
+@pytest.mark.parametrize(
+    "name", ["ols", "ols_matrix", "logistic_regression", "perceptron", "softmax_cross_entropy"]
+)
 def test_a_micro_engine_learns_what_courses_teach(name: str) -> None:
     assert check(load(EXPRESSIONS / f"{name}.toml"), engine=micro()).ok
 
@@ -392,7 +413,9 @@ def test_an_array_library_of_ones_own(dtype: str) -> None:
 def test_what_ones_own_engine_lacks_is_named() -> None:
     report = check(parse("loss = erf(w)", parameters={"w": 0.5}), engine=micro())
     assert report.verdict == "unsupported"
-    assert [f.note for f in report.findings] == ["micro has no 'erf': neither a function nor a method of Value"]
+    assert [f.note for f in report.findings] == [
+        "micro has no 'erf': neither a function nor a method of Value"
+    ]
     power = check(parse("loss = w ** v", parameters={"w": 0.5, "v": 2.0}), engine=micro())
     assert power.verdict == "unsupported"
     assert "only numbers are exponents" in power.findings[0].note
@@ -402,7 +425,9 @@ def test_an_engine_that_raises_has_failed() -> None:
     def broken(x: Value) -> Value:
         raise RuntimeError("boom")
 
-    engine = gradproof.engine(wrap=Value, gradient=lambda output, inputs: [0.0] * len(inputs), functions={"exp": broken})
+    engine = gradproof.engine(
+        wrap=Value, gradient=lambda output, inputs: [0.0] * len(inputs), functions={"exp": broken}
+    )
     report = check(parse("loss = exp(w)", parameters={"w": 0.5}), engine=engine)
     assert report.verdict == "failed"
     assert re.fullmatch(r"RuntimeError: boom at \S*test_engines.py:\d+", report.findings[0].note)
@@ -441,10 +466,18 @@ def test_an_engine_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     engine = str(tmp_path / "mine.py:engine")
     assert main(["check", str(EXPRESSIONS / "rosenbrock.toml"), "--engine", engine]) == 3
     assert "mine has no '-' for this" in capsys.readouterr().out
-    text = ["check", "-e", "loss = (x + y)*(x + z)", *(a for n in ("x=1.5", "y=1", "z=2") for a in ("--parameter", n))]
+    text = [
+        "check",
+        "-e",
+        "loss = (x + y)*(x + z)",
+        *(a for n in ("x=1.5", "y=1", "z=2") for a in ("--parameter", n)),
+    ]
     assert main([*text, "--engine", engine]) == 1
     assert "one of 2 uses is lost, or overwritten: that in x + y" in capsys.readouterr().out
-    for name, said in (("gradient", "this is a function, expected an engine"), ("engin", "did you mean 'engine'?")):
+    for name, said in (
+        ("gradient", "this is a function, expected an engine"),
+        ("engin", "did you mean 'engine'?"),
+    ):
         assert main([*text, "--engine", str(tmp_path / f"mine.py:{name}")]) == 2
         assert said in capsys.readouterr().err
 
@@ -480,7 +513,9 @@ def test_engines_that_disagree_do_not_accuse_the_formula(capsys: pytest.CaptureF
     assert "suspect the formula" not in out
 
 
-def test_what_an_engine_has_wrong_without_a_word_in_the_file_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_an_engine_has_wrong_without_a_word_in_the_file_exits_with_1(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["check", "-e", "loss = prod(x)", "--parameter", "x=[0.0, 2.0]", "--engine", "all"]) == 1
     assert "wrong *" in capsys.readouterr().out
 

@@ -77,12 +77,25 @@ def test_they_come_back_from_a_worker(tmp_path: Path) -> None:
 
 
 def test_json_has_them_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["check", "-e", "y = w * v; loss = sum(y)", "--parameter", "w=[1, 2]", "--parameter", "v=[3.0, 4.0]"]
+    arguments = [
+        "check",
+        "-e",
+        "y = w * v; loss = sum(y)",
+        "--parameter",
+        "w=[1, 2]",
+        "--parameter",
+        "v=[3.0, 4.0]",
+    ]
     assert main([*arguments, "--format", "json"]) == 0
     assert "gradients" not in json.loads(capsys.readouterr().out)["reports"][0]
     assert main([*arguments, "--format", "json", "--full"]) == 0
     (report,) = json.loads(capsys.readouterr().out)["reports"]
-    assert report["gradients"]["w"] == {"exact": [3.0, 4.0], "engine": [3.0, 4.0], "ulp": [0.0, 0.0], "probed": False}
+    assert report["gradients"]["w"] == {
+        "exact": [3.0, 4.0],
+        "engine": [3.0, 4.0],
+        "ulp": [0.0, 0.0],
+        "probed": False,
+    }
     assert {"node": "y", "wrt": "v", "exact": [[1.0, 0.0], [0.0, 2.0]]}.items() <= report["local"][1].items()
     assert main([*arguments, "--full"]) == 2
     assert "--format json" in capsys.readouterr().err
@@ -108,7 +121,22 @@ FORMS = ["text", "json", "csv"]
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_gradient_and_nothing_else(form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["gradient", "-e", "loss = exp(w) * v", "--parameter", "w=1", "--parameter", "v=2", "--format", form]) == 0
+    assert (
+        main(
+            [
+                "gradient",
+                "-e",
+                "loss = exp(w) * v",
+                "--parameter",
+                "w=1",
+                "--parameter",
+                "v=2",
+                "--format",
+                form,
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     if form == "text":
         assert out == "w = 5.43656365691809047072057494271\nv = 2.71828182845904523536028747135\n"
@@ -122,7 +150,10 @@ def test_the_gradient_and_nothing_else(form: str, capsys: pytest.CaptureFixture[
 
 def test_nothing_of_a_large_one_is_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "large.toml"
-    file.write_text('title = "t"\ngraph = "loss = sum(w**2)"\n[parameters]\nw = { interval = [1.0, 2.0], points = 2000 }\n')
+    file.write_text(
+        'title = "t"\ngraph = "loss = sum(w**2)"\n[parameters]\nw = { interval = [1.0, 2.0], points = 2000 '
+        "}\n"
+    )
     assert main(["gradient", str(file)]) == 0
     assert capsys.readouterr().out.count(",") == 1999
     assert main(["gradient", str(file), "--output", str(tmp_path / "g.npz")]) == 0

@@ -25,7 +25,9 @@ def test_they_are_listed_with_their_titles(capsys: pytest.CaptureFixture[str]) -
     assert main(["examples"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(examples.names()) > 50
-    assert any(line.startswith("ols ") and line.endswith("Ordinary least squares, one observation") for line in lines)
+    assert any(
+        line.startswith("ols ") and line.endswith("Ordinary least squares, one observation") for line in lines
+    )
 
 
 def test_one_that_is_none_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,4 +57,6 @@ def test_they_are_in_the_wheel(tmp_path: Path) -> None:
         (metadata,) = (opened.read(name).decode() for name in inside if name.endswith("/METADATA"))
     assert "gradproof/expressions/ols.toml" in inside and "gradproof/expressions/longley.csv" in inside
     links = re.findall(r"\]\(([^)]+)\)", metadata)
-    assert links and all(link.startswith(("https://", "#")) for link in links)  # they work on a package's page
+    assert links and all(
+        link.startswith(("https://", "#")) for link in links
+    )  # they work on a package's page

@@ -14,7 +14,9 @@ from gradproof import Verdict, check_function
 PAGE = (ROOT / "reports" / "torch.md").read_text()
 EXAMPLES = [
     pytest.param(program, id=title.strip())
-    for title, program in re.findall(r"^## ([^\n]*)\n.*?^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    for title, program in re.findall(
+        r"^## ([^\n]*)\n.*?^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL
+    )
 ]
 
 

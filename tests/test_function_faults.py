@@ -16,7 +16,10 @@ from gradproof import Report, Verdict, check_function
 FAULTS: tuple[Any, ...] = (*function_faults.FAULTS, *reported_faults.FAULTS)
 RIGHT: tuple[Any, ...] = (*function_cases.RIGHT, *reported_cases.RIGHT)
 REFUTED: tuple[Any, ...] = (*function_cases.REFUTED, *reported_cases.REFUTED)
-NETS: dict[str, Any] = {**function_cases.NETS, **{f"{name}, again": net for name, net in reported_cases.NETS.items()}}
+NETS: dict[str, Any] = {
+    **function_cases.NETS,
+    **{f"{name}, again": net for name, net in reported_cases.NETS.items()},
+}
 FLOAT32_SEES = 1e-5  # the relative error from which a fault must be found in float32
 
 
@@ -43,7 +46,9 @@ def test_a_planted_fault_is_refuted(fault: Any, dtype: torch.dtype) -> None:
     assert not fault.note or any(fault.note in f.note for f in own), told(report)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16], ids=["float64", "float32", "bfloat16"]
+)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_its_right_twin_passes(fault: Any, dtype: torch.dtype) -> None:
     report = check_function(fault.right, *fault.inputs(dtype))
@@ -51,7 +56,11 @@ def test_its_right_twin_passes(fault: Any, dtype: torch.dtype) -> None:
 
 
 def cases(table: tuple[Any, ...]) -> list[pytest.param]:
-    return [pytest.param(case, dtype, id=f"{case.name}, {str(dtype)[6:]}") for case in table for dtype in case.dtypes]
+    return [
+        pytest.param(case, dtype, id=f"{case.name}, {str(dtype)[6:]}")
+        for case in table
+        for dtype in case.dtypes
+    ]
 
 
 @pytest.mark.parametrize(("case", "dtype"), cases(RIGHT))
@@ -66,7 +75,9 @@ def test_a_mistake_in_the_users_own_code_is_refuted(case: Any, dtype: torch.dtyp
     assert report.verdict is Verdict.WRONG, told(report)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16], ids=["float64", "float32", "bfloat16"]
+)
 @pytest.mark.parametrize("name", NETS)
 def test_a_real_net_is_verified_at_every_node(name: str, dtype: torch.dtype) -> None:
     func, inputs = NETS[name](dtype)

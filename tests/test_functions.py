@@ -53,7 +53,12 @@ def test_a_wrong_node_is_told_with_its_line_its_formula_and_its_worst_entry() ->
     assert (wrong.kind, wrong.node, wrong.wrt) == ("local", "CustomBackward", "x")
     assert wrong.place.startswith("tests/test_functions.py:") or "test_functions.py:" in wrong.place
     assert "sigmoid(x[i,j])" in wrong.formula and "δ(i,l)" in wrong.formula
-    assert len(wrong.index) == 2 and wrong.ulp is not None and wrong.allowed_ulp is not None and wrong.ulp > wrong.allowed_ulp
+    assert (
+        len(wrong.index) == 2
+        and wrong.ulp is not None
+        and wrong.allowed_ulp is not None
+        and wrong.ulp > wrong.allowed_ulp
+    )
     (inherited,) = [f for f in report.findings if f.inherited]
     assert (inherited.node, inherited.note) == ("x", "inherited from CustomBackward")
 
@@ -185,9 +190,13 @@ def written_behind_autograd(x: torch.Tensor) -> torch.Tensor:
     return y.tanh()
 
 
-@pytest.mark.parametrize("func", [straight_through, half_detached, data, without_grad, an_item, written_behind_autograd])
+@pytest.mark.parametrize(
+    "func", [straight_through, half_detached, data, without_grad, an_item, written_behind_autograd]
+)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_stop_that_loses_something_is_wrong_at_its_line(func: Callable[..., Any], dtype: torch.dtype) -> None:
+def test_a_stop_that_loses_something_is_wrong_at_its_line(
+    func: Callable[..., Any], dtype: torch.dtype
+) -> None:
     x = leaf(4, dtype=dtype)
     report = check_function(func, x)
     (wrong,) = [f for f in report.findings if f.verdict is Verdict.WRONG]
@@ -281,9 +290,15 @@ def test_a_node_without_a_hook_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class Nothing:
         def remove(self) -> None: ...
 
-    monkeypatch.setattr(recording, "_Hooks", lambda node, *rest: Nothing() if "Tanh" in node.name() else hooks(node, *rest))
+    monkeypatch.setattr(
+        recording, "_Hooks", lambda node, *rest: Nothing() if "Tanh" in node.name() else hooks(node, *rest)
+    )
     report = check_function(lambda x: torch.tanh(x).sum(), leaf(3))
-    assert report.verdict is Verdict.UNSUPPORTED and "hook" in blamed_notes(report) and blamed(report) == ["TanhBackward0"]
+    assert (
+        report.verdict is Verdict.UNSUPPORTED
+        and "hook" in blamed_notes(report)
+        and blamed(report) == ["TanhBackward0"]
+    )
 
 
 def test_a_backward_that_reads_its_cotangent_as_if_it_lay_in_one_piece_is_refuted() -> None:
@@ -375,7 +390,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "import torch\n"
         "def good():\n    return torch.tanh, torch.ones(3, requires_grad=True)\n"
         "def bad():\n    return lambda x: x * x.detach(), (torch.ones(3, requires_grad=True),)\n"
-        "def opaque():\n    return torch.linalg.eigvalsh, (torch.eye(2, dtype=torch.float64).requires_grad_(),)\n"
+        "def opaque():\n    return torch.linalg.eigvalsh, (torch.eye(2, "
+        "dtype=torch.float64).requires_grad_(),)\n"
         "def needs(x):\n    return x\n"
         "def nothing():\n    return 3\n"
         "number = 3\n"
@@ -393,7 +409,9 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("form", ["text", "json", "markdown"])
-def test_a_function_is_a_target(module: Path, target: str, code: int, form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_function_is_a_target(
+    module: Path, target: str, code: int, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["check", target, "--format", form]) == code
     out = capsys.readouterr().out
     assert target in out or form == "markdown"
@@ -410,7 +428,9 @@ def test_a_function_is_a_target(module: Path, target: str, code: int, form: str,
         ("broken.py:good", "broken.py:1:"),
     ],
 )
-def test_a_bad_function_target_is_told(module: Path, target: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_function_target_is_told(
+    module: Path, target: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["check", target]) == 2
     assert message in capsys.readouterr().err
 

@@ -18,7 +18,8 @@ RECORDER = tuple(f"torch.{name}" for name in (
     "algebra", "insides", "lowering", "memory", "names", "operations", "outputs", "recording", "resampling", "state", "trail",
 ))  # fmt: skip
 
-# What a room may reach of ours, by whatever way, and which libraries it may never reach. A sceptic reads `proof` and `judging`.
+# What a room may reach of ours, by whatever way, and which libraries it may never reach. A sceptic reads
+# `proof` and `judging`.
 MAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     **dict.fromkeys(GROUND, (GROUND, (*ENGINES, "sympy", "flint"))),
     "proof": ((*GROUND, "proof"), ENGINES),
@@ -47,7 +48,8 @@ def sources() -> Sources:
 
 
 def imports(name: str, text: str, known: Sources) -> set[str]:
-    """What a module imports, anywhere in it and for types too: modules of ours, and libraries by their first name."""
+    """What a module imports, anywhere in it and for types too: modules of ours, and libraries by their first
+    name."""
     package = name if any(other.startswith(f"{name}.") for other in known) else name.rpartition(".")[0]
     found = set()
     for node in ast.walk(ast.parse(text)):
@@ -102,7 +104,11 @@ def crossings(known: Sources) -> list[str]:
 
 def circles(known: Sources) -> list[str]:
     graph = graph_of(known)
-    return [name for name in sorted(known) if any(name in ways(graph, other) for other in graph[name] if other in known)]
+    return [
+        name
+        for name in sorted(known)
+        if any(name in ways(graph, other) for other in graph[name] if other in known)
+    ]
 
 
 def private(known: Sources) -> list[str]:
@@ -114,11 +120,17 @@ def private(known: Sources) -> list[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.level:
                 found += [
-                    f"{name}: {alias.name}" for alias in node.names if alias.name.startswith("_") and alias.name[1] != "_"
+                    f"{name}: {alias.name}"
+                    for alias in node.names
+                    if alias.name.startswith("_") and alias.name[1] != "_"
                 ]
                 modules |= {alias.asname or alias.name for alias in node.names if alias.name.islower()}
         for node in ast.walk(tree):
-            of_module = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
+            of_module = (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id in modules
+            )
             if of_module and hidden(node.attr):
                 found.append(f"{name}: {node.value.id}.{node.attr}")
     return found
@@ -151,13 +163,24 @@ def test_the_guard_sees_what_is_two_steps_deep_inside_a_function_and_for_types()
     assert "proof.graph > errors > display > torch!" in found
     assert any(line.startswith("judging.judge > ") and line.endswith("display > torch!") for line in found)
     assert "verdict > oracle" in crossings({**sources(), "verdict": "from . import oracle"})
-    assert "engines.torch > proof.walk" in crossings({**sources(), "engines.torch": "from ..proof.walk import evaluate"})
+    assert "engines.torch > proof.walk" in crossings(
+        {**sources(), "engines.torch": "from ..proof.walk import evaluate"}
+    )
 
 
 def test_the_guard_sees_circles_and_private_names() -> None:
-    known = {"a": "from .b import x", "b": "def f():\n    from . import c", "c": "from . import a", "d": "from . import a"}
+    known = {
+        "a": "from .b import x",
+        "b": "def f():\n    from . import c",
+        "c": "from . import a",
+        "d": "from . import a",
+    }
     assert circles(known) == ["a", "b", "c"]
-    known = {"a": "_x = 1\n__version__ = ''", "b": "from .a import _x, __version__", "c": "from . import a\na._x"}
+    known = {
+        "a": "_x = 1\n__version__ = ''",
+        "b": "from .a import _x, __version__",
+        "c": "from . import a\na._x",
+    }
     assert private(known) == ["b: _x", "c: a._x"]
 
 
@@ -170,14 +193,17 @@ def modules_after(code: str) -> set[str]:
 def test_the_reference_runs_without_torch() -> None:
     code = (
         "import gradproof\n"
-        "problem = gradproof.parse('loss = (w*x - y)**2', given={'x': 1.0, 'y': 2.0}, parameters={'w': 1.0})\n"
+        "problem = gradproof.parse('loss = (w*x - y)**2', given={'x': 1.0, 'y': 2.0}, parameters={'w': "
+        "1.0})\n"
         "assert 'w = -2' in gradproof.explain(problem)"
     )
     assert "torch" not in modules_after(code)
 
 
 def test_importing_gradproof_imports_nothing_heavy() -> None:
-    assert modules_after("import gradproof, gradproof.cli").isdisjoint({"torch", "sympy", "flint", "numpy", "rich", "tabulate"})
+    assert modules_after("import gradproof, gradproof.cli").isdisjoint(
+        {"torch", "sympy", "flint", "numpy", "rich", "tabulate"}
+    )
 
 
 def test_public_names_are_there() -> None:
@@ -191,10 +217,14 @@ def test_collecting_an_expression_file_imports_no_engine(tmp_path: Path) -> None
     file.write_text('title = "t"\ngraph = "loss = w ** 2"\n[parameters]\nw = 1.0\n')
     arguments = [str(file), "--collect-only", "-qq", "-p", "no:cacheprovider", "--gradproof-engine", "all"]
     modules = modules_after(f"import pytest\nassert pytest.main({arguments}) == 0")
-    assert "gradproof.language.files" in modules and modules.isdisjoint({"torch", "jax", "autograd", "tinygrad"})
+    assert "gradproof.language.files" in modules and modules.isdisjoint(
+        {"torch", "jax", "autograd", "tinygrad"}
+    )
 
 
 def test_a_function_is_checked_elsewhere(tmp_path: Path) -> None:
     file = tmp_path / "t.py"
     file.write_text("import torch\ndef f(): return torch.tanh, torch.ones(2, requires_grad=True)\n")
-    assert "torch" not in modules_after(f"from gradproof.cli import main\nassert main(['check', {str(file) + ':f'!r}]) == 0")
+    assert "torch" not in modules_after(
+        f"from gradproof.cli import main\nassert main(['check', {str(file) + ':f'!r}]) == 0"
+    )

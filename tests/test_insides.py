@@ -1,4 +1,5 @@
-"""What depends on torch's insides: each probe alone, custom Functions in all their forms, and a torch that nobody knows."""
+"""What depends on torch's insides: each probe alone, custom Functions in all their forms, and a torch that
+nobody knows."""
 
 from __future__ import annotations
 
@@ -155,7 +156,9 @@ def test_a_backward_that_a_transform_calls_is_refused_by_name(kind: Any, transfo
 
     report = check_function(func, drawn((3,)))
     assert report.verdict is Verdict.UNSUPPORTED
-    assert any(kind.__name__ in f.node.split(" or ") and "test_insides.py:" in f.place for f in report.findings)
+    assert any(
+        kind.__name__ in f.node.split(" or ") and "test_insides.py:" in f.place for f in report.findings
+    )
 
 
 def test_one_under_vmap_is_judged() -> None:

@@ -1,4 +1,5 @@
-"""JAX functions as they are: right ones pass, wrong rules are refuted at their node, and what is not covered is named."""
+"""JAX functions as they are: right ones pass, wrong rules are refuted at their node, and what is not covered
+is named."""
 
 from __future__ import annotations
 
@@ -168,7 +169,9 @@ def test_a_right_function_passes(name: str, dtype: str) -> None:
 
 def test_functions_that_xla_computes_in_bfloat16_step_by_step() -> None:
     x = jnp.asarray(np.linspace(-3, 3, 60), jnp.bfloat16)
-    assert check_function(lambda x: nn.sigmoid(x) + jnp.arcsinh(x) + jnp.arcsin(x / 4) + jnp.arctanh(x / 4), x).ok
+    assert check_function(
+        lambda x: nn.sigmoid(x) + jnp.arcsinh(x) + jnp.arcsin(x / 4) + jnp.arctanh(x / 4), x
+    ).ok
 
 
 def test_a_rule_called_by_itself_is_told_with_the_line_that_defines_it() -> None:
@@ -177,7 +180,9 @@ def test_a_rule_called_by_itself_is_told_with_the_line_that_defines_it() -> None
     assert wrong.place.startswith("tests/test_jax_functions.py:")
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("mlp", jnp.bfloat16), ("a custom vjp", jnp.bfloat16), ("layer norm", np.float16)])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("mlp", jnp.bfloat16), ("a custom vjp", jnp.bfloat16), ("layer norm", np.float16)]
+)
 def test_16_bits_pass(name: str, dtype: Any) -> None:
     func, args = RIGHT[name]
     report = check_function(func, *cast(args, dtype))
@@ -222,7 +227,8 @@ WRONG: dict[str, tuple[Func, tuple[Any, ...]]] = {
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), [(name, dtype) for n, name in enumerate(WRONG) for dtype in BOTH if dtype == "float64" or n % 3 == 1]
+    ("name", "dtype"),
+    [(name, dtype) for n, name in enumerate(WRONG) for dtype in BOTH if dtype == "float64" or n % 3 == 1],
 )
 def test_a_wrong_rule_is_refuted_at_its_node(name: str, dtype: str) -> None:
     rule, args = WRONG[name]
@@ -238,7 +244,11 @@ def test_a_wrong_rule_is_told_with_its_line_and_its_formula() -> None:
     report = check_function(lambda x: jnp.sum(rule(x)), V)
     (wrong,) = [f for f in report.findings if f.verdict is Verdict.WRONG and not f.inherited]
     assert (wrong.kind, wrong.node, wrong.wrt) == ("local", "rule", "x")
-    assert "test_jax_functions.py:" in wrong.place and "δ(i,j)" in wrong.formula and "the sign is wrong" in wrong.note
+    assert (
+        "test_jax_functions.py:" in wrong.place
+        and "δ(i,j)" in wrong.formula
+        and "the sign is wrong" in wrong.note
+    )
     (inherited,) = [f for f in report.findings if f.inherited]
     assert (inherited.node, inherited.note) == ("x", "inherited from rule")
     assert "jax's own numbers" in report.to_text() and "WRONG rule" in report.to_text()
@@ -270,7 +280,10 @@ STOPS: dict[str, tuple[Func, bool]] = {
     "a normalizer": (lambda x: jnp.sum(x / lax.stop_gradient(jnp.sum(jnp.exp(x)))), False),
     "part of a sum": (lambda x: jnp.sum(x**2) + 1e-3 * lax.stop_gradient(x)[0], False),
     "in a jitted part": (lambda x: jax.jit(lambda z: lax.stop_gradient(jnp.sin(z)) * z)(x), False),
-    "the shift of a log-sum-exp": (lambda x: jnp.log(jnp.sum(jnp.exp(x - (m := lax.stop_gradient(jnp.max(x)))))) + m, True),
+    "the shift of a log-sum-exp": (
+        lambda x: jnp.log(jnp.sum(jnp.exp(x - (m := lax.stop_gradient(jnp.max(x)))))) + m,
+        True,
+    ),
     "a shift by the mean before a softmax": (lambda x: nn.softmax(x - lax.stop_gradient(x.mean())), True),
     "of a value without a slope": (lambda x: x * lax.stop_gradient(jnp.sign(x)), True),
     "times zero": (lambda x: x + 0 * lax.stop_gradient(x), True),
@@ -280,7 +293,8 @@ STOPS: dict[str, tuple[Func, bool]] = {
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), [(name, dtype) for n, name in enumerate(STOPS) for dtype in BOTH if dtype == "float64" or n % 4 == 1]
+    ("name", "dtype"),
+    [(name, dtype) for n, name in enumerate(STOPS) for dtype in BOTH if dtype == "float64" or n % 4 == 1],
 )
 def test_a_stop_that_loses_something_is_wrong_at_its_line(name: str, dtype: str) -> None:
     func, right = STOPS[name]
@@ -289,7 +303,9 @@ def test_a_stop_that_loses_something_is_wrong_at_its_line(name: str, dtype: str)
     if not right:
         assert blamed(report) == ["stop_gradient"]
         (wrong,) = [f for f in report.findings if f.verdict is Verdict.WRONG and not f.inherited]
-        assert "test_jax_functions.py:" in wrong.place and "part of the gradient by x is lost here" in wrong.note
+        assert (
+            "test_jax_functions.py:" in wrong.place and "part of the gradient by x is lost here" in wrong.note
+        )
         assert [f.node for f in report.findings if f.inherited] == ["x"]
         assert check_function(func, V.astype(dtype), stops="trust").ok
 
@@ -382,7 +398,9 @@ def test_what_cannot_be_judged_is_named_and_does_not_pass(name: str) -> None:
     func, args, verdict, words = NOT_PASSING[name]
     report = check_function(func, *args)
     assert report.verdict is verdict, report.to_text()
-    assert any(words in f"{f.node}: {f.note}" for f in report.findings if not f.verdict.passes), report.to_text()
+    assert any(words in f"{f.node}: {f.note}" for f in report.findings if not f.verdict.passes), (
+        report.to_text()
+    )
 
 
 def test_an_argument_that_is_only_moved() -> None:

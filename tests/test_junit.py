@@ -17,7 +17,8 @@ from gradproof.telling import render, summary
 
 HOSTILE = "<script>alert(1)</script> ]]> & \" ' \x00 \x1b[31m \ud800 \ufffe | ` é 𝄞"
 
-# The schema of Jenkins, junit-10.xsd: what an element may hold, its attributes, and which of them it must have.
+# The schema of Jenkins, junit-10.xsd: what an element may hold, its attributes, and which of them it must
+# have.
 SCHEMA = {
     "testsuites": ({"testsuite"}, {"name", "time", "tests", "failures", "errors"}, set()),
     "testsuite": (
@@ -55,7 +56,11 @@ def valid(text: str) -> ET.Element:
 
 @pytest.fixture(scope="module")
 def ols() -> Report:
-    return check(parse("loss = (w*x - y)**2", given={"x": 1.0, "y": 2.0}, parameters={"w": 1.0}, target="sums/ols.toml"))
+    return check(
+        parse(
+            "loss = (w*x - y)**2", given={"x": 1.0, "y": 2.0}, parameters={"w": 1.0}, target="sums/ols.toml"
+        )
+    )
 
 
 def told_as(report: Report, verdict: Verdict) -> Report:
@@ -66,7 +71,11 @@ def told_as(report: Report, verdict: Verdict) -> Report:
 
 def test_a_finding_is_a_test_case(ols: Report) -> None:
     root = valid(render([ols], "junit"))
-    assert [case.get("name") for case in root.iter("testcase")] == ["forward: loss", "local: ∂loss/∂w", "gradient: w"]
+    assert [case.get("name") for case in root.iter("testcase")] == [
+        "forward: loss",
+        "local: ∂loss/∂w",
+        "gradient: w",
+    ]
     (suite,) = root
     assert suite.get("file") == "sums/ols.toml"
     assert {case.get("classname") for case in suite.iter("testcase")} == {"sums.ols"}
@@ -76,7 +85,12 @@ def test_a_finding_is_a_test_case(ols: Report) -> None:
 @pytest.mark.parametrize("verdict", Verdict)
 def test_only_what_passes_looks_like_a_pass(ols: Report, verdict: Verdict) -> None:
     root = valid(render([told_as(ols, verdict)], "junit"))
-    kinds = {Verdict.WRONG: "failure", Verdict.FAILED: "error", Verdict.UNDECIDED: "error", Verdict.UNSUPPORTED: "error"}
+    kinds = {
+        Verdict.WRONG: "failure",
+        Verdict.FAILED: "error",
+        Verdict.UNDECIDED: "error",
+        Verdict.UNSUPPORTED: "error",
+    }
     found = [element for element in root.iter() if element.tag in ("failure", "error")]
     assert [element.tag for element in found] == ([] if verdict.passes else [kinds[verdict]])
     if not verdict.passes:
@@ -88,7 +102,11 @@ def test_only_what_passes_looks_like_a_pass(ols: Report, verdict: Verdict) -> No
 
 
 def test_nothing_compared_and_what_cannot_be_read_are_errors(ols: Report) -> None:
-    root = valid(render([replace(ols, findings=())], "junit", [("a/bad.toml", "a/bad.toml:3:9: unknown function 'sine'")]))
+    root = valid(
+        render(
+            [replace(ols, findings=())], "junit", [("a/bad.toml", "a/bad.toml:3:9: unknown function 'sine'")]
+        )
+    )
     assert [(e.get("type"), e.get("message")) for e in root.iter("error")] == [
         ("undecided", "nothing was compared"),
         ("input", "a/bad.toml:3:9: unknown function 'sine'"),
@@ -119,13 +137,26 @@ def test_hostile_texts_stay_texts(ols: Report) -> None:
     kept = HOSTILE.translate(dict.fromkeys([0, 0x1B, 0xD800, 0xFFFE]))
     assert root[0].find("properties/property").get("value") == kept
     assert root[0].get("file") == root[1].get("file") == kept
-    assert [case.get("name") for case in root[0].iter("testcase")][:2] == [f"forward: {kept}", f"forward: {kept} (2)"]
+    assert [case.get("name") for case in root[0].iter("testcase")][:2] == [
+        f"forward: {kept}",
+        f"forward: {kept} (2)",
+    ]
 
 
 def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "all.xml"
     missing = tmp_path / "no.toml"
-    code = main(["check", str(ROOT / "expressions/ols.toml"), str(missing), "--format", "junit", "--output", str(file)])
+    code = main(
+        [
+            "check",
+            str(ROOT / "expressions/ols.toml"),
+            str(missing),
+            "--format",
+            "junit",
+            "--output",
+            str(file),
+        ]
+    )
     assert code == 2
     root = valid(file.read_text())
     assert (root.get("tests"), root.get("errors")) == ("10", "1")
@@ -138,9 +169,14 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_the_summary_counts_and_tells_what_is_not_ok(ols: Report) -> None:
     bad = replace(told_as(ols, Verdict.WRONG), title=HOSTILE)
     text = summary.render([ols, ols, bad], [("bad.toml", "bad.toml:1:1: " + "x" * 5000)])
-    assert text.startswith("### gradproof: 2 of 4 as they should be\n\n2 exact · 1 wrong · 1 could not be checked\n")
+    assert text.startswith(
+        "### gradproof: 2 of 4 as they should be\n\n2 exact · 1 wrong · 1 could not be checked\n"
+    )
     assert "<script>" not in text
-    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")][2:] == ["wrong", "not checked"]
+    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")][2:] == [
+        "wrong",
+        "not checked",
+    ]
     assert len(text) < 4000
     assert "|" not in summary.render([ols])
 

@@ -1,4 +1,5 @@
-"""At a kink: what moves across it, which vectors are subgradients, and what is a limit; in every door alike."""
+"""At a kink: what moves across it, which vectors are subgradients, and what is a limit; in every door
+alike."""
 
 from __future__ import annotations
 
@@ -60,7 +61,9 @@ def test_a_subgradient_passes_and_what_is_none_does_not(name: str) -> None:
 
 
 def test_a_wrong_vector_is_told_with_its_direction() -> None:
-    with pytest.raises(AssertionError, match="together these 2 entries are no subgradient: along one direction they give 2"):
+    with pytest.raises(
+        AssertionError, match="together these 2 entries are no subgradient: along one direction they give 2"
+    ):
         assert_gradients("loss = maximum(x, y)", ONES, {"x": 1.0, "y": 1.0})
 
 

@@ -52,10 +52,13 @@ NUMPY = {
 }  # fmt: skip
 
 TEXTS = (
-    [f"{name}(u)" for name in "exp log log1p expm1 sqrt abs sign sin cos tan asin acos atan sinh cosh tanh erf gamma".split()]
-    + [f"{name}(v)" for name in "lgamma sigmoid softplus relu leaky_relu elu gelu silu softmax log_softmax".split()]
+    [f"{name}(u)" for name in "exp log log1p expm1 sqrt abs sign sin cos tan asin acos atan sinh cosh tanh "
+                              "erf gamma".split()]
+    + [f"{name}(v)" for name in "lgamma sigmoid softplus relu leaky_relu elu gelu silu softmax "
+                                "log_softmax".split()]
     + [f"{name}(v)" for name in "sum mean prod max min var std norm logsumexp cumsum".split()]
-    + [f"{name}(X, axis={axis})" for axis in (0, 1) for name in "sum mean prod max min var std norm logsumexp".split()]
+    + [f"{name}(X, axis={axis})" for axis in (0, 1) for name in "sum mean prod max min var std norm "
+                                                                "logsumexp".split()]
     + ["softmax(X, axis=-1)", "sum(X, axis=-1)", "max(X, -1)", "mean(X, 0)"]
     + [f"{name}(CUBE, axis=(0, 2), keepdims=True)" for name in "sum mean var norm logsumexp max".split()]
     + [

@@ -23,7 +23,9 @@ from gradproof.proof.slopes import closed, fused, partials
 from gradproof.proof.walk import evaluate, one_sided, pullback
 from gradproof.verdict import worst
 
-SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+SLOW = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
 
 # Smooth lines over scalars and vectors; each reads names above it.
 SCALAR_LINES = [
@@ -138,11 +140,15 @@ def test_a_textbook_slope_is_the_derivative_of_the_definition(row: object) -> No
     with precision(200):
         points = [np.asarray(balls(rng.uniform(0.1, 0.9, 20)), object) for _ in z]
         for textbook, calculus in zip(
-            partials(formula, row.arity, textbook=True), partials(formula, row.arity, textbook=False), strict=True
+            partials(formula, row.arity, textbook=True),
+            partials(formula, row.arity, textbook=False),
+            strict=True,
         ):
             values = []
             for slope in (textbook, calculus):
-                symbols = tuple(s for n, s in enumerate(map(slot, range(row.arity))) if s in slope.free_symbols)
+                symbols = tuple(
+                    s for n, s in enumerate(map(slot, range(row.arity))) if s in slope.free_symbols
+                )
                 arrays = [points[n] for n in range(row.arity) if slot(n) in slope.free_symbols]
                 got = compiled(slope, symbols, exact(), "slopes")(*arrays)
                 values.append(numbers(np.broadcast_to(np.asarray(got, object), (20,))))

@@ -44,13 +44,17 @@ def test_the_parts_of_a_step_and_the_paths_of_a_parameter_add_up(path: Path) -> 
     explanation = explained(load(path))
     for step in explanation.steps:
         if np.isfinite(step.value).all() and step.parts:
-            assert np.allclose(sum(part.value for part in step.parts), step.value, rtol=1e-12, atol=1e-300), step.name
+            assert np.allclose(sum(part.value for part in step.parts), step.value, rtol=1e-12, atol=1e-300), (
+                step.name
+            )
     for leaf in explanation.parameters:
         paths = explanation.paths(leaf.name)
         gradient = explanation.gradients[leaf.name]
         if paths and np.isfinite(gradient).all():
             total = sum(path.value for path in paths)
-            assert np.allclose(total, gradient, rtol=1e-9, atol=1e-12 * max(np.abs(p.value).max() for p in paths)), leaf.name
+            assert np.allclose(
+                total, gradient, rtol=1e-9, atol=1e-12 * max(np.abs(p.value).max() for p in paths)
+            ), leaf.name
 
 
 def test_ols_is_explained_as_the_book_does() -> None:
@@ -116,7 +120,8 @@ def test_the_derivation_can_go_to_a_file(tmp_path: Path, capsys: pytest.CaptureF
 
 
 HOSTILE = (
-    "</title><script>alert(1)</script> | `x` $y$ <img src=x onerror=alert(1)> ](javascript:x) &lt; {{ 7 * 7 }} " + "long" * 500
+    "</title><script>alert(1)</script> | `x` $y$ <img src=x onerror=alert(1)> ](javascript:x) &lt; {{ 7 * 7 "
+    "}} " + "long" * 500
 )
 
 
@@ -182,13 +187,17 @@ def test_a_title_is_only_text_in_markdown() -> None:
 # The quiz
 
 
-def ask(path: Path | str, answers: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+def ask(
+    path: Path | str, answers: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> str:
     monkeypatch.setattr(sys, "stdin", io.StringIO(answers))
     assert main(["explain", str(path), "--quiz"]) == 0
     return capsys.readouterr().out
 
 
-def test_the_right_answers_are_right(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_right_answers_are_right(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = ask(OLS, "x\n1\n2*(y_hat - y)\n-2\n", capsys, monkeypatch)
     assert "4 of 4 right, 4 at the first try" in out
     assert "∂loss/∂l = 2*l = -2" in out
@@ -212,14 +221,18 @@ def test_after_two_wrong_answers_the_right_one_is_shown_with_its_reason(
     assert "0 of 2 right" in out
 
 
-def test_what_cannot_be_read_is_no_try(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_is_no_try(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = ask(OLS, "__import__('os')\nsine(x)\nx;x\nx\n", capsys, monkeypatch)
     assert "did you mean 'sin'?" in out
     assert out.count("that cannot be read") == 3
     assert "1 of 1 right, 1 at the first try" in out
 
 
-def test_ctrl_c_ends_the_quiz_with_the_score(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_the_quiz_with_the_score(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers = iter(["x"])
 
     def typed(prompt: str) -> str:
@@ -242,7 +255,8 @@ TWICE = "a = x**2\nb = sin(x)\nloss = a + b*y", "∂loss/∂x"
 CHAIN = "a = 3*x\nb = sin(a)\nloss = b**3 + y", "∂loss/∂x"
 
 KNOWN = {
-    "forgot the inner derivative": (*INNER, "cos(x**2)*y", "the inner derivative is forgotten: that of x**2 by x"),
+    "forgot the inner derivative": (*INNER, "cos(x**2)*y", "the inner derivative is forgotten: that of x**2 "
+                                                           "by x"),
     "the sign": (*INNER, "-2*x*cos(x**2)*y", "the sign is wrong"),
     "a factor": (*INNER, "x*cos(x**2)*y", "the factor 2 is missing"),
     "another factor": (*INNER, "10*x*cos(x**2)*y", "a factor of 5"),
@@ -299,9 +313,13 @@ def test_right_by_chance_is_not_right() -> None:
     assert judged.words == "right at this point by chance, but not at others; one factor is missing: ∂a/∂w"
 
 
-def test_entries_of_tensors_are_asked_for(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_of_tensors_are_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = ROOT / "expressions/ols_vectors.toml"
-    out = ask(path, "x[0]\n1\n1\nresidual[0]/2\nsum(residual*x)/2\nresidual[0]/2\n-6.5\n", capsys, monkeypatch)
+    out = ask(
+        path, "x[0]\n1\n1\nresidual[0]/2\nsum(residual*x)/2\nresidual[0]/2\n-6.5\n", capsys, monkeypatch
+    )
     assert "∂residual[0]/∂y_hat[0] = ?" in out
     assert "not yet: only the first entry of y_hat counts there; all entries are added" in out
     assert "6 of 6 right, 5 at the first try" in out

@@ -19,7 +19,9 @@ PLACES = torch.tensor([[0, 2, 2]])
 
 
 def leaf(*shape: int, dtype: torch.dtype = F64) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=F64).to(dtype).requires_grad_()
+    return (
+        torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=F64).to(dtype).requires_grad_()
+    )
 
 
 def by_data(v: Tensor) -> Tensor:
@@ -61,7 +63,10 @@ def by_the_stack(v: Tensor) -> Tensor:
 
 # a function that is wrong, and its right twin
 PAIRS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "item and arithmetic": (lambda v: v.sum() * (2 * v.square().sum().item()), lambda v: v.sum() * (2 * v.square().sum())),
+    "item and arithmetic": (
+        lambda v: v.sum() * (2 * v.square().sum().item()),
+        lambda v: v.sum() * (2 * v.square().sum()),
+    ),
     "one over a norm by item": (lambda v: v / (v.norm().item() + 1e-6), lambda v: v / (v.norm() + 1e-6)),
     "alpha=": (lambda v: torch.add(v, v, alpha=float(v[0].detach()) * 2), lambda v: v + v * v[0] * 2),
     "an exponent": (lambda v: (v * v + 1) ** (1 + v[0].item()), lambda v: (v * v + 1) ** (1 + v[0])),
@@ -121,7 +126,10 @@ RIGHT: dict[str, tuple[Callable[..., Any], Tensor]] = {
     "a saturated function": (torch.tanh, torch.tensor([20.0, -100.0], requires_grad=True)),
     "a staircase": (lambda v: v.round() + v, leaf(5)),
     "a number that is only logged": (lambda v: (float(v.detach().sum()), v * 2)[1], leaf(5)),
-    "a mean that cancels": (lambda v: v.var(), (leaf(50, dtype=torch.float32).detach() * 1e-2 + 1e4).requires_grad_()),
+    "a mean that cancels": (
+        lambda v: v.var(),
+        (leaf(50, dtype=torch.float32).detach() * 1e-2 + 1e4).requires_grad_(),
+    ),
 }
 
 

@@ -1,4 +1,5 @@
-"""The net alone, over kinds that a recording can miss; backwards within a backward; compiled code; staircases."""
+"""The net alone, over kinds that a recording can miss; backwards within a backward; compiled code;
+staircases."""
 
 from __future__ import annotations
 
@@ -53,16 +54,22 @@ NESTED: dict[str, tuple[Callable[..., Tensor], bool]] = {
 
 @pytest.mark.parametrize("dtype", [F64, F32], ids=["float64", "float32"])
 @pytest.mark.parametrize("name", NESTED)
-def test_parameters_inside_of_a_reentrant_checkpoint_are_judged_by_what_arrives(name: str, dtype: torch.dtype) -> None:
+def test_parameters_inside_of_a_reentrant_checkpoint_are_judged_by_what_arrives(
+    name: str, dtype: torch.dtype
+) -> None:
     run, right = NESTED[name]
     report = check_function(Checkpointed(run).to(dtype), drawn((2, 4), dtype))
     assert report.ok == right, told(report)
     assert right or report.verdict is Verdict.WRONG
-    assert not right or {f.node for f in report.findings if f.kind == "gradient"} >= {"inner.0.weight", "inner.0.bias"}
+    assert not right or {f.node for f in report.findings if f.kind == "gradient"} >= {
+        "inner.0.weight",
+        "inner.0.bias",
+    }
 
 
 @pytest.mark.parametrize(
-    ("scale", "verdict"), [(1.0, "ok"), (1 + 2.0**-52, "ok"), (1 + 1e-6, Verdict.FAILED), (0.5, Verdict.FAILED)]
+    ("scale", "verdict"),
+    [(1.0, "ok"), (1 + 2.0**-52, "ok"), (1 + 1e-6, Verdict.FAILED), (0.5, Verdict.FAILED)],
 )
 def test_compiled_code_may_round_otherwise_and_no_more(scale: float, verdict: Any) -> None:
     report = check_function(compiled(scale), drawn((4,)))
@@ -86,7 +93,9 @@ def test_a_coarser_dtype_inside_is_no_contradiction(name: str, dtype: torch.dtyp
 
 
 @pytest.mark.parametrize("stop", [True, False], ids=["detached", "not detached"])
-def test_a_parameter_that_got_no_gradient_is_moved_as_well(stop: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parameter_that_got_no_gradient_is_moved_as_well(
+    stop: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(TapeCheck, "_losses", lambda self: [])
     weight = drawn((3,))
     report = check_function(lambda x: (x * (weight.detach() if stop else weight)).sum(), drawn((3,)))

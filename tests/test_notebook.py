@@ -122,7 +122,11 @@ def test_a_cell_may_hold_an_expression_file() -> None:
 
 
 MISTAKES = {
-    "an unknown function": ("--parameter w", "loss = sine(w)", "<cell>:2:8: unknown function 'sine'; did you mean 'sin'?"),
+    "an unknown function": (
+        "--parameter w",
+        "loss = sine(w)",
+        "<cell>:2:8: unknown function 'sine'; did you mean 'sin'?",
+    ),
     "a variable that is not there": ("--parameter w", CELL + "z = q*loss", "no variable 'q'"),
     "nothing learned": ("", CELL, "which of w, x, y is learned? Name it: %%gradproof --parameter y"),
     "a name that is not read": ("--parameter v", CELL, "no line of the cell reads 'v'"),
@@ -136,7 +140,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_bad_input_is_told_in_one_line(case: str, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_told_in_one_line(
+    case: str, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
     line, cell, words = MISTAKES[case]
     names = {"x": 1.0, "y": 2.0, "w": 1.0, "s": "a text"}
     with pytest.raises(gradproof.GradproofError, match=re.escape(words)):
@@ -164,7 +170,11 @@ def told(cell: Any) -> str:
 
 
 def displayed(cell: Any) -> list[tuple[str, ...]]:
-    return [tuple(sorted(output.data)) for output in cell.get("outputs", ()) if output.output_type == "execute_result"]
+    return [
+        tuple(sorted(output.data))
+        for output in cell.get("outputs", ())
+        if output.output_type == "execute_result"
+    ]
 
 
 def test_the_example_executes_and_says_what_is_committed() -> None:
@@ -174,7 +184,9 @@ def test_the_example_executes_and_says_what_is_committed() -> None:
     for cell in fresh.cells:
         if cell.cell_type == "code":
             cell.outputs = []
-    client = NotebookClient(fresh, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(ROOT / "docs")}})
+    client = NotebookClient(
+        fresh, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(ROOT / "docs")}}
+    )
     client.execute()
     for before, after in zip(committed.cells, fresh.cells, strict=True):
         assert told(after) == told(before), f"stale: {after.source}"

@@ -1,4 +1,5 @@
-"""Infinity where it is right: what the exact number rounds to is no error, and every other infinity is one."""
+"""Infinity where it is right: what the exact number rounds to is no error, and every other infinity is
+one."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def test_an_infinity_is_right_where_the_exact_number_rounds_to_it(dtype, exact, 
         assert found.note.startswith("overflow: the exact number ")
 
 
-@pytest.mark.parametrize(("around", "verdict"), [(4.0, WRONG), (16.0, ROUNDING)], ids=["cannot overflow", "may overflow"])
+@pytest.mark.parametrize(
+    ("around", "verdict"), [(4.0, WRONG), (16.0, ROUNDING)], ids=["cannot overflow", "may overflow"]
+)
 def test_just_beyond_the_largest_number_the_rounding_decides(around, verdict):
     assert judged("float16", 65508.0, INF, np.array([arb(65508, around)], object)).verdict is verdict
 
@@ -58,7 +61,12 @@ def test_a_gradient_beyond_the_dtype_is_asserted_as_infinity(gradient, right):
             gradproof.assert_gradients(*given, dtype="float32")
 
 
-@pytest.mark.parametrize("text", ["loss = exp(x)/exp(x)", "e = exp(x)\nloss = log(e)", "e = exp(x)\nloss = e/e"])
+@pytest.mark.parametrize(
+    "text", ["loss = exp(x)/exp(x)", "e = exp(x)\nloss = log(e)", "e = exp(x)\nloss = e/e"]
+)
 def test_an_overflow_that_spoils_a_finite_number_stays_wrong(text):
     assert gradproof.check(gradproof.parse(text, parameters={"x": 100.0}), dtype="float32").verdict is WRONG
-    assert gradproof.check(gradproof.parse("loss = exp(x)", parameters={"x": 100.0}), dtype="float32").verdict is EXACT
+    assert (
+        gradproof.check(gradproof.parse("loss = exp(x)", parameters={"x": 100.0}), dtype="float32").verdict
+        is EXACT
+    )

@@ -1,6 +1,7 @@
 """Torch operations by family: the forward and every cotangent of each pass, in float64 and float32.
 
-A row is a name, a function and the shapes or numbers of its inputs. Each row once had no formula, or was judged wrongly.
+A row is a name, a function and the shapes or numbers of its inputs. Each row once had no formula, or was
+judged wrongly.
 """
 
 from __future__ import annotations
@@ -47,8 +48,16 @@ SCALARS = [
     Case("round to decimals", lambda x: torch.round(x, decimals=1), (POINTS,)),
     Case("fmod", torch.fmod, (POINTS, [0.7, -0.9, 0.25, 1.1])),
     Case("remainder", torch.remainder, (POINTS, [0.7, -0.9, 0.25, 1.1])),
-    Case("div rounded down", lambda x, y: torch.div(x, y, rounding_mode="floor"), (POINTS, [0.7, -0.9, 0.25, 1.1])),
-    Case("div rounded to 0", lambda x, y: torch.div(x, y, rounding_mode="trunc"), (POINTS, [0.7, -0.9, 0.25, 1.1])),
+    Case(
+        "div rounded down",
+        lambda x, y: torch.div(x, y, rounding_mode="floor"),
+        (POINTS, [0.7, -0.9, 0.25, 1.1]),
+    ),
+    Case(
+        "div rounded to 0",
+        lambda x, y: torch.div(x, y, rounding_mode="trunc"),
+        (POINTS, [0.7, -0.9, 0.25, 1.1]),
+    ),
     Case("pow of two tensors", torch.pow, (PLACES, POINTS)),
     Case("float_power", torch.float_power, (PLACES, POINTS)),
     Case("ldexp", torch.ldexp, (POINTS, [1.0, -2.0, 0.5, 3.0])),
@@ -101,10 +110,16 @@ INFINITE = [
     Case("softmax beside -inf", lambda x: torch.softmax(x, 0), ([0.5, -INF, 1.5],)),
     Case("log_softmax beside -inf", lambda x: torch.log_softmax(x, 0)[:1], ([0.5, -INF, 1.5],)),
     Case("logsumexp beside -inf", lambda x: torch.logsumexp(x, 0), ([0.5, -INF, 1.5],)),
-    Case("attention mask", lambda x: torch.softmax(x.masked_fill(torch.ones(3, 3).triu(1).bool(), -INF), -1), ((3, 3),)),
+    Case(
+        "attention mask",
+        lambda x: torch.softmax(x.masked_fill(torch.ones(3, 3).triu(1).bool(), -INF), -1),
+        ((3, 3),),
+    ),
     Case(
         "attention with a row masked wholly",
-        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=torch.tensor([[True, False], [False, False]])),
+        lambda q, k, v: F.scaled_dot_product_attention(
+            q, k, v, attn_mask=torch.tensor([[True, False], [False, False]])
+        ),
         ((1, 1, 2, 2),) * 3,
     ),
 ]

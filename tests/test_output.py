@@ -1,4 +1,5 @@
-"""What goes out: exit codes that do not lie, files that are written as they should be, and names that nobody can hide in."""
+"""What goes out: exit codes that do not lie, files that are written as they should be, and names that nobody
+can hide in."""
 
 from __future__ import annotations
 
@@ -34,11 +35,19 @@ def files(tmp_path: Path) -> Path:
 
 STREAMS = {
     "a reader that has gone": ("gradproof check wrong.toml | head -0; exit ${PIPESTATUS[0]}", 1, ""),
-    "a reader that has gone, and all is right": ("gradproof check right.toml | head -0; exit ${PIPESTATUS[0]}", 0, ""),
+    "a reader that has gone, and all is right": (
+        "gradproof check right.toml | head -0; exit ${PIPESTATUS[0]}",
+        0,
+        "",
+    ),
     "stdout closed": ("gradproof check right.toml >&-", 2, "stdout is closed"),
     "a full device": ("gradproof check right.toml > /dev/full", 2, "cannot be written"),
     "stderr closed": ("gradproof check wrong.toml 2>&-", 1, ""),
-    "no working directory": ("mkdir d && cd d && rmdir ../d && gradproof check ../right.toml", 2, "the working directory"),
+    "no working directory": (
+        "mkdir d && cd d && rmdir ../d && gradproof check ../right.toml",
+        2,
+        "the working directory",
+    ),
 }
 
 
@@ -72,7 +81,8 @@ def test_what_is_no_regular_file_is_written_through(files: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "starts"), [("a.md", "# t"), ("a.json", "{"), ("a.html", "<!doctype html>"), ("a.xml", "<?xml"), ("a.out", "t\n")]
+    ("name", "starts"),
+    [("a.md", "# t"), ("a.json", "{"), ("a.html", "<!doctype html>"), ("a.xml", "<?xml"), ("a.out", "t\n")],
 )
 def test_the_suffix_chooses_the_format(name: str, starts: str, files: Path) -> None:
     assert main(["check", str(files / "right.toml"), "--output", str(files / name)]) == 0
@@ -140,7 +150,9 @@ def test_a_folder_is_no_file_to_write_to(tmp_path: Path) -> None:
         (["descend", "--stesp=3", "a.toml"], "'--steps'"),
     ],
 )
-def test_what_may_have_been_meant(arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_may_have_been_meant(
+    arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert f"did you mean {meant}?" in capsys.readouterr().err

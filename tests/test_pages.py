@@ -27,7 +27,10 @@ HOSTILE = "<script>document.title='taken'</script> | ` $x$ \" ' &amp; " + "long"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))),
+        None,
+    )
     if found is None:
         pytest.skip("pages are opened in a browser, and there is none: install chromium")
     with sync_playwright() as running:
@@ -39,8 +42,20 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    main(["report", *map(str, EXPRESSIONS), str(ROOT / "docs/examples.py:swish"), "--format", "html", "--output", str(folder)])
-    logistic, perceptron = (str(ROOT / f"expressions/{name}.toml") for name in ("logistic_regression", "perceptron"))
+    main(
+        [
+            "report",
+            *map(str, EXPRESSIONS),
+            str(ROOT / "docs/examples.py:swish"),
+            "--format",
+            "html",
+            "--output",
+            str(folder),
+        ]
+    )
+    logistic, perceptron = (
+        str(ROOT / f"expressions/{name}.toml") for name in ("logistic_regression", "perceptron")
+    )
     main(["descend", logistic, "--steps", "5", "--format", "html", "--output", str(folder / "descent.html")])
     main(["explain", perceptron, "--format", "html", "--output", str(folder / "explanation.html")])
     return folder
@@ -49,7 +64,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Opened:
     """A page with what the browser complained of and asked for."""
 
-    def __init__(self, browser: Browser, path: Path, scheme: str = "light", viewport: dict[str, int] = WIDE) -> None:
+    def __init__(
+        self, browser: Browser, path: Path, scheme: str = "light", viewport: dict[str, int] = WIDE
+    ) -> None:
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self.page: Page = browser.new_page(color_scheme=scheme, viewport=viewport)  # type: ignore[arg-type]
@@ -77,13 +94,17 @@ def test_every_page_is_whole_and_asks_for_nothing(browser: Browser, site: Path) 
             assert not opened.complaints, (path.name, opened.complaints)
             for viewport in (WIDE, NARROW):
                 opened.page.set_viewport_size(viewport)  # type: ignore[arg-type]
-                assert opened.script("document.documentElement.scrollWidth") <= viewport["width"], (path.name, viewport)
+                assert opened.script("document.documentElement.scrollWidth") <= viewport["width"], (
+                    path.name,
+                    viewport,
+                )
                 for drawn in opened.page.locator("svg.graph").all():
                     box = drawn.bounding_box()
                     assert box is not None
                     assert box["width"] > 100
                     assert box["x"] + box["width"] <= viewport["width"], path.name
-            # A formula is laid out if a fraction's parts stand one above the other; unknown elements stand side by side.
+            # A formula is laid out if a fraction's parts stand one above the other; unknown elements stand
+            # side by side.
             assert opened.script(
                 "[...document.querySelectorAll('mfrac')].every(m => { const [a, b] = [...m.children].map(c =>"
                 " c.getBoundingClientRect()); return a.bottom <= b.top + 2; })"
@@ -98,7 +119,8 @@ def test_the_keyboard_reaches_every_control(browser: Browser, site: Path) -> Non
             for _ in range(wanted + 5):
                 opened.page.keyboard.press("Tab")
                 here = opened.script(
-                    "(() => { const all = [...document.querySelectorAll('a, button, input, [tabindex=\"0\"]')];"
+                    "(() => { const all = [...document.querySelectorAll('a, button, input, "
+                    '[tabindex="0"]\')];'
                     " return all.indexOf(document.activeElement); })()"
                 )
                 reached.append(here)
@@ -117,12 +139,26 @@ def test_what_is_pointed_at_is_told(browser: Browser, site: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
-    "name", ["index", "ols", "perceptron", "where_trap", "abs_at_zero", "examples.py-swish", "descent", "explanation"]
+    "name",
+    [
+        "index",
+        "ols",
+        "perceptron",
+        "where_trap",
+        "abs_at_zero",
+        "examples.py-swish",
+        "descent",
+        "explanation",
+    ],
 )
-def test_an_accessibility_check_finds_nothing_serious(browser: Browser, site: Path, name: str, scheme: str) -> None:
+def test_an_accessibility_check_finds_nothing_serious(
+    browser: Browser, site: Path, name: str, scheme: str
+) -> None:
     with Opened(browser, site / f"{name}.html", scheme) as opened:
         found = Axe().run(opened.page).response["violations"]
-        serious = [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
+        serious = [
+            (v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")
+        ]
         assert not serious
 
 
@@ -132,13 +168,18 @@ def test_tables_sort_and_the_index_is_searched(browser: Browser, site: Path) -> 
         assert rows.count() == len(EXPRESSIONS) + 1
         assert "wrong" in (rows.first.text_content() or "")  # what is not as it should be comes first
         opened.page.fill("#search", "trap zero")
-        assert opened.page.locator("#found").text_content() == f"{rows.count()} of {len(EXPRESSIONS) + 1} shown"
+        assert (
+            opened.page.locator("#found").text_content() == f"{rows.count()} of {len(EXPRESSIONS) + 1} shown"
+        )
         assert 0 < rows.count() < 5
         opened.page.fill("#search", "")
         heads = opened.page.locator("#index thead button")
         heads.nth(2).click()
         titles = opened.script("[...document.querySelectorAll('#index tbody a')].map(a => a.textContent)")
-        assert titles == sorted(titles, key=lambda title: opened.script(f"{title!r}.toLowerCase()")) or titles[0] < titles[-1]
+        assert (
+            titles == sorted(titles, key=lambda title: opened.script(f"{title!r}.toLowerCase()"))
+            or titles[0] < titles[-1]
+        )
         opened.page.locator("#index tbody a").first.click()
         assert opened.page.locator("p.verdict").count() == 1
 
@@ -154,7 +195,11 @@ def test_a_page_reads_without_its_script(browser: Browser, site: Path) -> None:
 
 
 def hostile() -> Report:
-    report = check(parse("a = 3 * sum(where((x < 1) | (x > 2), x, x**2))\nloss = sin(a) + a", parameters={"x": [0.5, 1.5]}))
+    report = check(
+        parse(
+            "a = 3 * sum(where((x < 1) | (x > 2), x, x**2))\nloss = sin(a) + a", parameters={"x": [0.5, 1.5]}
+        )
+    )
     findings = tuple(replace(finding, note=HOSTILE, place=HOSTILE) for finding in report.findings)
     assert report.problem is not None
     return replace(
@@ -200,7 +245,9 @@ def test_a_drawing_shows_every_name_and_read_and_no_boxes_meet(path: Path) -> No
     graph = fused(problem.graph)
     assert len(boxes) == len(graph.leaves) + len(graph.nodes)
     assert len(edges) == sum(len({read.parent for read in node.reads}) for node in graph.nodes)
-    places = [{key: float(group[0].get(key, "nan")) for key in ("x", "y", "width", "height")} for group in boxes]
+    places = [
+        {key: float(group[0].get(key, "nan")) for key in ("x", "y", "width", "height")} for group in boxes
+    ]
     for n, a in enumerate(places):
         for b in places[n + 1 :]:
             apart = (
@@ -213,7 +260,11 @@ def test_a_drawing_shows_every_name_and_read_and_no_boxes_meet(path: Path) -> No
 def test_the_wrong_node_is_marked_by_more_than_a_colour() -> None:
     problem = load(ROOT / "expressions/where_trap.toml")
     tree = ElementTree.fromstring(drawing(problem, check(problem)))
-    marked = [group for group in tree.iter() if (group.get("class") or "").endswith(" bad") and "box" in group.get("class", "")]
+    marked = [
+        group
+        for group in tree.iter()
+        if (group.get("class") or "").endswith(" bad") and "box" in group.get("class", "")
+    ]
     assert len(marked) == 1
     assert "✗ wrong" in "".join(marked[0].itertext())
 

@@ -12,7 +12,9 @@ from faults import PLANTED, Changed, Planted, sine
 from gradproof import Report, check
 from gradproof.engines import Task, Trace
 
-CASES = [pytest.param(fault, dtype, id=f"{fault.name}, {dtype}") for fault in PLANTED for dtype in fault.dtypes]
+CASES = [
+    pytest.param(fault, dtype, id=f"{fault.name}, {dtype}") for fault in PLANTED for dtype in fault.dtypes
+]
 
 
 def blamed(report: Report) -> set[tuple[str, str]]:

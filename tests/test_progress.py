@@ -40,11 +40,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def on_a_terminal(arguments: list[str], folder: Path, when: Callable[[], bool] = lambda: False) -> tuple[int, str]:
-    """The exit code and all that the terminal got; when `when` says so, its processes get what Ctrl-C sends them."""
+def on_a_terminal(
+    arguments: list[str], folder: Path, when: Callable[[], bool] = lambda: False
+) -> tuple[int, str]:
+    """The exit code and all that the terminal got; when `when` says so, its processes get what Ctrl-C sends
+    them."""
     terminal, theirs = pty.openpty()
     command = [sys.executable, "-m", "gradproof", *arguments]
-    running = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, start_new_session=True)
+    running = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, start_new_session=True
+    )
     os.close(theirs)
     shown, sent, start = b"", False, time.monotonic()
     try:
@@ -109,7 +114,17 @@ def test_ctrl_c_reports_what_is_done(jobs: str, folder: Path) -> None:
 
 
 def test_an_interrupted_run_is_not_ok_for_a_machine(folder: Path) -> None:
-    command = [sys.executable, "-m", "gradproof", "check", "work.py:quick", "work.py:slow", "b.toml", "--format", "json"]
+    command = [
+        sys.executable,
+        "-m",
+        "gradproof",
+        "check",
+        "work.py:quick",
+        "work.py:slow",
+        "b.toml",
+        "--format",
+        "json",
+    ]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
     start = time.monotonic()
     while not (folder / "reached").exists() and time.monotonic() - start < PATIENCE:
@@ -128,7 +143,9 @@ def test_report_keeps_its_pages_when_it_is_cut_off(folder: Path) -> None:
     def reached() -> bool:
         return (folder / "reached").exists()
 
-    code, shown = on_a_terminal(["report", "work.py:quick", "work.py:slow", "--output", "pages"], folder, reached)
+    code, shown = on_a_terminal(
+        ["report", "work.py:quick", "work.py:slow", "--output", "pages"], folder, reached
+    )
     assert code == 130
     assert "interrupted after 1 of 2" in shown
     assert sorted(path.name for path in (folder / "pages").iterdir()) == ["index.md", "work.py-quick.md"]

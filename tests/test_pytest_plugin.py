@@ -10,7 +10,8 @@ from pathlib import Path
 import igraph  # noqa: F401 # see below
 import pytest
 
-# A run inside of this process forgets the modules that it imported; torch, NumPy and igraph must not be imported twice.
+# A run inside of this process forgets the modules that it imported; torch, NumPy and igraph must not be
+# imported twice.
 import gradproof.assertions
 import gradproof.telling.html
 import gradproof.telling.markdown
@@ -67,7 +68,11 @@ def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
 
 def modules_after(code: str) -> set[str]:
     program = f"import sys\n{code}\nprint(' '.join(sys.modules))"
-    return set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
 
 
 def test_importing_the_plugin_imports_nothing_of_ours() -> None:
@@ -135,7 +140,9 @@ def test_a_failing_gradient_shows_its_table_and_no_traceback(
     write(pytester, branch=ROOT_BRANCH)
     result = run(pytester, "sums", "-k", "gradient")
     shown = result.stdout.str()
-    assert re.search(r"^  x +where\(x > 0, 1/\(2\*sqrt\(x\)\), 0\) +0 +nan +– +0 +wrong$", shown, re.MULTILINE)
+    assert re.search(
+        r"^  x +where\(x > 0, 1/\(2\*sqrt\(x\)\), 0\) +0 +nan +– +0 +wrong$", shown, re.MULTILINE
+    )
     result.stdout.fnmatch_lines(["FAILED sums/branch.toml::gradient[[]x] - wrong: chained gradient of x"])
     assert "pytest_gradproof.py" not in shown
     assert "  v  " not in shown
@@ -149,7 +156,9 @@ def test_an_expected_verdict_passes_and_a_promise_that_is_not_kept_fails(pyteste
     result.stdout.fnmatch_lines(["*forward-and-local - exact, but the file expects wrong"])
 
 
-def test_a_gradient_that_was_not_compared_does_not_pass(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gradient_that_was_not_compared_does_not_pass(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def nothing(*arguments: object, **options: object) -> gradproof.Report:
         return oracle.Report("nothing", "nothing.toml", "torch", "float64", ())
 
@@ -163,13 +172,21 @@ def test_a_gradient_that_was_not_compared_does_not_pass(pytester: pytest.Pyteste
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (OLS.replace("w * x", "w * sine(x)"), "sums/bad.toml:4:13: unknown function 'sine'; did you mean 'sin'?"),
-        (OLS.replace('title = "', 'titel = "'), "sums/bad.toml:1:1: unknown key 'titel'; did you mean 'title'?"),
+        (
+            OLS.replace("w * x", "w * sine(x)"),
+            "sums/bad.toml:4:13: unknown function 'sine'; did you mean 'sin'?",
+        ),
+        (
+            OLS.replace('title = "', 'titel = "'),
+            "sums/bad.toml:1:1: unknown key 'titel'; did you mean 'title'?",
+        ),
         (OLS + "\nx = = 1", "sums/bad.toml:*: not TOML: *"),
     ],
     ids=["expression", "key", "TOML"],
 )
-def test_a_bad_file_is_an_error_of_collection_at_its_place(pytester: pytest.Pytester, text: str, message: str) -> None:
+def test_a_bad_file_is_an_error_of_collection_at_its_place(
+    pytester: pytest.Pytester, text: str, message: str
+) -> None:
     write(pytester, bad=text, ols=OLS)
     result = run(pytester, "sums", "--continue-on-collection-errors")
     result.assert_outcomes(passed=2, errors=1)
@@ -190,11 +207,15 @@ def test_options_choose_dtype_and_engine(pytester: pytest.Pytester, monkeypatch:
     calls = []
     monkeypatch.setattr(gradproof, "check", lambda *a, **k: calls.append(k) or oracle.check(*a, **k))
     write(pytester, ols=OLS)
-    run(pytester, "sums", "--gradproof-dtype", "float16", "--gradproof-engine", "torch").assert_outcomes(passed=2)
+    run(pytester, "sums", "--gradproof-dtype", "float16", "--gradproof-engine", "torch").assert_outcomes(
+        passed=2
+    )
     assert calls == [{"engine": "torch", "dtype": "float16"}]
     result = run(pytester, "sums", "--gradproof-dtype", "float23")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --gradproof-dtype: unknown dtype 'float23'; did you mean 'float32'?*"])
+    result.stderr.fnmatch_lines(
+        ["ERROR: --gradproof-dtype: unknown dtype 'float23'; did you mean 'float32'?*"]
+    )
     result = run(pytester, "sums", "--gradproof-engine", "torhc")
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["unknown engine 'torhc'; did you mean 'torch'?*"])
@@ -309,7 +330,9 @@ def test_a_bad_marker_is_told(pytester: pytest.Pytester, marker: str, message: s
     assert f"@pytest.mark.gradproof: {message}" in result.stdout.str()
 
 
-def test_the_marker_needs_the_fixture_and_that_of_a_module_leaves_others_alone(pytester: pytest.Pytester) -> None:
+def test_the_marker_needs_the_fixture_and_that_of_a_module_leaves_others_alone(
+    pytester: pytest.Pytester,
+) -> None:
     head = 'import pytest\nmark = pytest.mark.gradproof(dtypes=["float32", "float16"])\n'
     pytester.makepyfile(
         test_own=f"{head}@mark\ndef test_it(): pass",
@@ -337,7 +360,12 @@ def test_a_page_for_all_that_ran_and_an_index(pytester: pytest.Pytester, workers
         FAILING + "    \ndef test_twice(gradproof):\n"
         "    for n in (2, 3): gradproof.check_function(torch.tanh, torch.ones(n, requires_grad=True))\n"
     )
-    arguments = ["sums", "test_a_page_for_all_that_ran_and_an_index.py", "--continue-on-collection-errors", *workers]
+    arguments = [
+        "sums",
+        "test_a_page_for_all_that_ran_and_an_index.py",
+        "--continue-on-collection-errors",
+        *workers,
+    ]
     result = run(pytester, "--gradproof-report", "out/pages", *arguments)
     result.assert_outcomes(passed=6, failed=3, errors=1)
     result.stdout.fnmatch_lines(["gradproof: 6 pages and an index in *pages"])
@@ -353,7 +381,10 @@ def test_a_page_for_all_that_ran_and_an_index(pytester: pytest.Pytester, workers
     assert set(re.findall(r'href="([^"]+)"', listed)) == {name.replace(".md", ".html") for name in names}
     assert "4 of 6 as they should be." in listed
     assert "unknown function &#39;sine&#39;" in listed
-    assert "A branch that is not taken" in (pytester.path / "out/pages" / branch).with_suffix(".html").read_text()
+    assert (
+        "A branch that is not taken"
+        in (pytester.path / "out/pages" / branch).with_suffix(".html").read_text()
+    )
 
 
 def test_a_run_without_a_check_has_an_empty_index(pytester: pytest.Pytester) -> None:

@@ -44,7 +44,9 @@ def test_a_command_prints_what_the_page_shows(
 
 
 @pytest.mark.parametrize("text", blocks("quiz"))
-def test_a_quiz_goes_as_the_page_shows(text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quiz_goes_as_the_page_shows(
+    text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     command, _, shown = text.partition("\n")
     answers = re.findall(r"^  > (.*)$", shown, re.MULTILINE)

@@ -65,7 +65,8 @@ def test_a_softmax_under_such_a_mask_is_judged_as_strictly() -> None:
 
 
 class Assign(Function):
-    """A stage written into memory that stages share; the cotangent of what was there before is not cleared."""
+    """A stage written into memory that stages share; the cotangent of what was there before is not
+    cleared."""
 
     @staticmethod
     def forward(ctx: Any, scratch: Tensor, value: Tensor, index: int, scale: float) -> Tensor:
@@ -219,7 +220,10 @@ def test_solving_by_a_factor_is_allowed_what_its_products_round(dtype: torch.dty
     for seed in (32, 39):
         b = torch.randn(4, 4, generator=torch.Generator().manual_seed(seed), dtype=dtype)
         factor = torch.linalg.cholesky(b @ b.T + 1e-3 * torch.eye(4, dtype=dtype)).requires_grad_()
-        for func, inputs in ((torch.cholesky_inverse, [factor]), (torch.cholesky_solve, [drawn((4, 2), dtype), factor])):
+        for func, inputs in (
+            (torch.cholesky_inverse, [factor]),
+            (torch.cholesky_solve, [drawn((4, 2), dtype), factor]),
+        ):
             report = check_function(func, *inputs)
             assert report.ok, told(report)
 
@@ -227,7 +231,9 @@ def test_solving_by_a_factor_is_allowed_what_its_products_round(dtype: torch.dty
 @pytest.mark.parametrize("dtype", DTYPES[2:], ids=str)
 def test_a_series_that_is_summed_in_16_bits(dtype: torch.dtype) -> None:
     for n in range(5):
-        report = check_function(torch.special.i0e, (drawn((20,)) * 4).detach().roll(n).to(dtype).requires_grad_())
+        report = check_function(
+            torch.special.i0e, (drawn((20,)) * 4).detach().roll(n).to(dtype).requires_grad_()
+        )
         assert report.ok, told(report)
 
 
@@ -240,7 +246,12 @@ BEYOND: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]] = {
     "the value alone is beyond": ("loss = x**3", {"x": 1e130}, {"x": 3e260}, True),
     "and the gradient is off": ("loss = x**3", {"x": 1e130}, {"x": 3e260 * (1 + 1e-14)}, False),
     "beside it": ("loss = exp(y) + 2*x", {"x": 1.0, "y": 900.0}, {"x": 2.0, "y": INF}, True),
-    "beside it, and off": ("loss = exp(y) + 2*x", {"x": 1.0, "y": 900.0}, {"x": 2.0 + 1e-14, "y": INF}, False),
+    "beside it, and off": (
+        "loss = exp(y) + 2*x",
+        {"x": 1.0, "y": 900.0},
+        {"x": 2.0 + 1e-14, "y": INF},
+        False,
+    ),
     "no value at all": ("loss = sqrt(x) + 3*y", {"x": -1.0, "y": 2.0}, {"x": 0.0, "y": 3.0}, False),
 }
 
@@ -291,7 +302,9 @@ def test_a_number_that_equals_another_by_chance_is_not_that_one() -> None:
 
 
 def test_a_number_that_comes_back_is_known() -> None:
-    report = check_function(lambda x: x * torch.tensor([x.norm().item(), 1.0, 1.0], dtype=x.dtype), drawn((3,)))
+    report = check_function(
+        lambda x: x * torch.tensor([x.norm().item(), 1.0, 1.0], dtype=x.dtype), drawn((3,))
+    )
     assert report.verdict is Verdict.WRONG, told(report)
 
 

@@ -1,4 +1,5 @@
-"""Nothing that a parameter reaches becomes a constant in silence: what is not followed is said, by name and place."""
+"""Nothing that a parameter reaches becomes a constant in silence: what is not followed is said, by name and
+place."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from taint_cases import ALL, TAINT
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own, of what is beta or deprecated
 
 # What is right, and yet not covered: said by name.
-UNCOVERED = """odd nobody dtype arithmetic sparse nested quantized phase polar spectrum complex bits""".split()
+UNCOVERED = (
+    """odd nobody dtype arithmetic sparse nested quantized phase polar spectrum complex bits""".split()
+)
 
 
 def told(report: Report) -> str:
@@ -36,7 +39,8 @@ def test_its_right_twin_passes_or_is_refused_by_name(kind: Missed) -> None:
     assert report.ok or refused, told(report)
 
 
-# A node that reads the same detached memory in two slots, and the gradient that the function has at some entry.
+# A node that reads the same detached memory in two slots, and the gradient that the function has at some
+# entry.
 SLOTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "twice": (lambda x: torch.addcmul(x, x.detach(), x.detach()), lambda x: 1 + 2 * x),
     "two views": (
@@ -52,5 +56,7 @@ SLOTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] 
 def test_a_part_that_is_lost_is_told_in_its_size(name: str) -> None:
     func, gradient = SLOTS[name]
     x = drawn((3,))
-    (loss,) = [f for f in check_function(lambda x: func(x).sum(), x, net=False).findings if not f.verdict.passes]
+    (loss,) = [
+        f for f in check_function(lambda x: func(x).sum(), x, net=False).findings if not f.verdict.passes
+    ]
     assert loss.exact == pytest.approx(float(gradient(x.detach())[loss.index]))

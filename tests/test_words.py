@@ -60,7 +60,10 @@ NETS = {
         lambda: nn.utils.spectral_norm(nn.Linear(3, 2)),
         lambda: torch.randn(4, 3, requires_grad=True),
     ),
-    "dropout": (lambda: nn.Sequential(nn.Linear(3, 3), nn.Dropout()), lambda: torch.randn(4, 3, requires_grad=True)),
+    "dropout": (
+        lambda: nn.Sequential(nn.Linear(3, 3), nn.Dropout()),
+        lambda: torch.randn(4, 3, requires_grad=True),
+    ),
     "an embedding that renorms": (lambda: nn.Embedding(5, 3, max_norm=0.1), lambda: torch.tensor([1, 2, 1])),
     "its own state": (Counting, lambda: torch.randn(2, requires_grad=True)),
 }
@@ -200,7 +203,9 @@ def test_keyword_arguments_are_leaves():
     assert "scale['w'][0]" in report.to_text()
     assert check_function(lambda title: title.sin(), kwargs={"title": given(3)}).ok
     assert check_function(nn.Bilinear(3, 3, 2, dtype=D), given(3), input2=given(3)).ok
-    assert check_function(lambda a, *, scale: Half.apply(a) * scale, given(3), scale=given(3)).verdict == "wrong"
+    assert (
+        check_function(lambda a, *, scale: Half.apply(a) * scale, given(3), scale=given(3)).verdict == "wrong"
+    )
 
 
 def broken(x):
@@ -265,7 +270,9 @@ def test_a_constant_is_compared(inner, outer):
         assert check(parse(text, parameters={"w": 0.7})).verdict in ("exact", "rounding", "kink"), text
 
 
-@pytest.mark.parametrize("text", ["maximum(log(0*w), w)", "where(log(0*w) > 0.5, w, 2*w)", "minimum(acosh(0*w) + 0.1, 1)"])
+@pytest.mark.parametrize(
+    "text", ["maximum(log(0*w), w)", "where(log(0*w) > 0.5, w, 2*w)", "minimum(acosh(0*w) + 0.1, 1)"]
+)
 def test_what_is_no_number_is_no_traceback(text):
     check(parse(f"loss = w + {text}", parameters={"w": 0.7}))
 
@@ -325,5 +332,7 @@ def test_a_given_value_that_no_line_uses_is_told():
 
 def test_why_no_differences_were_taken_is_told():
     weight = torch.ones(4, 2, dtype=torch.float64, requires_grad=True)
-    report = check_function(lambda w: torch.nn.functional.embedding(torch.tensor([1, 3]), w, padding_idx=3), weight)
+    report = check_function(
+        lambda w: torch.nn.functional.embedding(torch.tensor([1, 3]), w, padding_idx=3), weight
+    )
     assert report.ok and any("embedding" in remark for remark in report.remarks)

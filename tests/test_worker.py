@@ -111,7 +111,11 @@ def sleeps(): return does(lambda: time.sleep(1000))
 def stops(): return does(lambda: os.kill(os.getpid(), signal.SIGSTOP))
 """
 GOOD = "import torch\ndef good(): return torch.tanh, torch.ones(3, requires_grad=True)\n"
-AT_IMPORT = {"exits_at_import": "import sys; sys.exit(0)", "leaves_at_import": "\nimport os; os._exit(0)", "raises": "1 / 0"}
+AT_IMPORT = {
+    "exits_at_import": "import sys; sys.exit(0)",
+    "leaves_at_import": "\nimport os; os._exit(0)",
+    "raises": "1 / 0",
+}
 
 
 def named(text: str) -> list[str]:
@@ -136,8 +140,13 @@ def reports(capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("target", BADLY)
-def test_a_bad_target_fails_and_the_next_one_is_told(target: str, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", target, "good.py:good", "--format", "json", "--timeout", SECONDS, "--memory", "3GB"]) == 1
+def test_a_bad_target_fails_and_the_next_one_is_told(
+    target: str, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["check", target, "good.py:good", "--format", "json", "--timeout", SECONDS, "--memory", "3GB"])
+        == 1
+    )
     told = reports(capfd)
     assert told["good.py:good"]["ok"]
     (finding,) = told[target]["findings"]
@@ -147,7 +156,10 @@ def test_a_bad_target_fails_and_the_next_one_is_told(target: str, folder: Path, 
 
 def test_bad_targets_fail_beside_one_another(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     targets = [*BADLY[:10], "good.py:good", *BADLY[10:]]
-    assert main(["check", *targets, "--format", "json", "--timeout", SECONDS, "--memory", "3GB", "--jobs", "2"]) == 1
+    assert (
+        main(["check", *targets, "--format", "json", "--timeout", SECONDS, "--memory", "3GB", "--jobs", "2"])
+        == 1
+    )
     told = reports(capfd)
     assert [target for target, report in told.items() if report["ok"]] == ["good.py:good"]
     assert all(told[target]["verdict"] == "failed" for target in BADLY)
@@ -164,7 +176,9 @@ def test_odd_targets_are_judged(name: str, folder: Path, capfd: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("name", named(HANGING))
-def test_what_hangs_is_ended_and_its_line_told(name: str, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_hangs_is_ended_and_its_line_told(
+    name: str, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert main(["check", f"hanging.py:{name}", "--format", "json", "--timeout", "10"]) == 1
     (finding,) = reports(capfd)[f"hanging.py:{name}"]["findings"]
     assert "longer than 10 s" in finding["note"] and "--timeout" in finding["note"]
@@ -178,7 +192,9 @@ def test_pages_of_what_failed(folder: Path) -> None:
     assert "good" in (folder / "pages" / "index.md").read_text()
 
 
-def test_nothing_of_the_users_runs_in_the_process_that_tells(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_of_the_users_runs_in_the_process_that_tells(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (folder / "who.py").write_text(
         "import os, pathlib, torch\npathlib.Path(f'{os.getpid()}.pid').touch()\n"
         "def f(): return torch.tanh, torch.ones(2, requires_grad=True)\n"
@@ -215,9 +231,13 @@ raises_in_gradient = gradproof.engine(wrap=float, gradient=lambda y, xs: 1 / 0)
 
 
 @pytest.mark.parametrize(
-    "name", "gives_none raises exits leaves without_words gives_objects crashes no_gradient raises_in_gradient".split()
+    "name",
+    "gives_none raises exits leaves without_words gives_objects crashes no_gradient "
+    "raises_in_gradient".split(),
 )
-def test_a_bad_engine_fails_in_every_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+def test_a_bad_engine_fails_in_every_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("engines.py").write_text(ENGINES)
     for file in ("a", "b"):
@@ -230,7 +250,8 @@ def test_a_bad_engine_fails_in_every_file(name: str, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("text", "code"), [("import os; os._exit(0)", 1), ("raise OSError('no disk')", 1), ("own = 3", 2), ("", 2)]
+    ("text", "code"),
+    [("import os; os._exit(0)", 1), ("raise OSError('no disk')", 1), ("own = 3", 2), ("", 2)],
 )
 def test_an_engine_that_cannot_be_loaded(
     text: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
@@ -250,7 +271,10 @@ def test_an_engine_that_raises_is_a_finding_of_the_library_too() -> None:
             raise ZeroDivisionError("on purpose")
 
     report = check(parse("l = w * w", parameters={"w": 2.0}), engine=Raising())
-    assert report.verdict == "failed" and "ZeroDivisionError: on purpose at tests/test_worker.py" in report.findings[0].note
+    assert (
+        report.verdict == "failed"
+        and "ZeroDivisionError: on purpose at tests/test_worker.py" in report.findings[0].note
+    )
 
 
 # The worker itself
@@ -293,7 +317,8 @@ def test_what_is_under_way_ends_with_the_iteration() -> None:
 
 def test_a_worker_ends_when_nobody_waits_for_it_any_more(folder: Path) -> None:
     (folder / "long.py").write_text(
-        "import os, pathlib, time\ndef f():\n    pathlib.Path('pid').write_text(str(os.getpid()))\n    time.sleep(1000)\n"
+        "import os, pathlib, time\ndef f():\n    pathlib.Path('pid').write_text(str(os.getpid()))\n    "
+        "time.sleep(1000)\n"
     )
     running = subprocess.Popen([sys.executable, "-m", "gradproof", "check", "long.py:f"], cwd=folder)
     while not (folder / "pid").exists() or not (folder / "pid").read_text():
@@ -310,12 +335,16 @@ def test_a_worker_ends_when_nobody_waits_for_it_any_more(folder: Path) -> None:
     pytest.fail("the worker goes on")
 
 
-@pytest.mark.parametrize(("text", "size"), [("4GB", 2**32), ("1.5g", 3 * 2**29), ("512 MiB", 2**29), ("7", 7), ("0", 0)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("4GB", 2**32), ("1.5g", 3 * 2**29), ("512 MiB", 2**29), ("7", 7), ("0", 0)]
+)
 def test_sizes(text: str, size: int) -> None:
     assert amount(text) == size
 
 
-@pytest.mark.parametrize("option", [("--timeout", "soon"), ("--timeout", "-1"), ("--timeout", "inf"), ("--memory", "lots")])
+@pytest.mark.parametrize(
+    "option", [("--timeout", "soon"), ("--timeout", "-1"), ("--timeout", "inf"), ("--memory", "lots")]
+)
 def test_bad_limits_are_told(option: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["check", "f.py:f", *option])
@@ -326,10 +355,13 @@ def test_there_is_a_limit() -> None:
     assert 2**28 < half_of_memory() < 2**50
 
 
-def test_files_have_a_limit_where_one_was_asked_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_files_have_a_limit_where_one_was_asked_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "large.toml"
     file.write_text(
-        'title = "t"\ngraph = "l = sum(exp(tanh(A @ B)))"\n[given]\nA = { shape = [60, 60], sample = "normal", seed = 0 }\n'
+        'title = "t"\ngraph = "l = sum(exp(tanh(A @ B)))"\n[given]\nA = { shape = [60, 60], sample = '
+        '"normal", seed = 0 }\n'
         '[parameters]\nB = { shape = [60, 60], sample = "normal", seed = 1 }\n'
     )
     assert main(["check", str(file), "--timeout", "0.5"]) == 1

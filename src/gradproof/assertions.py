@@ -1,8 +1,9 @@
 """Numbers from anywhere: is this gradient right? One line of a test, for any autograd code there is.
 
-Where only the final gradients are known, there are no steps to judge. The ball from the leaves judges, where it is narrow;
-where it has grown too wide with depth, a statistical rounding set does: the spread of the reference under many random
-roundings in the dtype. What is too wide for both is undecided. The report says which of them judged.
+Where only the final gradients are known, there are no steps to judge. The ball from the leaves judges, where
+it is narrow; where it has grown too wide with depth, a statistical rounding set does: the spread of the
+reference under many random roundings in the dtype. What is too wide for both is undecided. The report says
+which of them judged.
 """
 
 from __future__ import annotations
@@ -52,13 +53,14 @@ def assert_gradients(
 ) -> Report:
     """Assert that these gradients of a problem, computed in `dtype` by whatever it was, are right.
 
-    `problem` is a problem or a graph's text; `point` its numbers by name (None: the problem's own). Of a text, the names of
-    `gradients` are the parameters and the rest is given. `gradients` may be of any subset of the parameters. `values` are
-    those of lines, by name; `local` are Jacobians by (line, parent), of the line's shape followed by the parent's. Numbers
-    are Python's, or of any array that has `tolist` or `__array__` (NumPy, torch, JAX, tinygrad).
+    `problem` is a problem or a graph's text; `point` its numbers by name (None: the problem's own). Of a
+    text, the names of `gradients` are the parameters and the rest is given. `gradients` may be of any subset
+    of the parameters. `values` are those of lines, by name; `local` are Jacobians by (line, parent), of the
+    line's shape followed by the parent's. Numbers are Python's, or of any array that has `tolist` or
+    `__array__` (NumPy, torch, JAX, tinygrad).
 
-    Silent when all pass: the report is returned. Raises `AssertionError` with the table of what does not pass, and
-    `InputError` for names, shapes and numbers that do not fit.
+    Silent when all pass: the report is returned. Raises `AssertionError` with the table of what does not
+    pass, and `InputError` for names, shapes and numbers that do not fit.
     """
     start = time.perf_counter()
     format_ = dtype_named(dtype)
@@ -68,7 +70,15 @@ def assert_gradients(
     seconds = time.perf_counter() - start
     title, target, derivation = whole.title, whole.target, assertion.derivation
     report = Report(
-        title, target, "given numbers", format_.name, findings, seconds, whole, derivation, remarks=remarks_on(whole.graph)
+        title,
+        target,
+        "given numbers",
+        format_.name,
+        findings,
+        seconds,
+        whole,
+        derivation,
+        remarks=remarks_on(whole.graph),
     )
     if not report.verdict.passes:
         error = AssertionError(_table(report))
@@ -87,10 +97,14 @@ def as_numbers(name: str, value: Any) -> np.ndarray:
             value = value.tolist()
         return np.array(value, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name}: expected numbers, got {type(value).__name__} ({str(error).splitlines()[0]})") from None
+        raise InputError(
+            f"{name}: expected numbers, got {type(value).__name__} ({str(error).splitlines()[0]})"
+        ) from None
 
 
-def _problem(problem: Problem | str, point: Mapping[str, Any] | None, gradients: Mapping[str, Any], dtype: DType) -> Problem:
+def _problem(
+    problem: Problem | str, point: Mapping[str, Any] | None, gradients: Mapping[str, Any], dtype: DType
+) -> Problem:
     """The problem at the point, as the dtype holds its numbers."""
     if not gradients:
         raise InputError("there is no gradient to compare")
@@ -106,7 +120,10 @@ def _problem(problem: Problem | str, point: Mapping[str, Any] | None, gradients:
         parameters = {name: held[name] for name in gradients if name in held}
         for name in gradients:
             if name not in held:
-                raise InputError(f"the point has no {name!r}{did_you_mean(name, held)}; a gradient needs the number it is by")
+                raise InputError(
+                    f"the point has no {name!r}{did_you_mean(name, held)}; a gradient needs the number it is "
+                    "by"
+                )
         given = {name: value for name, value in held.items() if name not in parameters}
         whole = parse(problem, given=given, parameters=parameters)
     return replace(whole, point={name: rounded(value, dtype) for name, value in whole.point.items()})
@@ -169,7 +186,9 @@ class _Assertion:
         loose = evaluate(self.graph.nodes, self.leaves, self.enclosures.rounding)
         given = {n: sharp[n] for n in line.parents}
         pulled = self.enclosures.pulled(run, given, rows)[parent]
-        wide = run.pull({n: loose[n] for n in line.parents}, self.enclosures.rounding, rows).reshape(pulled.exact.shape)
+        wide = run.pull({n: loose[n] for n in line.parents}, self.enclosures.rounding, rows).reshape(
+            pulled.exact.shape
+        )
         judged = judge_pulled(
             {parent: jacobian.reshape(pulled.exact.shape)},
             {parent: replace(pulled, rounding=np.where(pulled.kinks, pulled.rounding, numbers(wide)))},
@@ -192,9 +211,13 @@ class _Assertion:
         spread: dict[str, Balls] | None = None
         single = {name: whole.row(0) for name, whole in pulled.items()}
         arrays = {
-            name: None if value is None else as_numbers(f"gradient of {name}", value) for name, value in gradients.items()
+            name: None if value is None else as_numbers(f"gradient of {name}", value)
+            for name, value in gradients.items()
         }
-        fitting = {n: array if array is not None and array.shape == parameters[n] else None for n, array in arrays.items()}
+        fitting = {
+            n: array if array is not None and array.shape == parameters[n] else None
+            for n, array in arrays.items()
+        }
         together = judge_pulled(fitting, single, dict.fromkeys(gradients, self.dtype))
         for name, array in arrays.items():
             expected = single[name]
@@ -203,16 +226,26 @@ class _Assertion:
                 found.append(bare_finding("gradient", name, Verdict.WRONG, "no gradient (None)"))
                 continue
             if array.shape != parameters[name]:
-                judged = missing(parameters[name], expected.exact, f"shape {array.shape}, expected {parameters[name]}")
+                judged = missing(
+                    parameters[name], expected.exact, f"shape {array.shape}, expected {parameters[name]}"
+                )
                 found.append(as_finding("gradient", name, None, formula, judged))
                 continue
             judged, note = together[name], BALL
-            if judged.verdict in (Verdict.ROUNDING, Verdict.UNDECIDED) and not self._narrow(expected.exact, expected.rounding):
+            if judged.verdict in (Verdict.ROUNDING, Verdict.UNDECIDED) and not self._narrow(
+                expected.exact, expected.rounding
+            ):
                 spread = self._spread(run, rows) if spread is None else spread
                 if np.isfinite(radii(spread[name])).all():  # at a removable point no run has a number
-                    judged = judge(Comparison(array, expected.exact, spread[name], expected.kinks), self.dtype)
+                    judged = judge(
+                        Comparison(array, expected.exact, spread[name], expected.kinks), self.dtype
+                    )
                     note = STATISTICAL
-            looks = likeness(array, expected.exact, Clues(self.dtype, self._extents())) if not judged.verdict.passes else ""
+            looks = (
+                likeness(array, expected.exact, Clues(self.dtype, self._extents()))
+                if not judged.verdict.passes
+                else ""
+            )
             told = "; ".join(part for part in (judged.note, looks, note) if part)
             found.append(as_finding("gradient", name, None, formula, replace(judged, note=told)))
         return found

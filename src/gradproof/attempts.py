@@ -1,7 +1,8 @@
-"""A list of targets, one after the other or several at a time: what came of each, and why it did not of others.
+"""A list of targets, one after the other or several at a time: what came of each, and why it did not of
+others.
 
-A bad one does not stop the others, nor does Ctrl-C lose what is done. Python of the user's runs in a worker; files alone are
-checked here, unless several are at a time.
+A bad one does not stop the others, nor does Ctrl-C lose what is done. Python of the user's runs in a worker;
+files alone are checked here, unless several are at a time.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
     from .worker import Limits
 
 T = TypeVar("T")
-Work = list[tuple[str, Any]]  # of each target its name, and how to read it: a function's name, or what makes the problem
+Work = list[
+    tuple[str, Any]
+]  # of each target its name, and how to read it: a function's name, or what makes the problem
 Outcomes = Generator[tuple[int, T | GradproofError]]
 
 
 @dataclass
 class Attempts(Generic[T]):
-    """What came of a list of targets: what was made of them, in their order, and the reasons why the others failed.
+    """What came of a list of targets: what was made of them, in their order, and the reasons why the others
+    failed.
 
     `interrupted` says that Ctrl-C came; the targets that were not reached are among the errors.
     """
@@ -48,7 +52,8 @@ def checked(
 ) -> Attempts[list[Report]]:  # fmt: skip
     """The reports of every target, one an engine, told to `came` at once.
 
-    The limits hold for Python of the user's, a function or an engine; where they were `asked` for, for every target.
+    The limits hold for Python of the user's, a function or an engine; where they were `asked` for, for every
+    target.
 
     Raises what loading an engine of the user's raises.
     """
@@ -61,13 +66,17 @@ def checked(
         raise broken
     run = partial(_check, engines=engines, dtype=dtype)
     guarded = [asked or own is not None or isinstance(make, str) for _, make in work]
-    items = [(make, limits if guard else Limits(0, 0)) for (_, make), guard in zip(work, guarded, strict=True)]
+    items = [
+        (make, limits if guard else Limits(0, 0)) for (_, make), guard in zip(work, guarded, strict=True)
+    ]
 
     def outcomes() -> Outcomes[list[Report]]:
         if jobs > 1 and len(work) > 1 and broken is None:
             yield from tracked(supervised(items, run, jobs), len(items), lambda pair: work[pair[0]][0])
             return
-        for n, (item, guard) in tracked(enumerate(zip(items, guarded, strict=True)), len(items), lambda pair: work[pair[0]][0]):
+        for n, (item, guard) in tracked(
+            enumerate(zip(items, guarded, strict=True)), len(items), lambda pair: work[pair[0]][0]
+        ):
             if broken is not None:
                 yield n, broken
             elif guard:
@@ -89,7 +98,9 @@ def checked(
     return _gathered(work, told(), came)
 
 
-def _gathered(work: Work, outcomes: Outcomes[T], came: Callable[[int, T], None] = lambda n, outcome: None) -> Attempts[T]:
+def _gathered(
+    work: Work, outcomes: Outcomes[T], came: Callable[[int, T], None] = lambda n, outcome: None
+) -> Attempts[T]:
     made: dict[int, T] = {}
     reasons: dict[int, str] = {}
     interrupted = False
@@ -105,7 +116,11 @@ def _gathered(work: Work, outcomes: Outcomes[T], came: Callable[[int, T], None] 
         interrupted = True
         outcomes.close()
         tell(f"interrupted after {len(made) + len(reasons)} of {len(work)}")
-        reasons |= {n: "interrupted before it was checked" for n in range(len(work)) if n not in made and n not in reasons}
+        reasons |= {
+            n: "interrupted before it was checked"
+            for n in range(len(work))
+            if n not in made and n not in reasons
+        }
     names = [target for target, _ in work]
     done = [(names[n], made[n]) for n in sorted(made)]
     return Attempts(done, [(names[n], reasons[n]) for n in sorted(reasons)], interrupted)
@@ -147,9 +162,14 @@ def _check(make: Callable[[], Problem] | str, engines: Sequence[str], dtype: str
 
 
 def _failed(
-    make: Callable[[], Problem] | str, engines: Sequence[str], dtype: str | None, limits: Limits, error: TargetError
+    make: Callable[[], Problem] | str,
+    engines: Sequence[str],
+    dtype: str | None,
+    limits: Limits,
+    error: TargetError,
 ) -> list[Report]:
-    """The reports of a target that broke off; of several engines, of which one may be to blame, each alone."""
+    """The reports of a target that broke off; of several engines, of which one may be to blame, each
+    alone."""
     from .oracle import failed_function, failed_problem
     from .worker import alone
 

@@ -64,7 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell("interrupted")
         return INTERRUPTED
     except OSError as error:  # a folder that may not be searched, a working directory that is gone
-        what = "the working directory" if isinstance(error, FileNotFoundError) and error.filename is None else error.filename
+        what = (
+            "the working directory"
+            if isinstance(error, FileNotFoundError) and error.filename is None
+            else error.filename
+        )
         tell(f"{what}: {error.strerror}" if what else error)
         return BAD_INPUT
 
@@ -80,7 +84,9 @@ class _Parser(argparse.ArgumentParser):
             for action in self._actions:
                 known += map(str, action.choices or ())
                 if isinstance(action, argparse._SubParsersAction):
-                    known += [option for sub in action.choices.values() for option in sub._option_string_actions]
+                    known += [
+                        option for sub in action.choices.values() for option in sub._option_string_actions
+                    ]
             message += did_you_mean(word, known)
         super().error(message)
 
@@ -96,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gradproof {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], help_: str, targets: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], help_: str, targets: str
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=help_, description=help_, epilog=EXAMPLES, allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -110,18 +118,24 @@ def _parser() -> argparse.ArgumentParser:
     check = command("check", _check, "check an engine's gradients against the calculus", functions)
     _expression_options(check)
     _engine_options(check)
-    check.add_argument("--format", choices=tuple(FORMATS), help="of the report (what the suffix of --output says, or text)")
+    check.add_argument(
+        "--format", choices=tuple(FORMATS), help="of the report (what the suffix of --output says, or text)"
+    )
     check.add_argument("--output", type=Path, metavar="PATH", help="write the report to a file instead")
     check.add_argument("--full", action="store_true", help="in JSON, all entries of every gradient")
     _running_options(check)
 
     explain = command("explain", _explain, "the derivation alone, without an engine", files)
     _expression_options(explain)
-    explain.add_argument("--format", choices=EXPLANATIONS, help="of the derivation (what the suffix of --output says, or text)")
+    explain.add_argument(
+        "--format", choices=EXPLANATIONS, help="of the derivation (what the suffix of --output says, or text)"
+    )
     explain.add_argument("--output", type=Path, metavar="PATH", help="write it to a file instead")
     explain.add_argument("--quiz", action="store_true", help="hide the gradients and ask for them")
 
-    gradient = command("gradient", _gradient, "the exact gradient by each parameter, and nothing else", "an expression file")
+    gradient = command(
+        "gradient", _gradient, "the exact gradient by each parameter, and nothing else", "an expression file"
+    )
     _expression_options(gradient)
     gradient.add_argument("--format", choices=GRADIENTS, help="(what the suffix of --output says, or text)")
     gradient.add_argument("--output", type=Path, metavar="PATH", help="write it to a file instead")
@@ -137,13 +151,21 @@ def _parser() -> argparse.ArgumentParser:
         description="The names of the expression files that came along, for --example; or copies of them.",
     )  # fmt: skip
     examples.set_defaults(run=_examples)
-    examples.add_argument("--copy", type=Path, metavar="FOLDER", help="copy them, with their data, to a folder")
+    examples.add_argument(
+        "--copy", type=Path, metavar="FOLDER", help="copy them, with their data, to a folder"
+    )
 
-    told = commands.add_parser("help", help="what a verdict means", description="What a verdict means.", allow_abbrev=False)
+    told = commands.add_parser(
+        "help", help="what a verdict means", description="What a verdict means.", allow_abbrev=False
+    )
     told.set_defaults(run=_help)
-    told.add_argument("verdict", nargs="?", metavar="VERDICT", help="one of them; without it, all in a line each")
+    told.add_argument(
+        "verdict", nargs="?", metavar="VERDICT", help="one of them; without it, all in a line each"
+    )
 
-    descend = command("descend", _descend, "train with torch, and check every step of it", "an expression file")
+    descend = command(
+        "descend", _descend, "train with torch, and check every step of it", "an expression file"
+    )
     _expression_options(descend)
     _descent_options(descend)
     return parser
@@ -151,33 +173,60 @@ def _parser() -> argparse.ArgumentParser:
 
 def _descent_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=_count, metavar="N", help="how many (the file's own, or 100)")
-    parser.add_argument("--learning-rate", type=float, metavar="R", help="(the file's own, or torch's default)")
-    parser.add_argument("--optimizer", default="sgd", help="sgd (the default), adam, adamw, rmsprop or adagrad")
+    parser.add_argument(
+        "--learning-rate", type=float, metavar="R", help="(the file's own, or torch's default)"
+    )
+    parser.add_argument(
+        "--optimizer", default="sgd", help="sgd (the default), adam, adamw, rmsprop or adagrad"
+    )
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE",
         help="of the optimizer, by torch's names: momentum=0.9, nesterov=true, betas=[0.9, 0.99]",
     )  # fmt: skip
     parser.add_argument("--dtype", help="float64, float32, bfloat16 or float16 (the file's own, or float64)")
-    parser.add_argument("--until", type=float, metavar="BOUND", help="stop when the exact gradient is proved below this")
-    parser.add_argument("--accumulate", action="store_true", help="never zero the gradient, to see what happens")
     parser.add_argument(
-        "--micro-batches", type=_count, default=1, metavar="N", help="add up the gradients of N parts of the data"
+        "--until", type=float, metavar="BOUND", help="stop when the exact gradient is proved below this"
     )
-    parser.add_argument("--batch", action="append", metavar="NAME", help="a given tensor whose first axis is the batch (all)")
     parser.add_argument(
-        "--reduction", default="sum", help="how the parts make the whole: sum, or mean (weighted with their shares)"
+        "--accumulate", action="store_true", help="never zero the gradient, to see what happens"
     )
-    parser.add_argument("--format", choices=DESCENT_FORMATS, help="of the report (what the suffix of --output says, or text)")
     parser.add_argument(
-        "--output", type=Path, metavar="PATH", help="write the report to a file; of Markdown, the plots beside it"
+        "--micro-batches",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="add up the gradients of N parts of the data",
+    )
+    parser.add_argument(
+        "--batch", action="append", metavar="NAME", help="a given tensor whose first axis is the batch (all)"
+    )
+    parser.add_argument(
+        "--reduction",
+        default="sum",
+        help="how the parts make the whole: sum, or mean (weighted with their shares)",
+    )
+    parser.add_argument(
+        "--format", choices=DESCENT_FORMATS, help="of the report (what the suffix of --output says, or text)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="write the report to a file; of Markdown, the plots beside it",
     )
 
 
 def _expression_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--example", action="append", default=[], metavar="NAME", help="one that came along, as ols: `gradproof examples`"
+        "--example",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="one that came along, as ols: `gradproof examples`",
     )
-    parser.add_argument("-e", "--expression", metavar="TEXT", help="a graph in place of a file; lines end with ';' too")
+    parser.add_argument(
+        "-e", "--expression", metavar="TEXT", help="a graph in place of a file; lines end with ';' too"
+    )
     for name, what in (("given", "a fixed value"), ("parameter", "a value to differentiate by")):
         parser.add_argument(
             f"--{name}",
@@ -190,7 +239,9 @@ def _expression_options(parser: argparse.ArgumentParser) -> None:
 
 def _engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--engine", default="torch", help="the autograd under test (torch), FILE.py:NAME of an engine of your own, or all"
+        "--engine",
+        default="torch",
+        help="the autograd under test (torch), FILE.py:NAME of an engine of your own, or all",
     )
     parser.add_argument("--dtype", help="float64, float32, bfloat16 or float16 (the file's own, or float64)")
 
@@ -198,10 +249,16 @@ def _engine_options(parser: argparse.ArgumentParser) -> None:
 def _running_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="check N targets at a time")
     parser.add_argument(
-        "--timeout", type=_seconds, metavar="SECONDS", help="that a function or an engine of yours may take (600; 0: no end)"
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="that a function or an engine of yours may take (600; 0: no end)",
     )
     parser.add_argument(
-        "--memory", type=_bytes, metavar="SIZE", help="that it may use, as 4GB (half of the machine's; 0: no limit)"
+        "--memory",
+        type=_bytes,
+        metavar="SIZE",
+        help="that it may use, as 4GB (half of the machine's; 0: no limit)",
     )
 
 
@@ -295,7 +352,9 @@ def _help(arguments: argparse.Namespace) -> int:
         show("\n".join(f"{name:12} {meaning.partition('. ')[0]}." for name, meaning in MEANINGS.items()))
         return ALL_PASS
     if word not in MEANINGS:
-        raise InputError(f"there is no verdict {word!r}{did_you_mean(word, MEANINGS)} (one of {', '.join(MEANINGS)})")
+        raise InputError(
+            f"there is no verdict {word!r}{did_you_mean(word, MEANINGS)} (one of {', '.join(MEANINGS)})"
+        )
     show(f"{word}: {MEANINGS[word]}")
     return ALL_PASS
 
@@ -357,7 +416,10 @@ def _ask(asked: Quiz) -> None:
                 print(f"  because: {question.why}")
     except (EOFError, KeyboardInterrupt):
         print()
-    print(f"\n{right} of {done} right, {at_once} at the first try" + (f"; {total - done} not asked" if done < total else ""))
+    print(
+        f"\n{right} of {done} right, {at_once} at the first try"
+        + (f"; {total - done} not asked" if done < total else "")
+    )
 
 
 def _tries(asked: Quiz, question: Question) -> int:
@@ -386,7 +448,10 @@ def _report(arguments: argparse.Namespace) -> int:
 
     from .telling import PAGES
 
-    pages, ending = import_module(f".telling.{PAGES[arguments.format]}", __package__), PAGE_ENDINGS[arguments.format]
+    pages, ending = (
+        import_module(f".telling.{PAGES[arguments.format]}", __package__),
+        PAGE_ENDINGS[arguments.format],
+    )
     arguments.expression, arguments.given, arguments.parameter = None, [], []
     folder: Path = arguments.output
     if folder.exists() and not folder.is_dir():
@@ -482,21 +547,30 @@ def _checked(
     arguments: argparse.Namespace, work: Work, engines: Sequence[str],
     came: Callable[[int, list[Report]], None] = lambda n, reports: None,
 ) -> Attempts[Report]:  # fmt: skip
-    """A report for every target that can be read, told to `came` at once, and the reasons why the others cannot."""
+    """A report for every target that can be read, told to `came` at once, and the reasons why the others
+    cannot."""
     from .worker import Limits, half_of_memory
 
     asked = arguments.timeout is not None or arguments.memory is not None
     seconds = Limits.seconds if arguments.timeout is None else arguments.timeout
     limits = Limits(seconds, half_of_memory() if arguments.memory is None else arguments.memory)
     found = checked(work, engines, arguments.dtype, limits, asked, arguments.jobs, came)
-    return Attempts([(target, report) for target, reports in found.done for report in reports], found.errors, found.interrupted)
+    return Attempts(
+        [(target, report) for target, reports in found.done for report in reports],
+        found.errors,
+        found.interrupted,
+    )
 
 
 def _only_their_own(arguments: argparse.Namespace) -> None:
     if arguments.dtype:
-        raise InputError("--dtype goes with expression files; a function runs in the dtype of its own tensors")
+        raise InputError(
+            "--dtype goes with expression files; a function runs in the dtype of its own tensors"
+        )
     if arguments.engine != "torch":
-        raise InputError(f"--engine {arguments.engine} goes with expression files; a function is checked as torch runs it")
+        raise InputError(
+            f"--engine {arguments.engine} goes with expression files; a function is checked as torch runs it"
+        )
     if arguments.expression is not None:
         raise InputError("-e stands in place of files; give the one or the other")
 
@@ -522,7 +596,12 @@ def _problem_makers(arguments: argparse.Namespace) -> list[tuple[str, Callable[[
             raise InputError("-e stands in place of files; give the one or the other")
         given, parameters = _values(arguments.given, "--given"), _values(arguments.parameter, "--parameter")
         text = "\n".join(line.strip() for line in arguments.expression.split(";"))
-        return [("<expression>", partial(parse, text, given=given, parameters=parameters, title=arguments.expression))]
+        return [
+            (
+                "<expression>",
+                partial(parse, text, given=given, parameters=parameters, title=arguments.expression),
+            )
+        ]
     if arguments.given or arguments.parameter:
         raise InputError("--given and --parameter go with -e; a file has its own values")
     if not arguments.targets:
@@ -537,7 +616,9 @@ def _paths(target: Path) -> list[Path]:
             raise InputError(f"cannot be searched: {error.strerror}", Place(str(error.filename)))
 
         walked = os.walk(target, onerror=unsearchable)
-        found = sorted(Path(folder, name) for folder, _, names in walked for name in names if name.endswith(".toml"))
+        found = sorted(
+            Path(folder, name) for folder, _, names in walked for name in names if name.endswith(".toml")
+        )
         if not found:
             raise InputError("the folder holds no expression file (*.toml)", Place(str(target)))
         return found
@@ -564,7 +645,9 @@ def _values(items: Sequence[str], option: str) -> dict[str, Any]:
         try:
             values[name.strip()] = tomllib.loads(f"value = {text}")["value"]
         except (tomllib.TOMLDecodeError, RecursionError):
-            raise InputError(f"{option} {item[:60]!r}: expected a number or nested lists of numbers") from None
+            raise InputError(
+                f"{option} {item[:60]!r}: expected a number or nested lists of numbers"
+            ) from None
     return values
 
 
@@ -572,7 +655,8 @@ def _values(items: Sequence[str], option: str) -> dict[str, Any]:
 
 
 def _summarise(reports: Sequence[Report], errors: Sequence[tuple[str, str]]) -> None:
-    """Add to the summary of a step of GitHub's CI, where there is one; that it cannot be written to changes nothing else."""
+    """Add to the summary of a step of GitHub's CI, where there is one; that it cannot be written to changes
+    nothing else."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         return

@@ -1,4 +1,5 @@
-"""How records show themselves in a notebook: the package above says who tells it, so that nothing below imports upward."""
+"""How records show themselves in a notebook: the package above says who tells it, so that nothing below
+imports upward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The floating-point formats an engine computes in, as facts of IEEE 754 (and of bfloat16), and what compilers make of them."""
+"""The floating-point formats an engine computes in, as facts of IEEE 754 (and of bfloat16), and what
+compilers make of them."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from .errors import InputError, did_you_mean
 class DType:
     """A binary format: `precision` significant bits, exponents from `emin` to `emax`.
 
-    An engine that `flushes` takes what is below the normal numbers for 0. One that is `stepwise` rounds every operation
-    inside of a 16-bit function to 16 bits; others compute it in float32 and round once.
+    An engine that `flushes` takes what is below the normal numbers for 0. One that is `stepwise` rounds every
+    operation inside of a 16-bit function to 16 bits; others compute it in float32 and round once.
     """
 
     name: str
@@ -57,7 +58,8 @@ DTYPES = {
     )
 }
 
-# What XLA makes of them on a CPU: subnormal numbers are 0 there, and bfloat16 stays bfloat16 inside of a function.
+# What XLA makes of them on a CPU: subnormal numbers are 0 there, and bfloat16 stays bfloat16 inside of a
+# function.
 XLA = {name: replace(dtype, flushes=True, stepwise=True) for name, dtype in DTYPES.items()}
 
 

@@ -52,7 +52,8 @@ class InputError(_PlacedError):
 
 
 class TargetError(_PlacedError):
-    """What Python of the user's did instead of giving what it was asked for: it raised, crashed, hung, ended the process.
+    """What Python of the user's did instead of giving what it was asked for: it raised, crashed, hung, ended
+    the process.
 
     Of a target this is the verdict `failed`.
     """
@@ -65,7 +66,8 @@ class GraphError(GradproofError):
 
 
 class UnsupportedError(GradproofError):
-    """What is not covered: an operation without a formula, or one that an engine does not have. A verdict, and no fault."""
+    """What is not covered: an operation without a formula, or one that an engine does not have. A verdict,
+    and no fault."""
 
 
 class EngineError(GradproofError):
@@ -73,7 +75,8 @@ class EngineError(GradproofError):
 
 
 def said(error: BaseException) -> str:
-    """An exception in one line: `ValueError: what it says first`. One that cannot say anything is told by its type."""
+    """An exception in one line: `ValueError: what it says first`. One that cannot say anything is told by its
+    type."""
     try:
         text = str(error).strip().splitlines()
     except Exception:  # its `__str__` is the user's, and may raise anything
@@ -83,7 +86,9 @@ def said(error: BaseException) -> str:
 
 def users(file: str) -> bool:
     """Whether code is neither ours nor Python's own."""
-    return not file.startswith((OURS, "<frozen")) and not (file.startswith(_PYTHON) and not file.startswith(_SITE))
+    return not file.startswith((OURS, "<frozen")) and not (
+        file.startswith(_PYTHON) and not file.startswith(_SITE)
+    )
 
 
 def shown(path: str) -> str:
@@ -99,7 +104,9 @@ def shown(path: str) -> str:
 
 def raised_at(error: BaseException) -> Place | None:
     """The user's line that an exception came through last; that of a library where there is no other."""
-    return last_line([(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)])
+    return last_line(
+        [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
+    )
 
 
 def where(error: BaseException) -> str:

@@ -18,10 +18,11 @@ MOST_DIGITS = 30
 
 @dataclass(frozen=True, eq=False)
 class ExactGradient:
-    """By one parameter: `values` are the nearest floats, `decimals` the numbers to as many digits as are proved, up to 30.
+    """By one parameter: `values` are the nearest floats, `decimals` the numbers to as many digits as are
+    proved, up to 30.
 
-    Both have the parameter's shape. Where there is no derivative the value is NaN, and the text says what the one-sided ones
-    span, or that there is none.
+    Both have the parameter's shape. Where there is no derivative the value is NaN, and the text says what the
+    one-sided ones span, or that there is none.
     """
 
     values: np.ndarray

@@ -50,8 +50,12 @@ def copy_to(target: Path) -> int:
         for path in files:
             there = target / path.name
             if there.exists() and there.read_bytes() != path.read_bytes():
-                raise InputError("is there already, and is another file; nothing was copied over it", Place(str(there)))
+                raise InputError(
+                    "is there already, and is another file; nothing was copied over it", Place(str(there))
+                )
             shutil.copyfile(path, there)
     except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", Place(str(error.filename or target))) from None
+        raise InputError(
+            f"cannot be written: {error.strerror}", Place(str(error.filename or target))
+        ) from None
     return len(names())

@@ -4,9 +4,10 @@
     y_hat = w * x
     loss  = (y_hat - y)**2
 
-Names that the graph reads and no line binds are variables of the notebook: numbers, lists, NumPy arrays, tensors. Those
-after `--parameter` are learned, and so is a torch tensor that requires grad; all others are given. A cell with `graph = "..."`
-is an expression file, with values of its own. The report is the cell's value.
+Names that the graph reads and no line binds are variables of the notebook: numbers, lists, NumPy arrays,
+tensors. Those after `--parameter` are learned, and so is a torch tensor that requires grad; all others are
+given. A cell with `graph = "..."` is an expression file, with values of its own. The report is the cell's
+value.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def _problem(options: argparse.Namespace, cell: str, names: Mapping[str, Any]) -
     text = "\n" + cell  # the magic's own line counts, so that a message's line is the cell's
     if _A_FILE.search(cell):
         if options.given or options.parameter:
-            raise InputError("%%gradproof: --given and --parameter go with a graph alone; this cell has its own values")
+            raise InputError(
+                "%%gradproof: --given and --parameter go with a graph alone; this cell has its own values"
+            )
         return loads(text, "<cell>")
     unbound = _unbound(text)
     for name in (*options.given, *options.parameter):
@@ -73,13 +76,17 @@ def _problem(options: argparse.Namespace, cell: str, names: Mapping[str, Any]) -
             raise InputError(f"%%gradproof: no line of the cell reads {name!r} from the notebook")
     missing = [name for name in unbound if name not in names]
     if missing:
-        raise InputError(f"the notebook has no variable {missing[0]!r}, which the graph reads", Place("<cell>"))
+        raise InputError(
+            f"the notebook has no variable {missing[0]!r}, which the graph reads", Place("<cell>")
+        )
     learned = [
         name for name in unbound
         if name in options.parameter or (name not in options.given and getattr(names[name], "requires_grad", False))
     ]  # fmt: skip
     if not learned:
-        raise InputError(f"which of {', '.join(unbound)} is learned? Name it: %%gradproof --parameter {unbound[-1]}")
+        raise InputError(
+            f"which of {', '.join(unbound)} is learned? Name it: %%gradproof --parameter {unbound[-1]}"
+        )
     values = {name: _plain(names[name]) for name in unbound}
     return parse(
         text,

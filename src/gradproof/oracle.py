@@ -6,9 +6,9 @@ For each line of the graph:
 * local: is the engine's own gradient of that line, alone, the derivative?
 * chain step: is the gradient that arrived at each parent the sum of what its children pass on, all uses added?
 
-With the engine's numbers at a line taken as exact, each is tight at any depth and names the line that is wrong. If every
-step holds, the chained gradient is the chain rule up to rounding, by induction from the output back. The error of the
-chained gradient against the exact one from the leaves is told as well.
+With the engine's numbers at a line taken as exact, each is tight at any depth and names the line that is
+wrong. If every step holds, the chained gradient is the chain rule up to rounding, by induction from the
+output back. The error of the chained gradient against the exact one from the leaves is told as well.
 """
 
 from __future__ import annotations
@@ -59,10 +59,11 @@ MAX_JACOBIAN = 20_000  # entries
 def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None = None) -> Report:
     """Check an engine's values, local gradients and chained gradients of a problem.
 
-    `dtype` is the one the engine computes in; without it, the file's own or float64. `engine` is a name or an `Engine`.
+    `dtype` is the one the engine computes in; without it, the file's own or float64. `engine` is a name or an
+    `Engine`.
 
-    Raises `InputError` for an unknown dtype and `EngineError` for an engine that is not there. What the engine itself
-    raises is a finding of verdict `failed`.
+    Raises `InputError` for an unknown dtype and `EngineError` for an engine that is not there. What the
+    engine itself raises is a finding of verdict `failed`.
     """
     start = time.perf_counter()
     tested = engine_named(engine) if isinstance(engine, str) else engine
@@ -92,7 +93,9 @@ def remarks_on(graph: Graph) -> tuple[str, ...]:
 def failed_function(target: str, error: TargetError) -> Report:
     """The report of a torch function that broke off."""
     place = error.place or found_at(target)
-    finding = replace(bare_finding("forward", "the function", Verdict.FAILED, error.message), place=str(place or ""))
+    finding = replace(
+        bare_finding("forward", "the function", Verdict.FAILED, error.message), place=str(place or "")
+    )
     return Report(target.rpartition(":")[2], target, "torch", "none", (finding,))
 
 
@@ -101,7 +104,15 @@ def failed_problem(problem: Problem, engine: str, dtype: str | None, error: Targ
     note = f"{error.message} ({error.place})" if error.place else error.message
     finding = bare_finding("forward", problem.graph.output.name, Verdict.FAILED, note)
     asked = dtype or problem.dtype or "float64"
-    return Report(problem.title, problem.target, engine, asked, (finding,), problem=problem, derivation=derive(problem.graph))
+    return Report(
+        problem.title,
+        problem.target,
+        engine,
+        asked,
+        (finding,),
+        problem=problem,
+        derivation=derive(problem.graph),
+    )
 
 
 # Engines that do not go from the output back.
@@ -113,19 +124,24 @@ MODES = {
 
 
 def wrong_alike(reports: Sequence[Report]) -> frozenset[str]:
-    """The nodes that all engines have wrong, and no others, of reports of one problem; none, where engines differ.
+    """The nodes that all engines have wrong, and no others, of reports of one problem; none, where engines
+    differ.
 
-    Libraries that have nothing in common do not make one mistake at one node: then the line itself loses the digits, or
-    the reference is wrong.
+    Libraries that have nothing in common do not make one mistake at one node: then the line itself loses the
+    digits, or the reference is wrong.
     """
     told = [report for report in reports if report.verdict is not Verdict.UNSUPPORTED]
     libraries = {report.engine.split("-")[0] for report in told}
-    blamed = {frozenset(f.node for f in report.findings if f.verdict is Verdict.WRONG and not f.inherited) for report in told}
+    blamed = {
+        frozenset(f.node for f in report.findings if f.verdict is Verdict.WRONG and not f.inherited)
+        for report in told
+    }
     return blamed.pop() if len(libraries) > 1 and len(blamed) == 1 else frozenset()
 
 
 def compared(reports: Sequence[Report]) -> list[Report]:
-    """Reports of one problem under several engines; where all are wrong alike, their notes say to suspect the formula."""
+    """Reports of one problem under several engines; where all are wrong alike, their notes say to suspect the
+    formula."""
     if not wrong_alike(reports):
         return list(reports)
 
@@ -149,7 +165,9 @@ def task_of(problem: Problem) -> Task:
     probes: dict[str, np.ndarray] = {}
     for line in lines(graph):
         # A line that only its conditions connect to the parameters has no derivative to look at.
-        parents[line.name] = tuple(parent for parent in line.parents if parent in active and line.name in active)
+        parents[line.name] = tuple(
+            parent for parent in line.parents if parent in active and line.name in active
+        )
         if parents[line.name]:
             probes[line.name] = _probes(line, sum(size(shapes[parent]) for parent in parents[line.name]))
     names = frozenset(leaf.name for leaf in graph.parameters)
@@ -175,7 +193,8 @@ def _ran(engine: Engine, task: Task, dtype: DType, problem: Problem) -> Trace:
 
 
 def _sound(trace: Trace, problem: Problem) -> Trace:
-    """The trace with arrays for its numbers; a value that is missing or of a wrong shape is a failure of the engine."""
+    """The trace with arrays for its numbers; a value that is missing or of a wrong shape is a failure of the
+    engine."""
     shapes = problem.graph.shapes
     order = [*problem.point, *(statement.name for statement in problem.statements)]
     values: dict[str, np.ndarray] = {}
@@ -193,7 +212,9 @@ def _sound(trace: Trace, problem: Problem) -> Trace:
             break
     as_array = partial(np.asarray, dtype=np.float64)
     locals_ = {key: None if rows is None else as_array(rows) for key, rows in trace.locals.items()}
-    gradients = {name: None if gradient is None else as_array(gradient) for name, gradient in trace.gradients.items()}
+    gradients = {
+        name: None if gradient is None else as_array(gradient) for name, gradient in trace.gradients.items()
+    }
     return replace(trace, values=values, locals=locals_, gradients=gradients, failures=failures)
 
 
@@ -203,7 +224,8 @@ def _first(each: Pulled, count: int) -> Pulled:
 
 
 def _probes(line: Line, width: int) -> np.ndarray:
-    """Unit cotangents, one for each entry, so that the whole Jacobian is seen; of a large line one random cotangent.
+    """Unit cotangents, one for each entry, so that the whole Jacobian is seen; of a large line one random
+    cotangent.
 
     The random entries are exact in every dtype and have no common factor.
     """
@@ -211,11 +233,18 @@ def _probes(line: Line, width: int) -> np.ndarray:
     if count <= MAX_ROWS and count * width <= MAX_JACOBIAN:
         return np.eye(count).reshape(count, *line.shape)
     random = np.random.default_rng(count)
-    return (random.choice([1.0, 1.25, 1.5, 1.75], count) * random.choice([-1.0, 1.0], count)).reshape(1, *line.shape)
+    return (random.choice([1.0, 1.25, 1.5, 1.75], count) * random.choice([-1.0, 1.0], count)).reshape(
+        1, *line.shape
+    )
 
 
 def numbers_of(
-    expected: Pulled, value: np.ndarray | None, dtype: DType, shape: Shape | None = None, *, probed: bool = False
+    expected: Pulled,
+    value: np.ndarray | None,
+    dtype: DType,
+    shape: Shape | None = None,
+    *,
+    probed: bool = False,
 ) -> Numbers:
     """The entries of a derivative, in their shape or another one of as many entries."""
     exact_ = centres(expected.exact)
@@ -225,16 +254,18 @@ def numbers_of(
     if not fits or value is None:
         return Numbers(exact_.reshape(shape), None, None, probed)
     with np.errstate(all="ignore"):
-        apart = np.where(expected.kinks, np.nan, np.abs(floats(np.asarray(expected.exact - value, object)))) / ulp_of(
-            exact_, dtype
-        )
+        apart = np.where(
+            expected.kinks, np.nan, np.abs(floats(np.asarray(expected.exact - value, object)))
+        ) / ulp_of(exact_, dtype)
     return Numbers(exact_.reshape(shape), value.reshape(shape), apart.reshape(shape), probed)
 
 
 class _Check:
     """One check: the state shared by the steps of one report."""
 
-    def __init__(self, problem: Problem, task: Task, trace: Trace, dtype: DType, derivation: Derivation) -> None:
+    def __init__(
+        self, problem: Problem, task: Task, trace: Trace, dtype: DType, derivation: Derivation
+    ) -> None:
         self.problem = problem
         self.graph: Graph = problem.graph
         self.task = task
@@ -273,14 +304,22 @@ class _Check:
                 found.append(self._failed(""))
                 return found
             self.at_lines = {finding.verdict for finding in found} & {Verdict.KINK, Verdict.UNDECIDED}
-            told = {finding.node for finding in found if finding.verdict in (Verdict.FAILED, Verdict.UNSUPPORTED)}
-            found += [self._failed(name) for name in (*self.trace.failures, *self.trace.unsupported) if name not in told]
+            told = {
+                finding.node for finding in found if finding.verdict in (Verdict.FAILED, Verdict.UNSUPPORTED)
+            }
+            found += [
+                self._failed(name)
+                for name in (*self.trace.failures, *self.trace.unsupported)
+                if name not in told
+            ]
             return with_origins(found + self._gradients(), self.graph)
 
     def _failed(self, name: str) -> Finding:
         node = name or self.graph.output.name
         kind = "forward" if name else "gradient"
-        lacking = self.trace.unsupported.get(name, "" if name in self.trace.failures else self.trace.unsupported.get("", ""))
+        lacking = self.trace.unsupported.get(
+            name, "" if name in self.trace.failures else self.trace.unsupported.get("", "")
+        )
         if lacking:
             return bare_finding(kind, node, Verdict.UNSUPPORTED, lacking)
         why = self.trace.failures.get(name) or self.trace.failures.get("", "the engine gave no value")
@@ -307,12 +346,18 @@ class _Check:
                 largest = float(np.max(np.abs(self.problem.point[broken[0]])))
                 why = f"{broken[0]} holds {largest:.6g}, beyond {self.dtype.name}'s largest, {self.dtype.largest:.6g}"
             self._blinded(line, why)
-            finding = self._from_the_leaves(line, why) if self.beyond.issuperset(broken) else self._blind_finding(line, why)
+            finding = (
+                self._from_the_leaves(line, why)
+                if self.beyond.issuperset(broken)
+                else self._blind_finding(line, why)
+            )
             if finding.verdict is Verdict.EXACT and not np.isfinite(self.trace.values[line.name]).all():
                 self.beyond.add(line.name)
             return [finding]
         with_rounding = evaluate(line.nodes, given, self.rounding)
-        values = self.enclosures.settled(lambda: evaluate(line.nodes, given, self.exact)[line.name], with_rounding[line.name])
+        values = self.enclosures.settled(
+            lambda: evaluate(line.nodes, given, self.exact)[line.name], with_rounding[line.name]
+        )
         compared = Comparison(self.trace.values[line.name], values, with_rounding[line.name])
         self.inputs[line.name] = (line, given)
         judged = judge(compared, self.dtype)
@@ -325,7 +370,9 @@ class _Check:
 
     def _told(self, judged: Judgement, line: str) -> Judgement:
         """Name the operation behind a number that does not exist, or that the engine could not compute."""
-        broken = judged.verdict is Verdict.UNDECIDED or (judged.value is not None and not np.isfinite(judged.value))
+        broken = judged.verdict is Verdict.UNDECIDED or (
+            judged.value is not None and not np.isfinite(judged.value)
+        )
         why = self._singular(line) if broken and not judged.verdict.passes else ""
         if not why:
             return judged
@@ -352,7 +399,9 @@ class _Check:
         local = {parent: _first(each, count) for parent, each in pulled.items()}
         told = {parent: self.trace.locals.get((line.name, parent)) for parent in parents}
         together = judge_pulled(told, local, dict.fromkeys(parents, self.dtype))
-        by = self.kernels[line.name] = lru_cache(lambda held: held.pulled(run, given, {line.name: balls(rows)}))
+        by = self.kernels[line.name] = lru_cache(
+            lambda held: held.pulled(run, given, {line.name: balls(rows)})
+        )
         for parent, judged in together.items():
             value = told[parent]
             assert value is not None
@@ -364,7 +413,10 @@ class _Check:
         for parent in self.task.parents[line.name]:
             if cotangent is not None:
                 self.arrived.setdefault(parent, []).append((line.name, pulled[parent].row(-1)))
-        return [self._local(line, parent, local[parent], together.get(parent)) for parent in self.task.parents[line.name]]
+        return [
+            self._local(line, parent, local[parent], together.get(parent))
+            for parent in self.task.parents[line.name]
+        ]
 
     def _cotangent(self, line: Line) -> np.ndarray | None:
         """The gradient that the engine itself had at the line."""
@@ -382,10 +434,19 @@ class _Check:
     def _local(self, line: Line, parent: str, expected: Pulled, judged: Judgement | None) -> Finding:
         value = self.trace.locals.get((line.name, parent))
         rows = len(expected.exact)
-        shape = (*line.shape, *self.graph.shapes[parent]) if rows == size(line.shape) else self.graph.shapes[parent]
-        self.local[line.name, parent] = numbers_of(expected, value, self.dtype, shape, probed=rows != size(line.shape))
+        shape = (
+            (*line.shape, *self.graph.shapes[parent])
+            if rows == size(line.shape)
+            else self.graph.shapes[parent]
+        )
+        self.local[line.name, parent] = numbers_of(
+            expected, value, self.dtype, shape, probed=rows != size(line.shape)
+        )
         if value is None or judged is None:
-            for verdict, messages in ((Verdict.FAILED, self.trace.failures), (Verdict.UNSUPPORTED, self.trace.unsupported)):
+            for verdict, messages in (
+                (Verdict.FAILED, self.trace.failures),
+                (Verdict.UNSUPPORTED, self.trace.unsupported),
+            ):
                 if line.name in messages:
                     failed = bare_finding("local", line.name, verdict, messages[line.name])
                     return replace(failed, wrt=parent, formula=self._local_formula(line.name, parent))
@@ -396,8 +457,14 @@ class _Check:
             row = tuple(int(n) for n in np.unravel_index(judged.index[0], line.shape)) if line.shape else ()
             judged = replace(judged, index=row + judged.index[1:])
         elif judged.index:
-            judged = replace(judged, index=judged.index[1:], note=judged.note or "probed with one random cotangent")
-        looks = likeness(value, expected.exact, self._clues(line, parent)) if judged.verdict is Verdict.WRONG else ""
+            judged = replace(
+                judged, index=judged.index[1:], note=judged.note or "probed with one random cotangent"
+            )
+        looks = (
+            likeness(value, expected.exact, self._clues(line, parent))
+            if judged.verdict is Verdict.WRONG
+            else ""
+        )
         judged = self._told(judged, line.name)
         return self._finding("local", line.name, parent, judged, looks)
 
@@ -422,7 +489,11 @@ class _Check:
         self.steps = self._chained_steps(whole)
         found = []
         output = self.graph.output.name
-        names = [line.name for line in reversed(lines(self.graph)) if line.name in self.active and line.name != output]
+        names = [
+            line.name
+            for line in reversed(lines(self.graph))
+            if line.name in self.active and line.name != output
+        ]
         names = [name for name in names if name not in self.trace.unseen]
         names += [leaf.name for leaf in self.graph.parameters]
         for name in names:
@@ -458,7 +529,9 @@ class _Check:
         looks = ""
         if judged.verdict is Verdict.WRONG:
             expected = parts.exact if step.verdict is Verdict.WRONG else from_leaves.exact
-            looks = lost_use(gradient, [(child, part.exact) for child, part in uses]) or likeness(gradient, expected)
+            looks = lost_use(gradient, [(child, part.exact) for child, part in uses]) or likeness(
+                gradient, expected
+            )
         if judged.verdict is Verdict.UNDECIDED or not np.isfinite(gradient).all():
             looks = next((why for why in (self._singular(child) for child, _ in uses) if why), looks)
         return self._finding("gradient", name, None, judged, looks)
@@ -479,7 +552,8 @@ class _Check:
         )
 
     def _chained_steps(self, whole: Mapping[str, Pulled]) -> dict[str, Judgement]:
-        """The gradients that a line alone passes on, where it has kinks: entries of several names are judged together."""
+        """The gradients that a line alone passes on, where it has kinks: entries of several names are judged
+        together."""
         found: dict[str, Judgement] = {}
         for line in lines(self.graph):
             single = {
@@ -490,36 +564,55 @@ class _Check:
             }
             if any(part.kinks.any() for part in single.values()):
                 told = {parent: self.trace.gradients.get(parent) for parent in single}
-                fitting = {n: v if v is not None and v.shape == self.graph.shapes[n] else None for n, v in told.items()}
+                fitting = {
+                    n: v if v is not None and v.shape == self.graph.shapes[n] else None
+                    for n, v in told.items()
+                }
                 found |= judge_pulled(fitting, single, dict.fromkeys(single, self.dtype))
         return found
 
     def _absent(self, shape: Shape, expected: Balls) -> Judgement:
         if not np.isfinite(radii(expected)).all():
             return Judgement(
-                Verdict.UNDECIDED, None, None, None, None, (), "no gradient (None); the derivative does not exist here"
+                Verdict.UNDECIDED,
+                None,
+                None,
+                None,
+                None,
+                (),
+                "no gradient (None); the derivative does not exist here",
             )
         judged = missing(shape, expected, "no gradient (None), though the derivative is not zero")
         if judged.exact == 0:
-            return replace(judged, verdict=Verdict.EXACT, note="no gradient (None); the derivative is zero", refuted=0)
+            return replace(
+                judged, verdict=Verdict.EXACT, note="no gradient (None); the derivative is zero", refuted=0
+            )
         return judged
 
     def _blind_gradient(self, name: str, whole: Judgement) -> Finding:
         """Above this the steps broke off; the exact gradient from the leaves may still tell."""
         if self.blind[name] in self.trace.unseen.values():
-            # Nothing broke off: the engine is one that shows no more. A kink or a singular point is told at its line.
-            return replace(self._finding("gradient", name, None, whole), inherited=whole.verdict in self.at_lines)
+            # Nothing broke off: the engine is one that shows no more. A kink or a singular point is told at
+            # its line.
+            return replace(
+                self._finding("gradient", name, None, whole), inherited=whole.verdict in self.at_lines
+            )
         note = "; ".join(part for part in (whole.note, self.blind[name]) if part)
         return replace(self._finding("gradient", name, None, replace(whole, note=note)), inherited=True)
 
     def _from_the_leaves(self, line: Line, why: str) -> Finding:
-        """Behind an infinity that is right a line cannot be judged alone. The infinity that its own number is rounded to is
-        right, and one where the number is representable is wrong."""
+        """Behind an infinity that is right a line cannot be judged alone. The infinity that its own number is
+        rounded to is right, and one where the number is representable is wrong."""
         leaves = {leaf.name: balls(self.trace.values[leaf.name]) for leaf in self.graph.leaves}
-        exact_values, value = evaluate(self.graph.nodes, leaves, self.exact)[line.name], self.trace.values[line.name]
+        exact_values, value = (
+            evaluate(self.graph.nodes, leaves, self.exact)[line.name],
+            self.trace.values[line.name],
+        )
         rounded = self.rounding.multiply(exact_values, UNIT)
         judged = judge(Comparison(value, exact_values, np.asarray(rounded, object)), self.dtype)
-        at_infinity = judged.verdict is Verdict.WRONG and judged.value is not None and not np.isfinite(judged.value)
+        at_infinity = (
+            judged.verdict is Verdict.WRONG and judged.value is not None and not np.isfinite(judged.value)
+        )
         if judged.verdict is Verdict.EXACT or at_infinity:
             note = "; ".join(part for part in (judged.note, why) if part)
             return self._finding("forward", line.name, None, replace(judged, note=note))
@@ -541,7 +634,9 @@ class _Check:
     # Findings
 
     def _finding(self, kind: str, node: str, wrt: str | None, judged: Judgement, looks: str = "") -> Finding:
-        formula = self._local_formula(node, wrt) if kind == "local" and wrt else self.derivation.formula(kind, node)
+        formula = (
+            self._local_formula(node, wrt) if kind == "local" and wrt else self.derivation.formula(kind, node)
+        )
         note = "; ".join(part for part in (judged.note, looks) if part)
         return as_finding(kind, node, wrt, formula, replace(judged, note=note))
 

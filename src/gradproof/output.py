@@ -1,4 +1,5 @@
-"""Where results go: a terminal, a pipe, a file. What cannot be written is an error, and never lost in silence."""
+"""Where results go: a terminal, a pipe, a file. What cannot be written is an error, and never lost in
+silence."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def tell(message: object) -> None:
 
 
 def show(text: str, *, coloured: bool = False) -> None:
-    """To stdout; in colour only where that is a terminal. Where the reader has gone (`| head`), nothing is left to tell it.
+    """To stdout; in colour only where that is a terminal. Where the reader has gone (`| head`), nothing is
+    left to tell it.
 
     Raises `InputError` where stdout is closed or full.
     """
@@ -77,8 +79,8 @@ def _in_colour(text: str) -> None:
 
 
 def write(path: Path, text: str | bytes) -> None:
-    """Replace a file in one step: who reads it sees the old text or the new one, never a half. What is no regular file, a
-    device or a pipe, is written to as it is.
+    """Replace a file in one step: who reads it sees the old text or the new one, never a half. What is no
+    regular file, a device or a pipe, is written to as it is.
 
     Raises `InputError` where it cannot be written to; what was there stays.
     """
@@ -130,7 +132,8 @@ MAX_NAME = 100  # letters: a file's name may have 255 bytes, and a letter up to 
 
 
 def page_names(targets: Sequence[str], each: int, ending: str) -> list[list[str]]:
-    """Names for `each` pages of every target, all of them apart also where upper and lower case are the same."""
+    """Names for `each` pages of every target, all of them apart also where upper and lower case are the
+    same."""
     taken = {f"index{ending}"}
     found = []
     for target in targets:

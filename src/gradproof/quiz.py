@@ -1,8 +1,9 @@
 """The gradients as questions: what an answer comes to, and which known mistake a wrong one looks like.
 
-An answer is an expression of the language, over any names of the graph, or a number. It is right where it equals the
-derivative in balls at the problem's point and at points around it: two formulas of this kind that agree at all of them are
-the same one. The known mistakes are made from the calculus itself, and an answer is compared with each of them likewise.
+An answer is an expression of the language, over any names of the graph, or a number. It is right where it
+equals the derivative in balls at the problem's point and at points around it: two formulas of this kind that
+agree at all of them are the same one. The known mistakes are made from the calculus itself, and an answer is
+compared with each of them likewise.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Mistake:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """`asked` is ∂loss/∂l; `answer` its formula, `why` the rule behind it, `numbers` its values at the points."""
+    """`asked` is ∂loss/∂l; `answer` its formula, `why` the rule behind it, `numbers` its values at the
+    points."""
 
     asked: str
     answer: str
@@ -96,11 +98,14 @@ class Quiz:
             )
             words = next(known, "") or _factor(numbers, question.numbers, is_number)
             if not is_number and _near(numbers, question.numbers):
-                words = "; ".join(part for part in ("right at this point by chance, but not at others", words) if part)
+                words = "; ".join(
+                    part for part in ("right at this point by chance, but not at others", words) if part
+                )
             return Judged(False, words)
 
     def _read(self, text: str) -> tuple[Numbers, bool]:
-        """An answer's values at the points; whether it is a number, and so stands for the first point alone."""
+        """An answer's values at the points; whether it is a number, and so stands for the first point
+        alone."""
         shapes = self.explanation.derivation.graph.shapes
         name = "answer"
         while name in shapes:
@@ -119,7 +124,9 @@ class Quiz:
         if len(statements) > 1:
             raise InputError("one formula is enough")
         with precision(BITS):
-            found = tuple(ball(evaluate(graph.nodes, point, exact())[graph.output.name][()]) for point in self.points)
+            found = tuple(
+                ball(evaluate(graph.nodes, point, exact())[graph.output.name][()]) for point in self.points
+            )
         return found, not names
 
 
@@ -132,18 +139,24 @@ def made(problem: Problem) -> Quiz:
     graph = explanation.derivation.graph
     with precision(BITS):
         points = tuple(_points(problem, explanation))
-        backs = [pullback(graph.nodes, point, {graph.output.name: full((1,), UNIT)}, graph.active, exact()) for point in points]
+        backs = [
+            pullback(graph.nodes, point, {graph.output.name: full((1,), UNIT)}, graph.active, exact())
+            for point in points
+        ]
         slopes = (slope for slope in explanation.slopes if slope.gradient.formula is not S.Zero)
         leaves = (leaf for leaf in graph.parameters if leaf.name in backs[0])
         asked = (
             *islice(filter(_fair, (_local(explanation, slope, points) for slope in slopes)), MAX_LOCAL),
-            *islice(filter(_fair, (_chained(explanation, leaf, points, backs) for leaf in leaves)), MAX_CHAINED),
+            *islice(
+                filter(_fair, (_chained(explanation, leaf, points, backs) for leaf in leaves)), MAX_CHAINED
+            ),
         )
     return Quiz(explanation, points, asked)
 
 
 def _points(problem: Problem, explanation: Explanation) -> Iterator[Values]:
-    """The values of every name at the problem's point, and at points beside it where all of them are finite."""
+    """The values of every name at the problem's point, and at points beside it where all of them are
+    finite."""
     random = np.random.default_rng(zlib.crc32(problem.title.encode()))  # the same quiz each time
     nodes = explanation.derivation.graph.nodes
     for n in range(POINTS):
@@ -178,7 +191,9 @@ def _row(node: Node, wrt: str, where: tuple[int, ...], point: Values) -> Any:
     return ball(pulled[wrt][(0, *where)]) if wrt in pulled else NOUGHT
 
 
-def _local_mistakes(node: Node, wrt: str, where: tuple[int, ...], points: Sequence[Values]) -> Iterator[Mistake]:
+def _local_mistakes(
+    node: Node, wrt: str, where: tuple[int, ...], points: Sequence[Values]
+) -> Iterator[Mistake]:
     reads = [n for n, read in enumerate(node.reads) if read.parent == wrt]
     if len(reads) > 1 or node.reduce not in (None, "sum"):
         return
@@ -195,12 +210,19 @@ def _local_mistakes(node: Node, wrt: str, where: tuple[int, ...], points: Sequen
 
 
 def _at(node: Node, n: int, formula: Expr, where: tuple[int, ...], point: Values) -> Any:
-    """A formula in place of the n-th read's slope: summed over where the first entry reads that entry of its parent."""
+    """A formula in place of the n-th read's slope: summed over where the first entry reads that entry of its
+    parent."""
     rank = len(node.shape)
     letters = {bound(k): free(rank + k) for k in range(len(node.over))}
     moved = tuple(replace(read, index=tuple(e.xreplace(letters) for e in read.index)) for read in node.reads)
     flat = replace(
-        node, name="a formula", shape=node.domain, over=(), reduce=None, formula=formula.xreplace(letters), reads=moved
+        node,
+        name="a formula",
+        shape=node.domain,
+        over=(),
+        reduce=None,
+        formula=formula.xreplace(letters),
+        reads=moved,
     )
     terms = evaluate([flat], point, exact())[flat.name]
     parent = point[node.reads[n].parent].shape
@@ -228,7 +250,10 @@ def _wrong_slopes(node: Node, n: int, named: Any) -> Iterator[tuple[str, Expr]]:
     constant, power = f.as_independent(z, as_Add=False)
     if power.is_Pow and not power.exp.has(z):
         base, exponent = power.base, power.exp
-        yield f"the exponent {named(exponent)} comes down as a factor, which is missing", constant * base ** (exponent - 1)
+        yield (
+            f"the exponent {named(exponent)} comes down as a factor, which is missing",
+            constant * base ** (exponent - 1),
+        )
         yield "the exponent comes down, and then falls by one", constant * exponent * base**exponent
         yield "that is the integral, the other way round", constant * base ** (exponent + 1) / (exponent + 1)
     if f.is_Mul:
@@ -239,7 +264,10 @@ def _wrong_slopes(node: Node, n: int, named: Any) -> Iterator[tuple[str, Expr]]:
                    rest * prod((sympy.diff(factor, z) for factor in holding), start=S.One))  # fmt: skip
     terms = [term for term in sympy.Add.make_args(f) if not term.has(z)]
     if terms and f.is_Add:
-        yield f"{named(sympy.Add(*terms))} does not depend on {named(z)}: its slope is 0", slope + sympy.Add(*terms)
+        yield (
+            f"{named(sympy.Add(*terms))} does not depend on {named(z)}: its slope is 0",
+            slope + sympy.Add(*terms),
+        )
     for part in sympy.Add.make_args(slope) if slope.is_Add else ():
         yield f"a part is missing: {named(part)}", slope - part
     for factor in slope.args if slope.is_Mul else ():
@@ -260,7 +288,9 @@ def _signs(truth: Numbers) -> Iterator[Mistake]:
 # Chained gradients
 
 
-def _chained(explanation: Explanation, leaf: Leaf, points: Sequence[Values], backs: Sequence[Values]) -> Question:
+def _chained(
+    explanation: Explanation, leaf: Leaf, points: Sequence[Values], backs: Sequence[Values]
+) -> Question:
     first = (0,) * len(leaf.shape)
     truth = tuple(ball(back[leaf.name][(0, *first)]) for back in backs)
     step = next(step for step in explanation.steps if step.name == leaf.name)
@@ -270,7 +300,9 @@ def _chained(explanation: Explanation, leaf: Leaf, points: Sequence[Values], bac
     letters = {letter: 0 for letter in step.formula.free_symbols if letter.is_Symbol and letter.is_integer}
     answer = notation.text(at_entry(step.formula, letters) if closed is None else closed)
     paths = explanation.paths(leaf.name)
-    why = "what arrives from above times the local gradient" + (", all uses added" if len(step.parts) > 1 else "")
+    why = "what arrives from above times the local gradient" + (
+        ", all uses added" if len(step.parts) > 1 else ""
+    )
     if len(paths) == 1 and paths[0].scalar:
         why = " · ".join(f"∂{notation.text(s.left[0])}/∂{notation.text(s.left[1])}" for s in paths[0].slopes)
     mistakes = (*_signs(truth), *_chain_mistakes(explanation, leaf, points, backs))
@@ -282,7 +314,9 @@ def _chain_mistakes(
 ) -> Iterator[Mistake]:
     derivation = explanation.derivation
     first = (0,) * len(leaf.shape)
-    children = [node for node in derivation.graph.nodes if any(read.parent == leaf.name for read in node.reads)]
+    children = [
+        node for node in derivation.graph.nodes if any(read.parent == leaf.name for read in node.reads)
+    ]
 
     def passed(child: Node, point: Values, back: Values, *, alone: bool = False) -> Any:
         if child.name not in back:
@@ -301,7 +335,10 @@ def _chain_mistakes(
     if len(children) > 1:
         for child in children:
             others = " and ".join(other.name for other in children if other is not child)
-            yield Mistake(f"only what {child.name} passes back; the use in {others} is not added", each(partial(passed, child)))
+            yield Mistake(
+                f"only what {child.name} passes back; the use in {others} is not added",
+                each(partial(passed, child)),
+            )
         if 2 < len(children) <= MAX_USES:
             for child in children:
                 rest = [other for other in children if other is not child]
@@ -318,18 +355,27 @@ def _chain_mistakes(
         (rows,) = slopes
         for n, slope in enumerate(paths[0].slopes):
             left = f"∂{slope.gradient.node}/∂{slope.gradient.wrt}"
-            yield Mistake(f"one factor is missing: {left}", tuple(prod(r[:n] + r[n + 1 :], start=UNIT) for r in rows))
+            yield Mistake(
+                f"one factor is missing: {left}", tuple(prod(r[:n] + r[n + 1 :], start=UNIT) for r in rows)
+            )
         for n, slope in enumerate(paths[0].slopes):
             left = f"∂{slope.gradient.node}/∂{slope.gradient.wrt}"
-            yield Mistake(f"that is the local gradient {left} alone; multiply along the path", tuple(r[n] for r in rows))
-        yield Mistake("along a path the local gradients are multiplied, not added", tuple(sum(r, NOUGHT) for r in rows))
+            yield Mistake(
+                f"that is the local gradient {left} alone; multiply along the path", tuple(r[n] for r in rows)
+            )
+        yield Mistake(
+            "along a path the local gradients are multiplied, not added", tuple(sum(r, NOUGHT) for r in rows)
+        )
     if len(paths) > 1:
         products = [[prod(r, start=UNIT) for r in rows] for rows in slopes]
         yield Mistake(
-            "paths are added, not multiplied", tuple(prod(each_, start=UNIT) for each_ in zip(*products, strict=True))
+            "paths are added, not multiplied",
+            tuple(prod(each_, start=UNIT) for each_ in zip(*products, strict=True)),
         )
     output = explanation.output
-    yield Mistake(f"that is the value of {output}, not its gradient", tuple(ball(p[output][()]) for p in points))
+    yield Mistake(
+        f"that is the value of {output}, not its gradient", tuple(ball(p[output][()]) for p in points)
+    )
     yield Mistake(f"that is {leaf.name} itself", tuple(ball(p[leaf.name][first]) for p in points))
 
 
@@ -337,8 +383,11 @@ def _chain_mistakes(
 
 
 def _fair(question: Question) -> bool:
-    """Whether there is one answer that people could write: no range of slopes, as at a kink, and no number beyond floats."""
-    sharp = all(x.is_finite() and (x.is_zero() or x.rel_accuracy_bits() > BITS // 4) for x in question.numbers)
+    """Whether there is one answer that people could write: no range of slopes, as at a kink, and no number
+    beyond floats."""
+    sharp = all(
+        x.is_finite() and (x.is_zero() or x.rel_accuracy_bits() > BITS // 4) for x in question.numbers
+    )
     return sharp and isfinite(question.value) and (question.value != 0 or question.numbers[0].is_zero())
 
 
@@ -353,7 +402,8 @@ def _near(a: Numbers, b: Numbers, relative: float = NEAR) -> bool:
 
 
 def _factor(numbers: Numbers, truth: Numbers, is_number: bool) -> str:
-    """The factor between two formulas, where it is the same at all points; of a number, one that people forget."""
+    """The factor between two formulas, where it is the same at all points; of a number, one that people
+    forget."""
     if not is_number and len(truth) > 1 and not any(x.contains(NOUGHT) for x in truth):
         ratios = [x / y for x, y in zip(numbers, truth, strict=True)]
         if ratios[0].is_finite() and all(ratio.overlaps(ratios[0]) for ratio in ratios):

@@ -18,10 +18,10 @@ from .verdict import Finding, Verdict, worst
 class Numbers:
     """All entries of a derivative, in arrays of one shape.
 
-    `exact` are the floats nearest to the exact numbers, NaN where there is none; `engine` what the engine gave, None where it
-    gave nothing that fits; `ulp` their distance in units in the last place of the dtype. A local gradient has the line's
-    axes and then the parent's; where it was `probed`, it is the gradient of the line's contraction with one random
-    cotangent, in the parent's shape.
+    `exact` are the floats nearest to the exact numbers, NaN where there is none; `engine` what the engine
+    gave, None where it gave nothing that fits; `ulp` their distance in units in the last place of the dtype.
+    A local gradient has the line's axes and then the parent's; where it was `probed`, it is the gradient of
+    the line's contraction with one random cotangent, in the parent's shape.
     """
 
     exact: np.ndarray
@@ -32,7 +32,8 @@ class Numbers:
 
 @dataclass(frozen=True, eq=False)
 class Report(Displayed):
-    """What was checked, and what came of it: a problem with its derivation, or a torch function (without either)."""
+    """What was checked, and what came of it: a problem with its derivation, or a torch function (without
+    either)."""
 
     title: str
     target: str
@@ -46,8 +47,12 @@ class Report(Displayed):
     not_exercised: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()  # what is no fault, in sentences
     traceback: str = ""  # of what the function or its backward raised
-    gradients: Mapping[str, Numbers] = field(default_factory=dict)  # by name: the chained gradients, exact from the leaves
-    local: Mapping[tuple[str, str], Numbers] = field(default_factory=dict)  # by line and parent, at the engine's own numbers
+    gradients: Mapping[str, Numbers] = field(
+        default_factory=dict
+    )  # by name: the chained gradients, exact from the leaves
+    local: Mapping[tuple[str, str], Numbers] = field(
+        default_factory=dict
+    )  # by line and parent, at the engine's own numbers
 
     @property
     def verdict(self) -> Verdict:
@@ -56,7 +61,8 @@ class Report(Displayed):
 
     @property
     def as_expected(self) -> bool:
-        """Whether the file said what would come, and it came, at that node and nowhere else, and nothing worse."""
+        """Whether the file said what would come, and it came, at that node and nowhere else, and nothing
+        worse."""
         expect = self.expected
         if expect is None or not expect.met_by(self.verdict):
             return False
@@ -75,7 +81,8 @@ class Report(Displayed):
 
     @property
     def sensitivity(self) -> float | None:
-        """The smallest relative error that every step would have caught, entries zero by cancellation apart."""
+        """The smallest relative error that every step would have caught, entries zero by cancellation
+        apart."""
         return max((f.sensitivity for f in self.findings if f.sensitivity is not None), default=None)
 
     def to_text(self) -> str:

@@ -1,7 +1,8 @@
-"""Python of the user's: `file.py:name` and `package.module:name`, a function that returns `(func, inputs)` or an engine.
+"""Python of the user's: `file.py:name` and `package.module:name`, a function that returns `(func, inputs)` or
+an engine.
 
-What cannot be found, or is not of the kind that it should be, is bad input (`InputError`); what it does when it runs is its
-own failure (`TargetError`). The command line runs it in a process of its own (`worker.py`).
+What cannot be found, or is not of the kind that it should be, is bad input (`InputError`); what it does when
+it runs is its own failure (`TargetError`). The command line runs it in a process of its own (`worker.py`).
 """
 
 from __future__ import annotations
@@ -26,19 +27,29 @@ def is_function(target: str) -> bool:
     where, colon, name = target.rpartition(":")
     if not colon or not where or Path(target).exists():
         return False
-    return where.endswith(".py") or (all(part.isidentifier() for part in where.split(".")) and name.isidentifier())
+    return where.endswith(".py") or (
+        all(part.isidentifier() for part in where.split(".")) and name.isidentifier()
+    )
 
 
 def functions_in(path: Path) -> list[str]:
     """The functions of a file that can be called without arguments, by reading it: nothing of it runs."""
     functions = [node for node in _functions(path) if not node.name.startswith("_")]
-    return [node.name for node in functions if len(node.args.args) == len(node.args.defaults) and not node.args.posonlyargs]
+    return [
+        node.name
+        for node in functions
+        if len(node.args.args) == len(node.args.defaults) and not node.args.posonlyargs
+    ]
 
 
 def _functions(path: Path) -> list[ast.FunctionDef]:
     """Those at the top of a file; none of one that cannot be read."""
     with suppress(SyntaxError, ValueError, OSError):
-        return [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+        return [
+            node
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.FunctionDef)
+        ]
     return []
 
 
@@ -52,12 +63,18 @@ def found_at(target: str) -> Place | None:
 def load_function(target: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """The function to check, and its inputs.
 
-    Raises `InputError` where there is no such module, or no such function in it, and `TargetError` where they raise or return
-    something else.
+    Raises `InputError` where there is no such module, or no such function in it, and `TargetError` where they
+    raise or return something else.
     """
-    make, name, place = _named(target, "a function that returns (func, inputs)"), target.rpartition(":")[2], Place(target)
+    make, name, place = (
+        _named(target, "a function that returns (func, inputs)"),
+        target.rpartition(":")[2],
+        Place(target),
+    )
     if not callable(make):
-        raise InputError(f"{name!r} is a {type(make).__name__}, expected a function that returns (func, inputs)", place)
+        raise InputError(
+            f"{name!r} is a {type(make).__name__}, expected a function that returns (func, inputs)", place
+        )
     _without_arguments(make, name, place)
     try:
         made = make()
@@ -65,7 +82,9 @@ def load_function(target: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         raise TargetError(f"{name}() raised {said(error)}", raised_at(error)) from None
     if not (isinstance(made, tuple | list) and len(made) == 2 and callable(made[0])):
         what = f"a {type(made).__name__}" + (f" of {len(made)}" if isinstance(made, tuple | list) else "")
-        raise TargetError(f"{name}() returned {what}, expected (func, inputs) with a callable first", defined_at(make))
+        raise TargetError(
+            f"{name}() returned {what}, expected (func, inputs) with a callable first", defined_at(make)
+        )
     func, inputs = made
     return func, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
 
@@ -89,13 +108,15 @@ def defined_at(function: Any) -> Place | None:
 def load_engine(target: str) -> Any:
     """The engine of that name.
 
-    Raises `InputError` where there is no such module, no such name in it, or that is no engine, and `TargetError` where the
-    module raises.
+    Raises `InputError` where there is no such module, no such name in it, or that is no engine, and
+    `TargetError` where the module raises.
     """
     engine = _named(target, "an engine, as gradproof.engine(...) makes one")
     if not (isinstance(getattr(engine, "name", None), str) and callable(getattr(engine, "run", None))):
         kind = type(engine).__name__
-        raise InputError(f"this is a {kind}, expected an engine, as gradproof.engine(...) makes one", Place(target))
+        raise InputError(
+            f"this is a {kind}, expected an engine, as gradproof.engine(...) makes one", Place(target)
+        )
     return engine
 
 
@@ -104,7 +125,9 @@ def _named(target: str, expected: str) -> Any:
     module = _from_file(Path(where)) if where.endswith(".py") else _from_name(where)
     if not hasattr(module, name):
         known = [key for key in vars(module) if not key.startswith("_")]
-        raise InputError(f"{where} has no {name!r}{did_you_mean(name, known) or f'; expected {expected}'}", Place(target))
+        raise InputError(
+            f"{where} has no {name!r}{did_you_mean(name, known) or f'; expected {expected}'}", Place(target)
+        )
     return getattr(module, name)
 
 
@@ -121,9 +144,13 @@ def _from_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        raise InputError(f"SyntaxError: {error.msg}", Place(str(path), error.lineno or 0, error.offset or 0)) from None
+        raise InputError(
+            f"SyntaxError: {error.msg}", Place(str(path), error.lineno or 0, error.offset or 0)
+        ) from None
     except (Exception, SystemExit) as error:
-        raise TargetError(f"it cannot be loaded: {said(error)}", raised_at(error) or Place(str(path))) from None
+        raise TargetError(
+            f"it cannot be loaded: {said(error)}", raised_at(error) or Place(str(path))
+        ) from None
     finally:
         sys.path.pop(0)
         if before is not None:

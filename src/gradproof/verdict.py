@@ -36,12 +36,13 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
 class Finding:
     """One comparison, told by its worst entry.
 
-    `kind` is "forward" (the line's value), "local" (the line's own gradient by one parent) or "gradient" (the chained
-    gradient that arrived at a name). `exact` and `value` are the reference's and the engine's number at `index`; `ulp` is
-    their distance and `allowed_ulp` the distance that rounding explains, both in units in the last place of the dtype at
-    `exact`. `error` is the relative distance; for a gradient, that to the exact gradient from the leaves. `sensitivity` is
-    the smallest relative error that would have been caught in every entry that is not zero by cancellation. `place` is the
-    user's file and line, where a function was recorded.
+    `kind` is "forward" (the line's value), "local" (the line's own gradient by one parent) or "gradient" (the
+    chained gradient that arrived at a name). `exact` and `value` are the reference's and the engine's number
+    at `index`; `ulp` is their distance and `allowed_ulp` the distance that rounding explains, both in units
+    in the last place of the dtype at `exact`. `error` is the relative distance; for a gradient, that to the
+    exact gradient from the leaves. `sensitivity` is the smallest relative error that would have been caught
+    in every entry that is not zero by cancellation. `place` is the user's file and line, where a function was
+    recorded.
     """
 
     kind: str

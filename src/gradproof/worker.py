@@ -1,12 +1,13 @@
 """Work in processes of its own: Python of the user's, and what is spread over several.
 
-Whatever happens there (it ends the process, crashes, hangs, takes all memory, forks, closes every file) is told as data: a
-`TargetError` with the user's line, and the next piece of work has a process that knows nothing of it. Each is forked from
-a server that has loaded the libraries and run nothing, where the system can; so it costs no import.
+Whatever happens there (it ends the process, crashes, hangs, takes all memory, forks, closes every file) is
+told as data: a `TargetError` with the user's line, and the next piece of work has a process that knows
+nothing of it. Each is forked from a server that has loaded the libraries and run nothing, where the system
+can; so it costs no import.
 
-Processes, clock and limits are the standard library's. Its pools, and others', share channels between workers: one that ends
-with exit code 0, or writes where it should not, hangs them all. So what is given comes back in a file, and nothing of it
-is loaded but records of ours and of the libraries that they are made of.
+Processes, clock and limits are the standard library's. Its pools, and others', share channels between
+workers: one that ends with exit code 0, or writes where it should not, hangs them all. So what is given comes
+back in a file, and nothing of it is loaded but records of ours and of the libraries that they are made of.
 """
 
 from __future__ import annotations
@@ -38,7 +39,18 @@ T = TypeVar("T")
 PRELOADED = ["gradproof.warm"]
 STARTS = 3  # of a process, where the server is gone
 UNKNOWN = 255  # the exit code of a process whose server is gone
-TRUSTED = ("gradproof", "sympy", "numpy", "flint", "mpmath", "collections", "pathlib", "ast", "fractions", "decimal")
+TRUSTED = (
+    "gradproof",
+    "sympy",
+    "numpy",
+    "flint",
+    "mpmath",
+    "collections",
+    "pathlib",
+    "ast",
+    "fractions",
+    "decimal",
+)
 PLAIN = ("set", "frozenset", "complex", "slice", "range", "bytearray", "object")
 
 
@@ -51,7 +63,8 @@ class Limits:
 
 
 def half_of_memory() -> int:
-    """Half of what this machine, or the group of processes that we are in, may use, in bytes; 0 where nobody says."""
+    """Half of what this machine, or the group of processes that we are in, may use, in bytes; 0 where nobody
+    says."""
     known = []
     with suppress(AttributeError, ValueError, OSError):
         known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -83,10 +96,11 @@ class _Run:
 def supervised(
     items: Sequence[tuple[T, Limits]], function: Callable[[T], Any], jobs: int = 1
 ) -> Generator[tuple[int, Any | GradproofError]]:
-    """What the function gives for each item, as it comes, so many at a time, each in a process of its own with its limits.
+    """What the function gives for each item, as it comes, so many at a time, each in a process of its own
+    with its limits.
 
-    Errors of ours that it raises are given too, and a `TargetError` for whatever else happens. When the iteration is
-    closed, what is under way ends.
+    Errors of ours that it raises are given too, and a `TargetError` for whatever else happens. When the
+    iteration is closed, what is under way ends.
     """
     methods = multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
@@ -110,7 +124,12 @@ def supervised(
                 run.stop()
                 outcome = _outcome(run, in_time)
                 run.folder.cleanup()
-                if jobs > 1 and in_time and run.process.exitcode == UNKNOWN and isinstance(outcome, TargetError):
+                if (
+                    jobs > 1
+                    and in_time
+                    and run.process.exitcode == UNKNOWN
+                    and isinstance(outcome, TargetError)
+                ):
                     again.append(run.n)
                 else:
                     yield run.n, outcome
@@ -135,7 +154,10 @@ def _start(context: Any, n: int, item: T, limits: Limits, function: Callable[[T]
         try:
             process.start()
             break
-        except (EOFError, OSError) as error:  # somebody ended the server; there is a new one when it is asked again
+        except (
+            EOFError,
+            OSError,
+        ) as error:  # somebody ended the server; there is a new one when it is asked again
             if not left:
                 folder.cleanup()
                 raise InputError(f"no process can be started: {said(error)}") from None
@@ -147,7 +169,8 @@ def _start(context: Any, n: int, item: T, limits: Limits, function: Callable[[T]
 
 
 class _Reader(pickle.Unpickler):
-    """Loads records of ours and of the libraries beneath; a class of the user's would run code of the user's."""
+    """Loads records of ours and of the libraries beneath; a class of the user's would run code of the
+    user's."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module.partition(".")[0] in TRUSTED or (module == "builtins" and name in PLAIN):
@@ -174,8 +197,12 @@ def _outcome(run: _Run, in_time: bool) -> Any | GradproofError:
 
 
 def _last_line(trace: str) -> Place | None:
-    """The user's line in the last stack that faulthandler wrote, of the thread that ended the process or of the main one."""
-    stacks = [re.findall(r'^  File "(.+)", line (\d+) in ', stack, re.MULTILINE) for stack in re.split(r"\n(?=\S)", trace)]
+    """The user's line in the last stack that faulthandler wrote, of the thread that ended the process or of
+    the main one."""
+    stacks = [
+        re.findall(r'^  File "(.+)", line (\d+) in ', stack, re.MULTILINE)
+        for stack in re.split(r"\n(?=\S)", trace)
+    ]
     places = (last_line([(file, int(line)) for file, line in reversed(stack)]) for stack in reversed(stacks))
     return next((place for place in places if place is not None), None)
 
@@ -185,7 +212,9 @@ def _ended(code: int | None) -> str:
         with suppress(ValueError):
             killed = signal.Signals(-code).name
             why = "; the system does so when memory runs out" if killed == "SIGKILL" else ""
-            return f"the process was ended by {killed} ({signal.strsignal(-code)}) before it gave anything{why}"
+            return (
+                f"the process was ended by {killed} ({signal.strsignal(-code)}) before it gave anything{why}"
+            )
     return f"it ended the process (exit code {code}) before it gave anything"
 
 
@@ -217,9 +246,13 @@ def _work(function: Callable[[T], Any], item: T, name: str, limits: Limits, wher
     except GradproofError as error:
         given = error
     except MemoryError as error:
-        given = TargetError(f"{said(error)}: it may use {_amount(limits.memory)}; --memory gives it more", raised_at(error))
+        given = TargetError(
+            f"{said(error)}: it may use {_amount(limits.memory)}; --memory gives it more", raised_at(error)
+        )
     except SystemExit as error:
-        given = TargetError(f"it called for the end of the process: SystemExit({error.code!r})"[:200], raised_at(error))
+        given = TargetError(
+            f"it called for the end of the process: SystemExit({error.code!r})"[:200], raised_at(error)
+        )
     except BaseException as error:
         given = TargetError(f"raised {said(error)}", raised_at(error))
     _leave(given, Path(name))
@@ -227,7 +260,8 @@ def _work(function: Callable[[T], Any], item: T, name: str, limits: Limits, wher
 
 
 def _no_twin(leave: Callable[[int], NoReturn], frame: Any, event: str, _: object) -> None:
-    """A fork of the user's is the user's; where it comes back to our code, it would do all our work a second time."""
+    """A fork of the user's is the user's; where it comes back to our code, it would do all our work a second
+    time."""
     if event == "return" and frame.f_back is not None:
         ours, above = (f.f_code.co_filename.startswith(OURS) for f in (frame, frame.f_back))
         if above and not ours:
@@ -266,7 +300,9 @@ def _limit(memory: int) -> None:
         return  # a system without limits
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_DATA, (memory if most == resource.RLIM_INFINITY else min(memory, most), most))
+        resource.setrlimit(
+            resource.RLIMIT_DATA, (memory if most == resource.RLIM_INFINITY else min(memory, most), most)
+        )
 
 
 def _leave(given: Any, folder: Path) -> None:

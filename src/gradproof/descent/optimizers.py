@@ -1,9 +1,9 @@
 """Optimizers as tables: each one's documented update, line by line, in the language of expression files.
 
-`p` is the parameter, `g` its gradient, `lr` the learning rate, `step` counts from 1; the other names are the optimizer's own
-hyper-parameters and state, by torch's names (`betas` are `beta1` and `beta2`). A line may bind a name anew, as in the
-documents: `g = g + weight_decay*p`. The lines are evaluated twice, exactly and with the roundings of a dtype; no optimizer has
-code of its own here.
+`p` is the parameter, `g` its gradient, `lr` the learning rate, `step` counts from 1; the other names are the
+optimizer's own hyper-parameters and state, by torch's names (`betas` are `beta1` and `beta2`). A line may
+bind a name anew, as in the documents: `g = g + weight_decay*p`. The lines are evaluated twice, exactly and
+with the roundings of a dtype; no optimizer has code of its own here.
 
 The formulas are those of https://docs.pytorch.org/docs/stable/optim.html, on each optimizer's page.
 """
@@ -26,8 +26,8 @@ Option = float | bool | tuple[float, ...]
 class Line:
     """One line of an update, in force where every option of `when` is set (not 0) and none of `unless` is.
 
-    `also` are other ways to write the same line that implementations use: the real numbers are the same, the roundings
-    are not, and what rounding explains is what it does to any of them.
+    `also` are other ways to write the same line that implementations use: the real numbers are the same, the
+    roundings are not, and what rounding explains is what it does to any of them.
     """
 
     text: str
@@ -49,7 +49,8 @@ def parsed(text: str) -> Statement:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A known wrong update: the rule with other options, with lines exchanged (by their texts), or another rule's lines.
+    """A known wrong update: the rule with other options, with lines exchanged (by their texts), or another
+    rule's lines.
 
     It is looked for only where the options of `when` are set: without weight decay, nothing is decoupled.
     """
@@ -65,8 +66,8 @@ class Mistake:
 class Rule:
     """An optimizer's documented update.
 
-    `options` are the hyper-parameters beside `lr` with torch's defaults; `state` maps each name of the state to what it is
-    before the first step: a number, or the option that says it.
+    `options` are the hyper-parameters beside `lr` with torch's defaults; `state` maps each name of the state
+    to what it is before the first step: a number, or the option that says it.
     """
 
     name: str
@@ -82,7 +83,8 @@ class Rule:
         return tuple(
             line
             for line in self.lines
-            if all(options.get(name) for name in line.when) and not any(options.get(name) for name in line.unless)
+            if all(options.get(name) for name in line.when)
+            and not any(options.get(name) for name in line.unless)
         )
 
     def with_defaults(self, options: Mapping[str, Any]) -> dict[str, Option]:
@@ -93,7 +95,10 @@ class Rule:
         for name, value in options.items():
             if name not in self.options:
                 known = ", ".join(self.options) or "none but the learning rate"
-                raise InputError(f"{self.name} has no option {name!r}{did_you_mean(name, self.options) or f'; it has {known}'}")
+                raise InputError(
+                    f"{self.name} has no option "
+                    f"{name!r}{did_you_mean(name, self.options) or f'; it has {known}'}"
+                )
             _check_option(self, name, value)
         return {**self.options, **options}
 
@@ -106,7 +111,9 @@ def _check_option(rule: Rule, name: str, value: Any) -> None:
     elif isinstance(default, tuple):
         fits = isinstance(value, tuple | list) and len(value) == len(default)
         if not (fits and all(_is_number(part) and 0 <= part < 1 for part in value)):
-            raise InputError(f"option {name!r} is {value!r}, expected {len(default)} numbers from 0 to below 1")
+            raise InputError(
+                f"option {name!r} is {value!r}, expected {len(default)} numbers from 0 to below 1"
+            )
     elif not _is_number(value) or value < 0:
         raise InputError(f"option {name!r} is {value!r}, expected a number from 0")
 
@@ -116,7 +123,8 @@ def _is_number(value: Any) -> bool:
 
 
 def numbers_of(options: Mapping[str, Option]) -> dict[str, float]:
-    """The options as the lines name them: `betas` are `beta1` and `beta2`; what only switches lines has no number."""
+    """The options as the lines name them: `betas` are `beta1` and `beta2`; what only switches lines has no
+    number."""
     found: dict[str, float] = {}
     for name, value in options.items():
         if isinstance(value, tuple | list):
@@ -133,9 +141,17 @@ _NEGATED = Line("g = -g", when=("maximize",))
 _COUPLED = Line("g = g + weight_decay*p", when=("weight_decay",))
 
 # The numbers of the bias corrections: Python's floats, in any dtype.
-_AVERAGES = (Line("a1 = 1 - beta1"), Line("a2 = 1 - beta2"), Line("c1 = 1 - beta1**step"), Line("c2 = 1 - beta2**step"))
+_AVERAGES = (
+    Line("a1 = 1 - beta1"),
+    Line("a2 = 1 - beta2"),
+    Line("c1 = 1 - beta1**step"),
+    Line("c2 = 1 - beta2**step"),
+)
 _ADAM = (
-    Line("exp_avg = beta1*exp_avg + a1*g", also=("exp_avg = exp_avg + a1*(g - exp_avg)", "exp_avg = g - (g - exp_avg)*beta1")),
+    Line(
+        "exp_avg = beta1*exp_avg + a1*g",
+        also=("exp_avg = exp_avg + a1*(g - exp_avg)", "exp_avg = g - (g - exp_avg)*beta1"),
+    ),
     Line("exp_avg_sq = beta2*exp_avg_sq + a2*g**2", also=("exp_avg_sq = beta2*exp_avg_sq + (a2*g)*g",)),
     Line("max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)", when=("amsgrad",)),
     Line("r2 = sqrt(c2)"),
@@ -143,7 +159,10 @@ _ADAM = (
     Line(
         "p = p - lr*(exp_avg/c1)/(sqrt(exp_avg_sq/c2) + eps)",
         unless=("amsgrad",),
-        also=("p = p - (size*exp_avg)/(sqrt(exp_avg_sq)/r2 + eps)", "p = p - size*(exp_avg/(sqrt(exp_avg_sq)/r2 + eps))"),
+        also=(
+            "p = p - (size*exp_avg)/(sqrt(exp_avg_sq)/r2 + eps)",
+            "p = p - size*(exp_avg/(sqrt(exp_avg_sq)/r2 + eps))",
+        ),
     ),
     Line(
         "p = p - lr*(exp_avg/c1)/(sqrt(max_exp_avg_sq/c2) + eps)",
@@ -165,9 +184,11 @@ _ADAM_MISTAKES = (
     Mistake("the step counter of the bias correction is one ahead",
             lines={"c1 = 1 - beta1**step": "c1 = 1 - beta1**(step + 1)", "c2 = 1 - beta2**step": "c2 = 1 - beta2**(step + 1)"}),
     Mistake("eps is inside of the square root", lines={
-        "p = p - lr*(exp_avg/c1)/(sqrt(exp_avg_sq/c2) + eps)": "p = p - lr*(exp_avg/c1)/sqrt(exp_avg_sq/c2 + eps)"}),
+        "p = p - lr*(exp_avg/c1)/(sqrt(exp_avg_sq/c2) + eps)": "p = p - lr*(exp_avg/c1)/sqrt(exp_avg_sq/c2 + "
+                                                               "eps)"}),
     Mistake("eps is inside of the bias correction", lines={
-        "p = p - lr*(exp_avg/c1)/(sqrt(exp_avg_sq/c2) + eps)": "p = p - lr*(exp_avg/c1)/((sqrt(exp_avg_sq) + eps)/r2)"}),
+        "p = p - lr*(exp_avg/c1)/(sqrt(exp_avg_sq/c2) + eps)": "p = p - lr*(exp_avg/c1)/((sqrt(exp_avg_sq) + "
+                                                               "eps)/r2)"}),
     Mistake("beta1 and beta2 are exchanged", lines={
         "exp_avg = beta1*exp_avg + a1*g": "exp_avg = beta2*exp_avg + a2*g",
         "exp_avg_sq = beta2*exp_avg_sq + a2*g**2": "exp_avg_sq = beta1*exp_avg_sq + a1*g**2",
@@ -288,5 +309,7 @@ def rule_named(name: str) -> Rule:
     Raises `InputError` for any other name.
     """
     if name.lower() not in RULES:
-        raise InputError(f"unknown optimizer {name!r}{did_you_mean(name.lower(), RULES)} (one of {', '.join(RULES)})")
+        raise InputError(
+            f"unknown optimizer {name!r}{did_you_mean(name.lower(), RULES)} (one of {', '.join(RULES)})"
+        )
     return RULES[name.lower()]

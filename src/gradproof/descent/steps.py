@@ -1,9 +1,9 @@
 """The steps of a descent: what each one was, and its judgement at the engine's own numbers.
 
-Of each step, with the numbers that the engine had before it taken as exact: the loss and the gradients (the same check as of
-any point), the gradient that the optimizer saw (zeroed before, or the sum of several backwards), the optimizer's state, and
-the updated parameters by its documented rule. Each is tight however long the run; if every step holds, the trajectory is the
-rule's up to rounding, by induction.
+Of each step, with the numbers that the engine had before it taken as exact: the loss and the gradients (the
+same check as of any point), the gradient that the optimizer saw (zeroed before, or the sum of several
+backwards), the optimizer's state, and the updated parameters by its documented rule. Each is tight however
+long the run; if every step holds, the trajectory is the rule's up to rounding, by induction.
 """
 
 from __future__ import annotations
@@ -126,8 +126,11 @@ class DescentReport:
 
     @property
     def failing(self) -> tuple[tuple[Step, Finding], ...]:
-        """What does not pass, each with its step; what is inherited from another finding is left out where there is one."""
-        bad = [(step, finding) for step in self.steps for finding in step.findings if not finding.verdict.passes]
+        """What does not pass, each with its step; what is inherited from another finding is left out where
+        there is one."""
+        bad = [
+            (step, finding) for step in self.steps for finding in step.findings if not finding.verdict.passes
+        ]
         return tuple(pair for pair in bad if not pair[1].inherited) or tuple(bad)
 
     def to_text(self) -> str:
@@ -173,13 +176,17 @@ class Judge:
         self.rule = rule
         self.accumulate = accumulate
         self.reduction = reduction
-        self.switches = switches  # whether the optimizer's own settings may say that it is another of its family
+        self.switches = (
+            switches  # whether the optimizer's own settings may say that it is another of its family
+        )
         self.rounding: Arithmetic = rounding(dtype)
         self.enclosures = Enclosures(dtype)
         self.shapes: dict[str, Shape] = {leaf.name: leaf.shape for leaf in self.graph.parameters}
         self.since = dict.fromkeys(self.shapes, 1)  # the first step whose gradient is still in .grad
         self.last: dict[str, np.ndarray] = {}  # gradients that a trajectory from anywhere had before
-        self.states: dict[str, tuple[dict[str, Balls], dict[str, Balls]]] = {}  # exact and with rounding, where not shown
+        self.states: dict[
+            str, tuple[dict[str, Balls], dict[str, Balls]]
+        ] = {}  # exact and with rounding, where not shown
         self.first: dict[str, dict[str, Balls]] = {}
         self.updates: list[dict[str, Callable[..., dict[str, Balls]]]] = []
         self.settings: dict[str, Any] = {}
@@ -206,8 +213,12 @@ class Judge:
                     loss = loss if output is None else (loss or 0.0) + float(output)
             elif not happened.failure:
                 findings += self._asserted(happened, loss, before)
-            if happened.failure and not any(f.verdict in (Verdict.FAILED, Verdict.UNSUPPORTED) for f in findings):
-                findings.append(bare_finding("update", self.graph.output.name, Verdict.FAILED, happened.failure))
+            if happened.failure and not any(
+                f.verdict in (Verdict.FAILED, Verdict.UNSUPPORTED) for f in findings
+            ):
+                findings.append(
+                    bare_finding("update", self.graph.output.name, Verdict.FAILED, happened.failure)
+                )
             if not happened.failure:
                 if len(self.batches) > 1:
                     findings += self._micro(happened, before)
@@ -219,7 +230,15 @@ class Judge:
             after = slope_at(self.problem, there) if self._finite(there) else before
         gradients = dict(happened.recorded)
         self.steps.append(
-            Step(number, happened.before, loss, gradients, happened.after, tuple(findings), as_float(before.largest))
+            Step(
+                number,
+                happened.before,
+                loss,
+                gradients,
+                happened.after,
+                tuple(findings),
+                as_float(before.largest),
+            )
         )
         return after
 
@@ -228,7 +247,8 @@ class Judge:
         return all(array is None or np.isfinite(array).all() for array in arrays.values())
 
     def over(self, after: Slope, until: float | None) -> bool:
-        """Whether the loop ends here: at a minimum, beyond the dtype's numbers, or because something was raised."""
+        """Whether the loop ends here: at a minimum, beyond the dtype's numbers, or because something was
+        raised."""
         done = self.steps[-1]
         if any(finding.verdict is Verdict.FAILED for finding in done.findings):
             return True
@@ -240,12 +260,16 @@ class Judge:
         largest = after.largest
         if until is not None and largest < until:
             self.notes.append(
-                f"Stopped after step {done.number}: at the engine's parameters every entry of the exact gradient is proved "
+                f"Stopped after step {done.number}: at the engine's parameters every entry of the exact "
+                "gradient is proved "
                 f"below {until:g} (at most {as_float(largest):.3g})."
             )
             return True
         if largest.is_zero():
-            self.notes.append(f"Stopped after step {done.number}: at the engine's parameters the exact gradient is 0, proved.")
+            self.notes.append(
+                f"Stopped after step {done.number}: at the engine's parameters the exact gradient is 0, "
+                "proved."
+            )
             return True
         return False
 
@@ -255,7 +279,9 @@ class Judge:
         report = check(at, engine=Replay("torch", trace), dtype=self.dtype.name)
         if len(self.batches) == 1:
             return list(report.findings)
-        return [replace(f, note="; ".join(p for p in (f"micro-batch {n}", f.note) if p)) for f in report.findings]
+        return [
+            replace(f, note="; ".join(p for p in (f"micro-batch {n}", f.note) if p)) for f in report.findings
+        ]
 
     def _asserted(self, happened: Happened, loss: float | None, before: Slope) -> list[Finding]:
         """A step from anywhere: loss and gradients by the ball from the leaves."""
@@ -271,8 +297,13 @@ class Judge:
         for finding in findings:
             if finding.kind == "gradient" and (self.accumulate or finding.verdict is Verdict.WRONG):
                 name = finding.node
-                both = [balls(carried[name]), before.gradients[name]], [balls(carried[name]), loose.gradients[name]]
-                compared = Comparison(self.last[name], exact().add_all(both[0]), numbers(self.rounding.add_all(both[1])))
+                both = (
+                    [balls(carried[name]), before.gradients[name]],
+                    [balls(carried[name]), loose.gradients[name]],
+                )
+                compared = Comparison(
+                    self.last[name], exact().add_all(both[0]), numbers(self.rounding.add_all(both[1]))
+                )
                 judged = judge(compared, self.dtype)
                 told = self._sum_of(name, len(self.steps) + 1)
                 if self.accumulate:
@@ -290,7 +321,8 @@ class Judge:
         return f"the sum of those of steps {self.since[name]} to {number}"
 
     def _afterwards(self, happened: Happened) -> list[Finding]:
-        """What the optimizer has nothing to do with: parts of the data left out, parameters changed by other hands."""
+        """What the optimizer has nothing to do with: parts of the data left out, parameters changed by other
+        hands."""
         found = []
         used, parts = len(happened.traces), len(self.batches)
         if happened.traces and used < parts:
@@ -317,7 +349,11 @@ class Judge:
             if recorded is None and not fresh:
                 continue
             if recorded is None or not fresh:
-                why = "the backward gave a gradient, but .grad has none" if fresh else ".grad has numbers of no backward"
+                why = (
+                    "the backward gave a gradient, but .grad has none"
+                    if fresh
+                    else ".grad has numbers of no backward"
+                )
                 found.append(bare_finding("recorded", name, Verdict.WRONG, why))
                 continue
             if not all(np.isfinite(gradient).all() for gradient in (recorded, *fresh)):
@@ -334,7 +370,9 @@ class Judge:
             elif not judged.verdict.passes and left and self._is_sum(recorded, whole).verdict.passes:
                 note = f"the gradient is {self._sum_of(name, number)}: zero_grad is missing"
             elif not judged.verdict.passes:
-                note = "; ".join(p for p in (note, likeness(recorded, exact().add_all(expected), Clues(self.dtype))) if p)
+                note = "; ".join(
+                    p for p in (note, likeness(recorded, exact().add_all(expected), Clues(self.dtype))) if p
+                )
                 note = note or "it was changed between the backward and the optimizer's step"
             parts = f"{len(fresh)} backwards" if len(fresh) > 1 else "this step's backward"
             formula = f"what was there + {parts}" if self.accumulate else parts
@@ -344,7 +382,9 @@ class Judge:
     def _is_sum(self, recorded: np.ndarray, parts: Sequence[Balls]) -> Judgement:
         if len(parts) == 1:
             return judge(Comparison(recorded, parts[0], parts[0]), self.dtype)
-        compared = Comparison(recorded, numbers(exact().add_all(parts)), numbers(self.rounding.add_all(parts)))
+        compared = Comparison(
+            recorded, numbers(exact().add_all(parts)), numbers(self.rounding.add_all(parts))
+        )
         return judge(compared, self.dtype)
 
     def _micro(self, happened: Happened, before: Slope) -> list[Finding]:
@@ -361,7 +401,9 @@ class Judge:
             note = f"the {len(parts)} micro-batches' gradients add up to the full batch's"
             if factor is not None:
                 shown = f"{factor:.12g}"
-                note = f"the accumulated gradient is {shown} times the full batch's; " + self._cure(factor, len(parts))
+                note = f"the accumulated gradient is {shown} times the full batch's; " + self._cure(
+                    factor, len(parts)
+                )
             elif not same:
                 note = f"the accumulated gradient is not the full batch's, nor a multiple of it; {self._cure(None, len(parts))}"
             value = centres(total)
@@ -392,13 +434,19 @@ class Judge:
                 self.first[name] = first_state(rule, options, self.shapes[name])
                 self.states[name] = self.first[name], self.first[name]
             if not happened.stepped:
-                found.append(bare_finding("update", name, Verdict.WRONG, "the loop did not call optimizer.step()"))
+                found.append(
+                    bare_finding("update", name, Verdict.WRONG, "the loop did not call optimizer.step()")
+                )
                 updates[name] = _unmoved
                 continue
             if happened.recorded.get(name) is None:
                 # torch's optimizers pass by what has no gradient.
                 still = np.array_equal(happened.before[name], happened.after[name])
-                note = "no gradient (None), so it stays" if still else "no gradient (None), and yet it was changed"
+                note = (
+                    "no gradient (None), so it stays"
+                    if still
+                    else "no gradient (None), and yet it was changed"
+                )
                 found.append(bare_finding("update", name, Verdict.EXACT if still else Verdict.WRONG, note))
                 updates[name] = _unmoved
                 continue
@@ -409,7 +457,11 @@ class Judge:
     def _settings_of(self, happened: Happened, name: str) -> tuple[Rule, dict[str, Option], float]:
         settings = happened.settings[name]
         # In torch, AdamW is Adam with a switch.
-        rule = ADAMW if self.switches and self.rule is ADAM and settings.get("decoupled_weight_decay") else self.rule
+        rule = (
+            ADAMW
+            if self.switches and self.rule is ADAM and settings.get("decoupled_weight_decay")
+            else self.rule
+        )
         if "lr" not in settings:
             raise InputError(f"the optimizer's settings have no 'lr', which the rule {rule.name!r} needs")
         options = learning_options(settings, rule.options)
@@ -419,10 +471,16 @@ class Judge:
     def _judged_update(self, number: int, name: str, happened: Happened, pair: _Pair) -> list[Finding]:
         before, after, recorded = happened.before[name], happened.after[name], happened.recorded[name]
         assert recorded is not None
-        shown = {k: v for k, v in happened.state_before.get(name, {}).items() if k in self.rule.state and k != "step"}
+        shown = {
+            k: v
+            for k, v in happened.state_before.get(name, {}).items()
+            if k in self.rule.state and k != "step"
+        }
         left = {k: v for k, v in happened.state_after.get(name, {}).items() if k in self.rule.state}
         if not (np.isfinite(before).all() and np.isfinite(recorded).all() and self._finite(shown)):
-            return [bare_finding("update", name, Verdict.UNDECIDED, "its gradient is not finite", inherited=True)]
+            return [
+                bare_finding("update", name, Verdict.UNDECIDED, "its gradient is not finite", inherited=True)
+            ]
         known = {k: balls(v) for k, v in shown.items() if v.shape == before.shape}
         own = {k: balls(v) for k, v in left.items() if v.shape == before.shape and np.isfinite(v).all()}
         sharp_state, loose_state = ({**state, **known} for state in self.states[name])
@@ -446,7 +504,10 @@ class Judge:
             kind, node = ("update", name) if key == "p" else ("state", f"{name}.{key}")
             if judged.verdict is Verdict.WRONG:
                 looks = self._looks(key, value, settled, p)
-                looks = self._mistaken(number, p, g, loose_state, {**left, "p": after}, pair.options, pair.lr) or looks
+                looks = (
+                    self._mistaken(number, p, g, loose_state, {**left, "p": after}, pair.options, pair.lr)
+                    or looks
+                )
                 judged = replace(judged, note="; ".join(part for part in (judged.note, looks) if part))
             found.append(as_finding(kind, node, None, texts[key], judged))
         return found
@@ -477,14 +538,25 @@ class Judge:
             update = _mistaken_update(self.rule, mistake, options, lr, self.dtype)
             if update is None:
                 continue
-            would = update(p, g, {**first_state(update.rule, options_of(update.rule, options), p.shape), **state}, number, own)
-            compared = [Comparison(left[key], numbers(value), numbers(value)) for key, value in would.items() if key in left]
+            would = update(
+                p,
+                g,
+                {**first_state(update.rule, options_of(update.rule, options), p.shape), **state},
+                number,
+                own,
+            )
+            compared = [
+                Comparison(left[key], numbers(value), numbers(value))
+                for key, value in would.items()
+                if key in left
+            ]
             if all(judge(one, self.dtype).verdict is Verdict.ROUNDING or _same(one) for one in compared):
                 return mistake.words
         return ""
 
     def _overflown(self, findings: list[Finding], before: Slope, happened: Happened) -> list[Finding]:
-        """Where the exact numbers themselves are beyond the dtype, nothing can be judged: the descent has diverged."""
+        """Where the exact numbers themselves are beyond the dtype, nothing can be judged: the descent has
+        diverged."""
         largest = arb(self.dtype.largest)
         beyond = abs(before.loss[()]) > largest or any(
             abs(x) > largest for gradient in before.gradients.values() for x in gradient.reshape(-1)
@@ -497,14 +569,18 @@ class Judge:
             over = finding.exact is not None and abs(finding.exact) > self.dtype.largest
             infinite = finding.value is not None and not np.isfinite(finding.value)
             wrong = finding.verdict is Verdict.WRONG and (over or (beyond and infinite))
-            if wrong or (infinite and finding.verdict.passes):  # an infinity may be right; a descent is over there
+            if wrong or (
+                infinite and finding.verdict.passes
+            ):  # an infinity may be right; a descent is over there
                 finding = replace(finding, verdict=Verdict.UNDECIDED)
             found.append(finding)
         return found
 
     # The whole
 
-    def report(self, engine: str, optimizer: str, asked: int, until: float | None, seconds: float) -> DescentReport:
+    def report(
+        self, engine: str, optimizer: str, asked: int, until: float | None, seconds: float
+    ) -> DescentReport:
         """The report, with the exact trajectory beside the engine's."""
         whole = trajectory(self.graph, self._start(), self.updates, self.first, accumulate=self.accumulate)
         steps = tuple(
@@ -512,11 +588,21 @@ class Judge:
         )  # fmt: skip
         curvatures = self._curvatures()
         lr = float(self.settings.get("lr", 0.0))
-        notes = [*self.notes, *self._said(steps, curvatures, lr), *([whole.lost.capitalize() + "."] if whole.lost else [])]
+        notes = [
+            *self.notes,
+            *self._said(steps, curvatures, lr),
+            *([whole.lost.capitalize() + "."] if whole.lost else []),
+        ]
         if until is not None and not any("proved below" in note for note in notes):
-            last = as_float(slope_at(self.problem, self.steps[-1].updated).largest) if self._finite(steps[-1].updated) else None
+            last = (
+                as_float(slope_at(self.problem, self.steps[-1].updated).largest)
+                if self._finite(steps[-1].updated)
+                else None
+            )
             told = "it is not finite" if last is None else f"its largest entry is still {last:.3g}"
-            notes.append(f"The exact gradient was not proved below {until:g} within {len(steps)} steps: {told}.")
+            notes.append(
+                f"The exact gradient was not proved below {until:g} within {len(steps)} steps: {told}."
+            )
         return DescentReport(
             self.problem.title, self.problem.target, engine, self.dtype.name, optimizer, self.rule, self.settings, self.lines,
             asked, steps, tuple(notes), curvatures, whole.bits, seconds, self.problem,
@@ -537,7 +623,10 @@ class Judge:
             middle = floats(there)
             far = max(far, float(np.max(away / ulp_of(middle, self.dtype), initial=0.0)))
             size = np.abs(middle)
-            relative = max(relative, float(np.max(np.divide(away, size, out=np.zeros_like(away), where=size > 0), initial=0.0)))
+            relative = max(
+                relative,
+                float(np.max(np.divide(away, size, out=np.zeros_like(away), where=size > 0), initial=0.0)),
+            )
         return replace(
             step,
             exact_loss=as_float(mine.loss[()].mid()),
@@ -561,28 +650,37 @@ class Judge:
         found = []
         # The exact losses, where they are known: at a minimum an engine's may grow in their last digits.
         known = steps[-1].exact_loss is not None
-        losses = [loss for loss in (step.exact_loss if known else step.loss for step in steps) if loss is not None]
+        losses = [
+            loss for loss in (step.exact_loss if known else step.loss for step in steps) if loss is not None
+        ]
         if len(losses) > 1 and not (losses[-1] <= losses[0]) and not self.settings.get("maximize"):
             found.append(
-                f"The descent diverges: the loss grew from {losses[0]:.6g} to {losses[-1]:.6g} in {len(losses) - 1} steps."
+                f"The descent diverges: the loss grew from {losses[0]:.6g} to {losses[-1]:.6g} in "
+                f"{len(losses) - 1} steps."
             )
         if self.accumulate:
             found.append(
-                "The gradient is not zeroed, as asked: what the optimizer sees at step n is the sum of the gradients of steps "
+                "The gradient is not zeroed, as asked: what the optimizer sees at step n is the sum of the "
+                "gradients of steps "
                 "1 to n, and no gradient of the loss."
             )
         apart = [step.distance for step in steps if step.distance is not None]
         if apart:
             far = max(apart, key=lambda distance: distance.ulp)
             relative = f", relative {far.relative:.2g}" if far.relative else ""
-            found.append(f"The engine's trajectory and the exact one are at most {far.ulp:.3g} ulp apart{relative}.")
+            found.append(
+                f"The engine's trajectory and the exact one are at most {far.ulp:.3g} ulp apart{relative}."
+            )
         for where, curved in curvatures.items():
             found += _conditioning(curved, where, self.dtype)
-        if (start := curvatures.get("start")) and (bound := _stable(self.rule, self.settings, start)) is not None:
+        if (start := curvatures.get("start")) and (
+            bound := _stable(self.rule, self.settings, start)
+        ) is not None:
             verdict = "above" if lr > bound else "below"
             near = "" if start.quadratic else "Near the start, "
             found.append(
-                f"{near}{'l' if near else 'L'}earning rates below {bound:.6g} are stable (from λmax); {lr:g} is {verdict}."
+                f"{near}{'l' if near else 'L'}earning rates below {bound:.6g} are stable (from λmax); {lr:g} "
+                f"is {verdict}."
             )
         return found
 
@@ -621,7 +719,9 @@ def options_of(rule: Rule, options: Mapping[str, Option]) -> dict[str, Option]:
     return {name: options.get(name, default) for name, default in rule.options.items()}
 
 
-def _mistaken_update(rule: Rule, mistake: Mistake, options: Mapping[str, Option], lr: float, dtype: DType) -> Update | None:
+def _mistaken_update(
+    rule: Rule, mistake: Mistake, options: Mapping[str, Option], lr: float, dtype: DType
+) -> Update | None:
     """The update with the mistake made in it; None where it makes no difference."""
     if not all(options.get(name) for name in mistake.when):
         return None
@@ -642,12 +742,14 @@ def _less(a: Balls, b: Balls) -> Balls:
 def _same(one: Comparison) -> bool:
     """Whether a set that is a single number is the one compared."""
     return all(
-        x.is_finite() and x.contains(v) for x, v in zip(one.rounding.reshape(-1), one.value.reshape(-1).tolist(), strict=True)
+        x.is_finite() and x.contains(v)
+        for x, v in zip(one.rounding.reshape(-1), one.value.reshape(-1).tolist(), strict=True)
     )
 
 
 def _factor(total: Balls, whole: Balls) -> float | None:
-    """By which factor all entries differ, where it is one and the same; entries that are 0 in both do not count."""
+    """By which factor all entries differ, where it is one and the same; entries that are 0 in both do not
+    count."""
     ratios = []
     for x, y in zip(total.reshape(-1), whole.reshape(-1), strict=True):
         if y.contains(NOUGHT):
@@ -683,7 +785,8 @@ def _conditioning(curved: Curvature, where: str, dtype: DType) -> list[str]:
     left = f"to {digits:.0f} of its {-np.log10(unit):.0f} digits" if digits >= 0.5 else "to no digit at all"
     steps = condition * np.log(10) / 2
     return [
-        f"{told}: ill-conditioned. {np.log10(condition):.0f} digits are lost: gradients in {dtype.name} determine the "
+        f"{told}: ill-conditioned. {np.log10(condition):.0f} digits are lost: gradients in {dtype.name} "
+        "determine the "
         f"minimum's parameters, in the worst direction, {left}; and plain gradient descent, at the best learning rate, takes "
         f"some {steps:.1e} steps for each digit."
     ]

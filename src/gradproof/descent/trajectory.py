@@ -1,7 +1,9 @@
-"""The exact side of a descent: gradients at a point, updates by an optimizer's documented rule, and the exact trajectory.
+"""The exact side of a descent: gradients at a point, updates by an optimizer's documented rule, and the exact
+trajectory.
 
-Everything here is in balls. The exact trajectory starts at the engine's own first point and then goes its own way, as the
-real numbers would: its balls grow from step to step, and it is run again with more bits until they are narrow to the end.
+Everything here is in balls. The exact trajectory starts at the engine's own first point and then goes its own
+way, as the real numbers would: its balls grow from step to step, and it is run again with more bits until
+they are narrow to the end.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ class Slope:
 
     @property
     def largest(self) -> arb:
-        """The largest magnitude among the gradient's entries, as an upper bound that is proved; nan if there is none."""
+        """The largest magnitude among the gradient's entries, as an upper bound that is proved; nan if there
+        is none."""
         found = NOUGHT
         for gradient in self.gradients.values():
             for entry in gradient.reshape(-1):
@@ -67,7 +70,8 @@ class Slope:
 
 
 def slope(graph: Graph, leaves: Values, arithmetic: Arithmetic) -> Slope:
-    """The loss and the gradient at the leaves' numbers, in any arithmetic and at the precision that is set."""
+    """The loss and the gradient at the leaves' numbers, in any arithmetic and at the precision that is
+    set."""
     output = graph.output.name
     values = evaluate(graph.nodes, leaves, arithmetic)
     back = pullback(graph.nodes, values, {output: full((1,), UNIT)}, graph.active, arithmetic)
@@ -100,7 +104,8 @@ def documented(lines: Sequence[Line], rule: Rule) -> tuple[str, ...]:
 class Update:
     """A rule's update of one parameter, with the options and the learning rate of one step.
 
-    `dtype` None is the exact update: of the hyper-parameters the floats that they are, of everything else the real number.
+    `dtype` None is the exact update: of the hyper-parameters the floats that they are, of everything else the
+    real number.
     """
 
     rule: Rule
@@ -109,12 +114,17 @@ class Update:
     dtype: DType | None = None
 
     def __call__(
-        self, p: Balls, g: Balls, state: Mapping[str, Balls], step: int, own: Mapping[str, Balls] | None = None
+        self,
+        p: Balls,
+        g: Balls,
+        state: Mapping[str, Balls],
+        step: int,
+        own: Mapping[str, Balls] | None = None,
     ) -> dict[str, Balls]:
         """The new `p` and the new state, by name.
 
-        With `own`, numbers of the new state that the engine shows, what comes after a line of the state goes on from the
-        engine's number, not from what the line gives: each line is judged alone.
+        With `own`, numbers of the new state that the engine shows, what comes after a line of the state goes
+        on from the engine's number, not from what the line gives: each line is judged alone.
         """
         tensor = exact() if self.dtype is None else rounding(self.dtype)
         scalar = exact() if self.dtype is None else rounding(DTYPES["float64"])
@@ -129,7 +139,9 @@ class Update:
             if names.isdisjoint(known):
                 plain[name] = self._value(line, plain, scalar)
                 continue
-            entering = {n: x if n == "step" else self._entering(x, tensor) for n, x in plain.items() if n in names}
+            entering = {
+                n: x if n == "step" else self._entering(x, tensor) for n, x in plain.items() if n in names
+            }
             value = self._value(line, entering | {n: known[n] for n in names if n in known}, tensor)
             known[name] = np.broadcast_to(value, p.shape) if value.shape != p.shape else value
             if name == "p" or name in self.rule.state:
@@ -184,7 +196,8 @@ class Exact:
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """The exact steps, as far as they can be told; `bits` is the precision that they took, `lost` says why it ended early."""
+    """The exact steps, as far as they can be told; `bits` is the precision that they took, `lost` says why it
+    ended early."""
 
     steps: tuple[Exact, ...]
     bits: int
@@ -211,11 +224,15 @@ def trajectory(
             break
         # A step that fails at any precision is a kink or a pole, not a lack of bits.
         failed_at = len(steps)
-        bits = min(LIMIT_BITS, max(2 * bits, int(START_BITS + 1.25 * (bits - NARROW) * len(updates) / max(1, len(steps)))))
+        bits = min(
+            LIMIT_BITS,
+            max(2 * bits, int(START_BITS + 1.25 * (bits - NARROW) * len(updates) / max(1, len(steps)))),
+        )
     lost = ""
     if not whole:
         lost = (
-            f"the exact trajectory is lost after step {len(steps)}: its balls have grown too wide, at {bits} bits too "
+            f"the exact trajectory is lost after step {len(steps)}: its balls have grown too wide, at {bits} "
+            "bits too "
             "(a kink, a singular point, or errors that grow faster than any precision)"
         )
     return Trajectory(tuple(steps), bits, lost)
@@ -236,7 +253,10 @@ def _followed(
     for number, update in enumerate(updates, 1):
         at = slope(graph, {**given, **here}, exact())
         carried = sums if accumulate else {}
-        sums = {n: np.asarray(carried[n] + g, dtype=object) if n in carried else g for n, g in at.gradients.items()}
+        sums = {
+            n: np.asarray(carried[n] + g, dtype=object) if n in carried else g
+            for n, g in at.gradients.items()
+        }
         there = {}
         for name, p in here.items():
             after = update[name](p, sums[name], states[name], number)
@@ -250,7 +270,8 @@ def _followed(
 
 
 def _is_narrow(array: Balls) -> bool:
-    """Whether every ball is finite and has the bits that it takes; a ball around 0 is narrow where it is tiny."""
+    """Whether every ball is finite and has the bits that it takes; a ball around 0 is narrow where it is
+    tiny."""
     radius = radii(array)
     precise = np.asarray(accuracy_bits(array) > NARROW, dtype=bool)
     return bool(np.all(np.isfinite(radius) & (precise | (radius < 2.0**-200))))
@@ -276,9 +297,10 @@ class Curvature:
 def curvature(graph: Graph, point: Mapping[str, np.ndarray]) -> Curvature | None:
     """The Hessian's extreme eigenvalues; None where there are too many parameters, or no second derivative.
 
-    The Hessian's columns are difference quotients of the exact gradient over a step of 2**-200, at 1024 bits: right to some
-    sixty digits where the second derivative exists, and for a quadratic loss exact. Its eigenvalues are Arb's, of the
-    symmetric part, at the same precision: in float64 a condition above 1e16 could not be told.
+    The Hessian's columns are difference quotients of the exact gradient over a step of 2**-200, at 1024 bits:
+    right to some sixty digits where the second derivative exists, and for a quadratic loss exact. Its
+    eigenvalues are Arb's, of the symmetric part, at the same precision: in float64 a condition above 1e16
+    could not be told.
     """
     places = [(leaf.name, n) for leaf in graph.parameters for n in range(size(leaf.shape))]
     if not 0 < len(places) <= MAX_PARAMETERS:
@@ -293,13 +315,19 @@ def curvature(graph: Graph, point: Mapping[str, np.ndarray]) -> Curvature | None
                 at = leaves[name].reshape(-1)[entry] + step
                 moved = _flat(slope(graph, {**leaves, name: replaced(leaves[name], entry, at)}, exact()))
                 found.append([(b - a) / step for a, b in zip(here, moved, strict=True)])
-        if not all(x.is_finite() and x.rad() < 2.0**-100 * (1 + abs(x)) for column in columns for x in column):
+        if not all(
+            x.is_finite() and x.rad() < 2.0**-100 * (1 + abs(x)) for column in columns for x in column
+        ):
             return None
         quadratic = all(
-            x.overlaps(y) for left, right in zip(columns, others, strict=True) for x, y in zip(left, right, strict=True)
+            x.overlaps(y)
+            for left, right in zip(columns, others, strict=True)
+            for x, y in zip(left, right, strict=True)
         )
         n = len(places)
-        matrix = arb_mat(n, n, [((columns[i][j] + columns[j][i]) / 2).mid() for i in range(n) for j in range(n)])
+        matrix = arb_mat(
+            n, n, [((columns[i][j] + columns[j][i]) / 2).mid() for i in range(n) for j in range(n)]
+        )
         try:
             roots = [as_float(root.real) for root in acb_mat(matrix).eig(algorithm="approx")]
         except (ValueError, ArithmeticError):

@@ -1,7 +1,7 @@
 """The engines under test: one file each, imported when asked for.
 
-An engine interprets the user's own lines with its own operations. It shares the parse tree with the reference and nothing
-else: this package never imports the graph's calculus, arithmetic or reference.
+An engine interprets the user's own lines with its own operations. It shares the parse tree with the reference
+and nothing else: this package never imports the graph's calculus, arithmetic or reference.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ BY_NAME_ALONE = ("torch-compile",)
 class Task:
     """What an engine is asked for: the lines, the point, which leaves are parameters, and the probes.
 
-    `probes` maps a line to cotangents of shape (rows, *shape of the line): the engine pulls each back through that line
-    alone, to each of the parents named in `parents`.
+    `probes` maps a line to cotangents of shape (rows, *shape of the line): the engine pulls each back through
+    that line alone, to each of the parents named in `parents`.
     """
 
     statements: tuple[Statement, ...]
@@ -55,10 +55,11 @@ class Trace:
     """What an engine did. Every number is held in float64, which holds those of every dtype exactly.
 
     `values` are the leaves' and lines' values; `locals` the pulled-back probes by (line, parent), of shape
-    (rows, *shape of the parent); `gradients` the chained gradient of every leaf and line, None where the engine has none.
-    `failures` maps a line (or "" for the whole run) to the message of what was raised there; `unsupported` does so for
-    what the engine does not have: an operation, a dtype. `unseen` maps names whose chained gradient the engine computes
-    no number for, by the way it works, to the reason: forward mode has none at the lines.
+    (rows, *shape of the parent); `gradients` the chained gradient of every leaf and line, None where the
+    engine has none. `failures` maps a line (or "" for the whole run) to the message of what was raised there;
+    `unsupported` does so for what the engine does not have: an operation, a dtype. `unseen` maps names whose
+    chained gradient the engine computes no number for, by the way it works, to the reason: forward mode has
+    none at the lines.
     """
 
     values: Mapping[str, np.ndarray]
@@ -83,12 +84,15 @@ class Engine(Protocol):
 def engine_named(name: str) -> Engine:
     """The engine of that name, or the one that `file.py:name` or `package.module:name` names.
 
-    Raises `EngineError` when there is none or when it is not installed, and `InputError` when that is no engine.
+    Raises `EngineError` when there is none or when it is not installed, and `InputError` when that is no
+    engine.
     """
     if is_function(name):
         return load_engine(name)
     if name not in ENGINES:
-        raise EngineError(f"unknown engine {name!r}{did_you_mean(name, ENGINES)} (one of {', '.join(ENGINES)})")
+        raise EngineError(
+            f"unknown engine {name!r}{did_you_mean(name, ENGINES)} (one of {', '.join(ENGINES)})"
+        )
     module, extra, _ = ENGINES[name]
     try:
         return import_module(module).ENGINE
@@ -97,8 +101,13 @@ def engine_named(name: str) -> Engine:
 
 
 def installed() -> tuple[str, ...]:
-    """The engines of `--engine all`: those whose libraries are here, and that do not need to be asked for by name.
+    """The engines of `--engine all`: those whose libraries are here, and that do not need to be asked for by
+    name.
 
     Nothing is imported: a library that is there and broken is told when it is used.
     """
-    return tuple(name for name, (_, _, needs) in ENGINES.items() if name not in BY_NAME_ALONE and all(map(find_spec, needs)))
+    return tuple(
+        name
+        for name, (_, _, needs) in ENGINES.items()
+        if name not in BY_NAME_ALONE and all(map(find_spec, needs))
+    )

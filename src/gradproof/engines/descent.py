@@ -18,10 +18,11 @@ Arrays = dict[str, np.ndarray]
 class Happened:
     """One step of a loop; every number in float64.
 
-    `before` and `after` are the parameters. `traces` has one trace for each micro-batch, with the gradients as they arrived;
-    `carried` is what `.grad` held before them and `recorded` what it held when the optimizer took its step. `settings` and
-    the states are by parameter; a state holds what the optimizer shows of it. `end` is what the parameters were when all of the
-    step was over, where that is known. `failure` is what was raised.
+    `before` and `after` are the parameters. `traces` has one trace for each micro-batch, with the gradients
+    as they arrived; `carried` is what `.grad` held before them and `recorded` what it held when the optimizer
+    took its step. `settings` and the states are by parameter; a state holds what the optimizer shows of it.
+    `end` is what the parameters were when all of the step was over, where that is known. `failure` is what
+    was raised.
     """
 
     before: Arrays
@@ -49,7 +50,8 @@ class Replay:
 
 
 def learning_options(settings: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """An optimizer's own settings by the names in `known` and `lr`, as Python numbers; what it lacks is as in `known`."""
+    """An optimizer's own settings by the names in `known` and `lr`, as Python numbers; what it lacks is as in
+    `known`."""
     found = {}
     for key in ("lr", *known):
         value = settings.get(key, known.get(key))

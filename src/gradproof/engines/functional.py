@@ -1,4 +1,5 @@
-"""Engines that differentiate functions of arrays: one walk, and one operation that each engine has its own of, `pull`."""
+"""Engines that differentiate functions of arrays: one walk, and one operation that each engine has its own
+of, `pull`."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class FunctionEngine:
         raise NotImplementedError
 
     def pull(self, function: Function, inputs: Sequence[Any], rows: np.ndarray, dtype: DType) -> Rows:
-        """`rows` of cotangents at `function(*inputs)`, pulled back: for each input (rows, *its shape), None for no gradient."""
+        """`rows` of cotangents at `function(*inputs)`, pulled back: for each input (rows, *its shape), None
+        for no gradient."""
         raise NotImplementedError
 
     def tapped(self, value: Any, tap: Any) -> Any:
@@ -58,7 +60,9 @@ class FunctionEngine:
     def run(self, task: Task, dtype: DType) -> Trace:
         """Run the lines, pull each probe back through its own line, and the output through all of them."""
         if dtype.name not in self.dtypes:
-            return Trace({}, {}, {}, {}, {"": f"{self.name} is run in {', '.join(self.dtypes)}, not in {dtype.name}"})
+            return Trace(
+                {}, {}, {}, {}, {"": f"{self.name} is run in {', '.join(self.dtypes)}, not in {dtype.name}"}
+            )
         with self.scope(), np.errstate(all="ignore"):
             return self._run(task, dtype)
 
@@ -120,7 +124,9 @@ class FunctionEngine:
         rows = self.pull(alone, [arrays[parent] for parent in parents], task.probes[name], dtype)
         return {(name, parent): found for parent, found in zip(parents, rows, strict=True)}
 
-    def chained(self, task: Task, arrays: Mapping[str, Any], library: Library, dtype: DType) -> dict[str, np.ndarray | None]:
+    def chained(
+        self, task: Task, arrays: Mapping[str, Any], library: Library, dtype: DType
+    ) -> dict[str, np.ndarray | None]:
         """The output's gradient at the parameters, and at the lines where the engine has one there."""
         leaves = sorted(task.parameters)
         taps = [] if self.why_unseen else [s.name for s in task.statements[:-1] if task.parents.get(s.name)]
@@ -130,20 +136,25 @@ class FunctionEngine:
             bound = {**{name: arrays[name] for name in task.point}, **{name: given[name] for name in leaves}}
             for statement in task.statements:
                 value = line(statement, bound, library)
-                bound[statement.name] = self.tapped(value, given[statement.name]) if statement.name in taps else value
+                bound[statement.name] = (
+                    self.tapped(value, given[statement.name]) if statement.name in taps else value
+                )
             return bound[task.statements[-1].name]
 
         inputs = [arrays[name] for name in leaves]
         inputs += [self.array(np.full(tuple(arrays[name].shape), -0.0), dtype) for name in taps]
         rows = self.pull(program, inputs, np.ones(1), dtype)
-        return {name: None if row is None else row[0] for name, row in zip([*leaves, *taps], rows, strict=True)}
+        return {
+            name: None if row is None else row[0] for name, row in zip([*leaves, *taps], rows, strict=True)
+        }
 
 
 def contracted(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Each row of cotangents times a Jacobian given by columns, of shape (entries of the input, *shape of the output).
+    """Each row of cotangents times a Jacobian given by columns, of shape (entries of the input, *shape of the
+    output).
 
-    A cotangent of zero takes no part: the Jacobian's entry there may be infinite. The sum is taken in extended precision,
-    so that forward mode is not judged by our own rounding.
+    A cotangent of zero takes no part: the Jacobian's entry there may be infinite. The sum is taken in
+    extended precision, so that forward mode is not judged by our own rounding.
     """
     flat, columns = rows.reshape(len(rows), -1), columns.reshape(len(columns), -1)
     found = np.zeros((len(flat), len(columns)))

@@ -32,10 +32,11 @@ COMPARISONS: Functions = {
 class Library:
     """An array library, in one dtype.
 
-    `functions` has those of the language, and what index notation and slices are made of: "where", "concatenate",
-    "stack" (of a list), "take" (entries at NumPy arrays of positions), "slice" (NumPy's basic indexing), "expand" (to a
-    shape, -1 for an extent that stays), "reshape" and "transpose". `operators` are those of `ARITHMETIC`, and "and", "or",
-    "not"; `comparisons` those of `COMPARISONS`. `array` makes an array of a number or a NumPy array. An array has a `shape`.
+    `functions` has those of the language, and what index notation and slices are made of: "where",
+    "concatenate", "stack" (of a list), "take" (entries at NumPy arrays of positions), "slice" (NumPy's basic
+    indexing), "expand" (to a shape, -1 for an extent that stays), "reshape" and "transpose". `operators` are
+    those of `ARITHMETIC`, and "and", "or", "not"; `comparisons` those of `COMPARISONS`. `array` makes an
+    array of a number or a NumPy array. An array has a `shape`.
     """
 
     name: str
@@ -74,16 +75,25 @@ def names(statement: Statement) -> set[str]:
     return {term.value for term in statement.terms if term.op == "name"}
 
 
-def _term(term: Term, args: list[Operand], arrays: Mapping[str, Any], labels: _Labels, library: Library) -> Operand:
+def _term(
+    term: Term, args: list[Operand], arrays: Mapping[str, Any], labels: _Labels, library: Library
+) -> Operand:
     match term.op:
         case "number":
-            return float(term.value) if isinstance(term.value, Fraction) or abs(term.value) >= 2**63 else term.value
+            return (
+                float(term.value)
+                if isinstance(term.value, Fraction) or abs(term.value) >= 2**63
+                else term.value
+            )
         case "name":
             return arrays[term.value] if term.value in arrays else {"pi": pi}[term.value]
         case "index":
             if any(isinstance(item, Affine) for item in term.value):
                 return labels.read(args[0], term)
-            index = tuple(slice(item.start, item.stop, item.step) if isinstance(item, Span) else item for item in term.value)
+            index = tuple(
+                slice(item.start, item.stop, item.step) if isinstance(item, Span) else item
+                for item in term.value
+            )
             return library.call("slice", args[0], index)
         case "compare":
             pairs = zip(term.value, args, args[1:], strict=False)
@@ -110,7 +120,8 @@ def _term(term: Term, args: list[Operand], arrays: Mapping[str, Any], labels: _L
 class _Labels:
     """Index notation: one axis for each label of the line, in the order of their appearance.
 
-    A read `X[i, k]` becomes an array with X's entries along the axes of i and k and extent 1 along the others.
+    A read `X[i, k]` becomes an array with X's entries along the axes of i and k and extent 1 along the
+    others.
     """
 
     def __init__(self, statement: Statement, arrays: Mapping[str, Any], library: Library) -> None:

@@ -26,7 +26,9 @@ class JaxForward(JaxEngine):
         for n, x in enumerate(inputs):
             columns = []
             for tangent in basis(x.shape):
-                tangents = [self.array(tangent, dtype) if m == n else jnp.zeros_like(x) for m, x in enumerate(inputs)]
+                tangents = [
+                    self.array(tangent, dtype) if m == n else jnp.zeros_like(x) for m, x in enumerate(inputs)
+                ]
                 columns.append(self.numbers(push(*tangents)))
             found.append(contracted(rows, np.stack(columns)).reshape(len(rows), *x.shape))
         return found

@@ -10,14 +10,19 @@ from .interpreter import ARITHMETIC, Functions
 
 
 def functions_of(xp: Any, special: Any) -> Functions:
-    """What `xp` (as numpy) and `special` (as scipy.special) have under the names of the language, and how else to say it."""
+    """What `xp` (as numpy) and `special` (as scipy.special) have under the names of the language, and how
+    else to say it."""
 
     def axes(x: Any, axis: Any) -> tuple[int, ...]:
-        return tuple(range(len(x.shape))) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+        return (
+            tuple(range(len(x.shape))) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+        )
 
     def reduction(function: Callable[..., Any]) -> Callable[..., Any]:
         """Over several axes at once, or none."""
-        return lambda x, axis=None, keepdims=False: function(x, axis=axes(x, axis), keepdims=keepdims) if x.shape else x
+        return lambda x, axis=None, keepdims=False: (
+            function(x, axis=axes(x, axis), keepdims=keepdims) if x.shape else x
+        )
 
     def norm(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
         if not keepdims and len(axes(x, axis)) in (1, 2):
@@ -30,7 +35,9 @@ def functions_of(xp: Any, special: Any) -> Functions:
         return x
 
     def spread(function: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda x, axis=None, keepdims=False, ddof=0: function(x, axis=axes(x, axis), keepdims=keepdims, ddof=ddof)
+        return lambda x, axis=None, keepdims=False, ddof=0: function(
+            x, axis=axes(x, axis), keepdims=keepdims, ddof=ddof
+        )
 
     def log_softmax(x: Any, axis: int = -1) -> Any:
         return x - special.logsumexp(x, axis=axis, keepdims=True)
@@ -39,7 +46,8 @@ def functions_of(xp: Any, special: Any) -> Functions:
         kept = (len(shape) - len(x.shape)) * (1,) + tuple(x.shape)
         return xp.broadcast_to(x, tuple(old if n == -1 else n for n, old in zip(shape, kept, strict=True)))
 
-    same = ("exp log log1p expm1 sqrt abs sign sin cos tan sinh cosh tanh log2 log10 maximum minimum outer trace reshape "
+    same = ("exp log log1p expm1 sqrt abs sign sin cos tan sinh cosh tanh log2 log10 maximum minimum outer "
+            "trace reshape "
             "where").split()  # fmt: skip
     arcs = {name: getattr(xp, f"arc{name[1:]}") for name in "asin acos atan atan2 asinh acosh atanh".split()}
     return {

@@ -1,4 +1,5 @@
-"""Bring your own: an engine of any library with operator overloading, whether its values are scalars or arrays."""
+"""Bring your own: an engine of any library with operator overloading, whether its values are scalars or
+arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ Value = Any
 PLAIN = (int, float, bool)
 READERS = ("data", "value", "val", "primal")  # where micro engines keep a value's number
 ELEMENTWISE = (
-    "exp log log1p expm1 sqrt abs sign sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh log2 log10 erf erfc "
+    "exp log log1p expm1 sqrt abs sign sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh "
+    "log2 log10 erf erfc "
     "gamma lgamma sigmoid softplus relu gelu silu leaky_relu elu maximum minimum clip"
 ).split()
 OF_ARRAYS = "sum mean prod max min norm logsumexp var std softmax log_softmax cumsum dot outer trace".split()
@@ -37,17 +39,18 @@ def engine(
 ) -> Engine:
     """An engine of a library with operator overloading, for `check(problem, engine=...)`.
 
-    `wrap(x)` makes a value of a float; with `arrays=True`, of a NumPy array of the dtype asked for. Values know
-    + - * / ** and the minus sign. `gradient(output, inputs)` gives the derivative of one value by each of the inputs: numbers,
-    or arrays of the inputs' shapes; None for no gradient. It is asked once for each output that `wrap` and the operators
-    made anew, by the parameters and by what the lines in between gave.
+    `wrap(x)` makes a value of a float; with `arrays=True`, of a NumPy array of the dtype asked for. Values
+    know + - * / ** and the minus sign. `gradient(output, inputs)` gives the derivative of one value by each
+    of the inputs: numbers, or arrays of the inputs' shapes; None for no gradient. It is asked once for each
+    output that `wrap` and the operators made anew, by the parameters and by what the lines in between gave.
 
-    `functions` maps names of the language to functions of values; where a name is missing there, a value's own method of
-    that name is called. `number(value)` reads a value back; without it, the attribute `data` (or `value`, `val`) or `float`.
-    `dtypes` are what the library computes in.
+    `functions` maps names of the language to functions of values; where a name is missing there, a value's
+    own method of that name is called. `number(value)` reads a value back; without it, the attribute `data`
+    (or `value`, `val`) or `float`. `dtypes` are what the library computes in.
 
-    A library of scalars needs no more: arrays, matrix products, sums, maxima, softmax, index notation are made of its
-    operators. What it does not cover, such as `erf` without a function of that name, has the verdict `unsupported`.
+    A library of scalars needs no more: arrays, matrix products, sums, maxima, softmax, index notation are
+    made of its operators. What it does not cover, such as `erf` without a function of that name, has the
+    verdict `unsupported`.
     """
     kind = _Arrays if arrays else _Scalars
     return kind(name, wrap, gradient, dict(functions or {}), number or _number, tuple(dtypes))
@@ -55,7 +58,11 @@ def engine(
 
 def _number(value: Value) -> Any:
     for reader in READERS:
-        if hasattr(value, reader) and not callable(getattr(value, reader)) and not isinstance(value, np.ndarray | np.generic):
+        if (
+            hasattr(value, reader)
+            and not callable(getattr(value, reader))
+            and not isinstance(value, np.ndarray | np.generic)
+        ):
             return getattr(value, reader)
     if hasattr(value, "tolist"):
         return value.tolist()
@@ -63,7 +70,8 @@ def _number(value: Value) -> Any:
 
 
 class _Own(FunctionEngine):
-    """What both kinds share: gradients are asked of the values themselves, so that nothing of ours is in between."""
+    """What both kinds share: gradients are asked of the values themselves, so that nothing of ours is in
+    between."""
 
     def __init__(
         self, name: str, wrap: Callable[[Any], Value], gradient: Callable[..., Sequence[Any]],
@@ -86,7 +94,9 @@ class _Own(FunctionEngine):
                 return self.own[name](x, *others, **options)
             method = getattr(x, name, None)
             if not callable(method):
-                raise UnsupportedError(f"{self.name} has no {name!r}: neither a function nor a method of {type(x).__name__}")
+                raise UnsupportedError(
+                    f"{self.name} has no {name!r}: neither a function nor a method of {type(x).__name__}"
+                )
             return method(*others, **options)
 
         return call
@@ -98,7 +108,9 @@ class _Own(FunctionEngine):
             except (TypeError, AssertionError, NotImplementedError) as error:
                 if isinstance(error, TypeError) and "operand" not in str(error):
                     raise  # a fault inside of the operator
-                raise UnsupportedError(f"{self.name} has no {sign!r} for this: {type(error).__name__}: {error}") from error
+                raise UnsupportedError(
+                    f"{self.name} has no {sign!r} for this: {type(error).__name__}: {error}"
+                ) from error
 
         return operate
 
@@ -113,7 +125,9 @@ class _Scalars(_Own):
     """Arrays are NumPy arrays of values; every operation on numbers is one of the library's."""
 
     def array(self, value: Any, dtype: DType) -> np.ndarray:
-        return _filled(np.shape(value), [self.wrap(float(x)) for x in np.asarray(value, dtype=np.float64).reshape(-1)])
+        return _filled(
+            np.shape(value), [self.wrap(float(x)) for x in np.asarray(value, dtype=np.float64).reshape(-1)]
+        )
 
     def numbers(self, array: np.ndarray) -> np.ndarray:
         flat = [np.float64(self.number(x)).item() for x in array.reshape(-1)]
@@ -125,7 +139,9 @@ class _Scalars(_Own):
         def call(*operands: Any, **options: Any) -> Any:
             if not any(isinstance(x, np.ndarray) for x in operands):
                 return function(*operands, **options)
-            full = np.broadcast_arrays(*(x if isinstance(x, np.ndarray) else _filled((), [x]) for x in operands))
+            full = np.broadcast_arrays(
+                *(x if isinstance(x, np.ndarray) else _filled((), [x]) for x in operands)
+            )
             entries = zip(*(x.flat for x in full), strict=True)
             return _filled(full[0].shape, [function(*xs, **options) for xs in entries])
 
@@ -141,7 +157,9 @@ class _Scalars(_Own):
                 return self.lifted(lambda x: x)
             if name == "**":  # most take a plain exponent, and many nothing else
                 return self.lifted(lambda a, b: operate(a if type(b) in PLAIN else self.wrapped(a), b))
-            return self.lifted(lambda *xs: operate(*(xs if all(type(x) in PLAIN for x in xs) else map(self.wrapped, xs))))
+            return self.lifted(
+                lambda *xs: operate(*(xs if all(type(x) in PLAIN for x in xs) else map(self.wrapped, xs)))
+            )
 
         truth = np.asarray
         return {
@@ -153,7 +171,9 @@ class _Scalars(_Own):
 
     def library(self, dtype: DType) -> Library:
         compared = {name: self._compared(compare) for name, compare in COMPARISONS.items()}
-        return Library(self.name, self.functions, self.operators, lambda value: self.array(value, dtype), compared)
+        return Library(
+            self.name, self.functions, self.operators, lambda value: self.array(value, dtype), compared
+        )
 
     def _compared(self, compare: Callable[..., Any]) -> Callable[..., Any]:
         return lambda a, b: compare(*(self.numbers(x) if isinstance(x, np.ndarray) else x for x in (a, b)))
@@ -172,7 +192,11 @@ class _Scalars(_Own):
                     return x
                 moved = np.moveaxis(x, axes, range(len(axes))).reshape(-1, *np.delete(x.shape, axes))
                 total = reduce(function, (_whole(part) for part in moved))
-                return total.reshape([1 if n in axes else m for n, m in enumerate(x.shape)]) if keepdims else total
+                return (
+                    total.reshape([1 if n in axes else m for n, m in enumerate(x.shape)])
+                    if keepdims
+                    else total
+                )
 
             return fold
 
@@ -222,11 +246,15 @@ class _Scalars(_Own):
 
         def where(condition: Any, a: Any, b: Any) -> Any:
             full = np.broadcast_arrays(np.asarray(condition), a, b)
-            return _filled(full[0].shape, [x if c else y for c, x, y in zip(*(x.flat for x in full), strict=True)])
+            return _filled(
+                full[0].shape, [x if c else y for c, x, y in zip(*(x.flat for x in full), strict=True)]
+            )
 
         def expand(x: np.ndarray, shape: tuple[int, ...]) -> Any:
             kept = (1,) * (len(shape) - x.ndim) + x.shape
-            return np.broadcast_to(x, tuple(starmap(lambda n, old: old if n == -1 else n, zip(shape, kept, strict=True))))
+            return np.broadcast_to(
+                x, tuple(starmap(lambda n, old: old if n == -1 else n, zip(shape, kept, strict=True)))
+            )
 
         return {
             **entry, "sum": total, "mean": mean, "var": var, "prod": folded(multiply),
@@ -284,7 +312,9 @@ class _Scalars(_Own):
     def plain(self, g: Any) -> Any:
         return g if isinstance(g, int | float | np.generic) else self.number(g)
 
-    def chained(self, task: Task, arrays: Mapping[str, Any], library: Library, dtype: DType) -> dict[str, np.ndarray | None]:
+    def chained(
+        self, task: Task, arrays: Mapping[str, Any], library: Library, dtype: DType
+    ) -> dict[str, np.ndarray | None]:
         bound: dict[str, np.ndarray] = {name: self.array(value, dtype) for name, value in task.point.items()}
         seen = {id(x) for array in bound.values() for x in array.flat}
         once = self.operated("*")
@@ -292,12 +322,16 @@ class _Scalars(_Own):
             value = self.bound(_whole(line(statement, bound, library)))
             entries = []
             for x in value.flat:
-                # An entry of another name's, or one that stands twice: a value of its own, with a gradient of its own.
+                # An entry of another name's, or one that stands twice: a value of its own, with a gradient of
+                # its own.
                 x = once(x, self.wrap(1.0)) if id(x) in seen else x
                 seen.add(id(x))
                 entries.append(x)
             bound[statement.name] = _filled(value.shape, entries)
-        names = [*sorted(task.parameters), *(s.name for s in task.statements[:-1] if task.parents.get(s.name))]
+        names = [
+            *sorted(task.parameters),
+            *(s.name for s in task.statements[:-1] if task.parents.get(s.name)),
+        ]
         output = bound[task.statements[-1].name].item()
         return dict(zip(names, self._gradients(output, [bound[name] for name in names]), strict=True))
 
@@ -326,7 +360,9 @@ class _Arrays(_Own):
             return lambda x, **options: call(x, **options) if tuple(x.shape) else x
 
         def transpose(x: Value, axes: tuple[int, ...] | None = None) -> Value:
-            return self.called("transpose")(x, tuple(axes if axes is not None else reversed(range(len(x.shape)))))
+            return self.called("transpose")(
+                x, tuple(axes if axes is not None else reversed(range(len(x.shape))))
+            )
 
         def expand(x: Value, shape: tuple[int, ...]) -> Value:
             kept = (1,) * (len(shape) - len(x.shape)) + tuple(x.shape)
@@ -347,7 +383,9 @@ class _Arrays(_Own):
         for row in rows:
             fresh = [self.array(self.numbers(x), dtype) for x in inputs]
             value = function(*fresh)
-            output = value if not tuple(value.shape) else self.functions["sum"](value * self.array(row, dtype))
+            output = (
+                value if not tuple(value.shape) else self.functions["sum"](value * self.array(row, dtype))
+            )
             for kept, grad in zip(found, self.asked(output, fresh), strict=True):
                 kept.append(None if grad is None else self._read(grad))
         return [None if any(g is None for g in kept) else np.stack(kept) for kept in found]  # type: ignore[arg-type] # no None is left
@@ -356,14 +394,21 @@ class _Arrays(_Own):
         plain = isinstance(grad, int | float | np.ndarray | np.generic)
         return np.array(grad if plain else self.number(grad), dtype=np.float64)
 
-    def chained(self, task: Task, arrays: Mapping[str, Any], library: Library, dtype: DType) -> dict[str, np.ndarray | None]:
+    def chained(
+        self, task: Task, arrays: Mapping[str, Any], library: Library, dtype: DType
+    ) -> dict[str, np.ndarray | None]:
         bound = {name: self.array(value, dtype) for name, value in task.point.items()}
         for statement in task.statements:
             value = line(statement, bound, library)
             bound[statement.name] = value * 1.0 if any(value is other for other in bound.values()) else value
-        names = [*sorted(task.parameters), *(s.name for s in task.statements[:-1] if task.parents.get(s.name))]
+        names = [
+            *sorted(task.parameters),
+            *(s.name for s in task.statements[:-1] if task.parents.get(s.name)),
+        ]
         grads = self.asked(bound[task.statements[-1].name], [bound[name] for name in names])
-        return {name: None if grad is None else self._read(grad) for name, grad in zip(names, grads, strict=True)}
+        return {
+            name: None if grad is None else self._read(grad) for name, grad in zip(names, grads, strict=True)
+        }
 
 
 def _filled(shape: tuple[int, ...], entries: Sequence[Any]) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""tinygrad: its gradient rules, on the device that DEV names, or else on its own interpreter, which needs no compiler."""
+"""tinygrad: its gradient rules, on the device that DEV names, or else on its own interpreter, which needs no
+compiler."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def _condition(x: Any) -> Tensor:
 FUNCTIONS: Functions = {
     **{
         name: getattr(Tensor, name)
-        for name in "exp log sqrt abs sign sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh log2 log10 erf sigmoid "
+        for name in "exp log sqrt abs sign sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh log2 "
+                    "log10 erf sigmoid "
         "softplus relu silu maximum minimum".split()
     },
     "gelu": lambda x: x.gelu(approximate="none"),
@@ -66,7 +68,8 @@ OPERATORS: Functions = {
 
 
 def held(x: Tensor) -> Tensor:
-    """The numbers in memory; a constant has none, and would be put on a CPU device that may need a compiler."""
+    """The numbers in memory; a constant has none, and would be put on a CPU device that may need a
+    compiler."""
     return x.detach().cast(dtypes.float64).clone()
 
 
@@ -83,7 +86,8 @@ class TinyEngine(FunctionEngine):
         return np.array(held(array).numpy(), dtype=np.float64)
 
     def scope(self) -> AbstractContextManager[Any]:
-        # Plain kernels, made in this process: the gradient rules are the same, and what is computed is soon done.
+        # Plain kernels, made in this process: the gradient rules are the same, and what is computed is soon
+        # done.
         return Context(DEV=DEVICE, NOOPT=1, PARALLEL=0)
 
     def bound(self, value: Tensor) -> Tensor:
@@ -96,7 +100,10 @@ class TinyEngine(FunctionEngine):
             cotangent = self.array(row.reshape(value.shape), dtype)
             found.append([held(grad) for grad in value.gradient(*inputs, gradient=cotangent)])
         Tensor.realize(*(grad for row in found for grad in row))  # in one go: most of the time is scheduling
-        return [np.stack([np.array(row[n].numpy(), dtype=np.float64) for row in found]) for n in range(len(inputs))]
+        return [
+            np.stack([np.array(row[n].numpy(), dtype=np.float64) for row in found])
+            for n in range(len(inputs))
+        ]
 
 
 ENGINE = TinyEngine("tinygrad", FUNCTIONS, OPERATORS)

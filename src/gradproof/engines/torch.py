@@ -19,7 +19,8 @@ from .interpreter import ARITHMETIC, Library, Operand, line, names
 
 
 def _gamma(x: torch.Tensor) -> torch.Tensor:
-    """torch has no gamma function; exp(lgamma) is the way to write one, with the sign for negative arguments."""
+    """torch has no gamma function; exp(lgamma) is the way to write one, with the sign for negative
+    arguments."""
     negative = (x < 0) & (torch.floor(x) % 2 != 0)
     return torch.exp(torch.lgamma(x)) * torch.where(negative, -1.0, 1.0).to(x.dtype)
 
@@ -77,7 +78,8 @@ FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "atanh": torch.atanh,
     "log2": torch.log2, "log10": torch.log10, "erfc": torch.erfc, "erf": torch.erf,
     "gamma": _gamma, "lgamma": torch.lgamma, "sigmoid": torch.sigmoid,
-    # The threshold is where log(1 + exp(x)) and x are the same number in every dtype; torch's own 20 is not, in float64.
+    # The threshold is where log(1 + exp(x)) and x are the same number in every dtype; torch's own 20 is not,
+    # in float64.
     "softplus": lambda x: F.softplus(x, threshold=40.0),
     "relu": torch.relu, "gelu": F.gelu, "silu": F.silu,
     "leaky_relu": lambda x, negative_slope=0.01: F.leaky_relu(x, negative_slope),
@@ -130,7 +132,8 @@ class TorchEngine:
         """Run the lines, pull each probe back through its own line, and the output through all of them."""
         kind = getattr(torch, dtype.name)
         tensors = {
-            name: torch.tensor(value, dtype=kind, requires_grad=name in task.parameters) for name, value in task.point.items()
+            name: torch.tensor(value, dtype=kind, requires_grad=name in task.parameters)
+            for name, value in task.point.items()
         }
         trace = self.forward(task, tensors, kind)
         output = tensors.get(task.statements[-1].name)
@@ -161,7 +164,14 @@ class TorchEngine:
                     value.retain_grad()
             except (NotImplementedError, UnsupportedError) as error:
                 return Trace(_numbers(tensors), locals_, {}, failures, {statement.name: said(error)})
-            except (RuntimeError, TypeError, ValueError, IndexError, OverflowError, ZeroDivisionError) as error:
+            except (
+                RuntimeError,
+                TypeError,
+                ValueError,
+                IndexError,
+                OverflowError,
+                ZeroDivisionError,
+            ) as error:
                 failures[statement.name] = said(error)
                 return Trace(_numbers(tensors), locals_, {}, failures)
             try:
@@ -189,7 +199,11 @@ class TorchEngine:
             cotangent = torch.tensor(probe, dtype=kind).reshape(value.shape)
             if value.requires_grad:
                 grads: Sequence[torch.Tensor | None] = torch.autograd.grad(
-                    value, [alone[parent] for parent in parents], cotangent, retain_graph=True, allow_unused=True
+                    value,
+                    [alone[parent] for parent in parents],
+                    cotangent,
+                    retain_graph=True,
+                    allow_unused=True,
                 )
             else:
                 grads = [None] * len(parents)
@@ -201,8 +215,14 @@ class TorchEngine:
             found[name, parent] = np.stack(arrays) if len(arrays) == len(items) else None
         return found
 
-    def _line(self, statement: Statement, tensors: Mapping[str, torch.Tensor], kind: torch.dtype) -> torch.Tensor:
-        value = line(statement, tensors, Library("torch", self.functions, self.operators, partial(torch.tensor, dtype=kind)))
+    def _line(
+        self, statement: Statement, tensors: Mapping[str, torch.Tensor], kind: torch.dtype
+    ) -> torch.Tensor:
+        value = line(
+            statement,
+            tensors,
+            Library("torch", self.functions, self.operators, partial(torch.tensor, dtype=kind)),
+        )
         # A line `y = x` is a node of its own, with a gradient of its own.
         return value.view_as(value) if any(value is tensors.get(name) for name in names(statement)) else value
 

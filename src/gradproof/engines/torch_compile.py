@@ -32,7 +32,9 @@ def _compiler() -> str:
 class TorchCompiled(TorchFunctions):
     """torch.compile, then torch's own backward through what was compiled."""
 
-    def pull(self, function: Function, inputs: Sequence[torch.Tensor], rows: np.ndarray, dtype: DType) -> Rows:
+    def pull(
+        self, function: Function, inputs: Sequence[torch.Tensor], rows: np.ndarray, dtype: DType
+    ) -> Rows:
         leaves = [x.detach().clone().requires_grad_(True) for x in inputs]
         torch._dynamo.reset()  # a line is a function of its own; none is to be compiled anew for another's sake
         value = torch.compile(function, dynamic=False)(*leaves)
@@ -44,7 +46,9 @@ class TorchCompiled(TorchFunctions):
             grads = torch.autograd.grad(value, leaves, cotangent, retain_graph=True, allow_unused=True)
             for kept, grad in zip(found, grads, strict=True):
                 kept.append(None if grad is None else self.numbers(grad))
-        return [None if kept[0] is None else np.stack([row for row in kept if row is not None]) for kept in found]
+        return [
+            None if kept[0] is None else np.stack([row for row in kept if row is not None]) for kept in found
+        ]
 
     def run(self, task: Any, dtype: DType) -> Any:
         with self.scope():

@@ -1,7 +1,8 @@
 """torch's training loop, as people write it: the side under test of a descent.
 
-Real tensors, real `torch.optim`, one loop for the whole run. What the optimizer saw and left is read by its own hooks, right
-before and after its step, so that nothing of ours stands between the backward and the update.
+Real tensors, real `torch.optim`, one loop for the whole run. What the optimizer saw and left is read by its
+own hooks, right before and after its step, so that nothing of ours stands between the backward and the
+update.
 """
 
 from __future__ import annotations
@@ -22,8 +23,18 @@ from .torch import ENGINE, gradients_of, number_of
 StepFunction = Callable[[torch.optim.Optimizer, Callable[[], torch.Tensor]], Any]
 MakeOptimizer = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
 
-# Numbers that a graph cannot be run with, and what torch says when a leaf is changed in place: the user's to mend.
-RAISED = (RuntimeError, TypeError, ValueError, IndexError, OverflowError, ZeroDivisionError, AttributeError, KeyError)
+# Numbers that a graph cannot be run with, and what torch says when a leaf is changed in place: the user's to
+# mend.
+RAISED = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    IndexError,
+    OverflowError,
+    ZeroDivisionError,
+    AttributeError,
+    KeyError,
+)
 
 
 def plain_step(batches: int = 1, *, zero: bool = True) -> StepFunction:
@@ -40,7 +51,8 @@ def plain_step(batches: int = 1, *, zero: bool = True) -> StepFunction:
 
 
 def built_in(name: str, lr: float, options: Mapping[str, Any]) -> MakeOptimizer:
-    """torch's own optimizer of that class name, one parameter after the other: no `foreach`, nothing fused."""
+    """torch's own optimizer of that class name, one parameter after the other: no `foreach`, nothing
+    fused."""
 
     def make(parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
         kind = getattr(torch.optim, name)
@@ -60,8 +72,8 @@ def ancestry(optimizer: torch.optim.Optimizer) -> list[str]:
 class Loop:
     """A training loop: parameters, an optimizer, and the function that takes one step with them.
 
-    `step(optimizer, loss)` is the user's or `plain_step`: it calls `loss()`, which runs the graph's lines and returns the
-    output, backward on it, and `optimizer.step()`.
+    `step(optimizer, loss)` is the user's or `plain_step`: it calls `loss()`, which runs the graph's lines and
+    returns the output, backward on it, and `optimizer.step()`.
     """
 
     name = "torch"
@@ -69,7 +81,9 @@ class Loop:
     def __init__(self, point: Mapping[str, np.ndarray], parameters: Sequence[str], dtype: DType, make: MakeOptimizer,
                  step: StepFunction) -> None:  # fmt: skip
         self.kind = getattr(torch, dtype.name)
-        self.parameters = {name: torch.tensor(point[name], dtype=self.kind, requires_grad=True) for name in parameters}
+        self.parameters = {
+            name: torch.tensor(point[name], dtype=self.kind, requires_grad=True) for name in parameters
+        }
         self.arrived: dict[str, np.ndarray | None] = {}
         for name, tensor in self.parameters.items():
             tensor.register_hook(self._catcher(name))
@@ -90,7 +104,9 @@ class Loop:
         held = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
         for name, tensor in self.parameters.items():
             if id(tensor) not in held:
-                raise InputError(f"the optimizer does not hold parameter {name!r}; give it all that it is called with")
+                raise InputError(
+                    f"the optimizer does not hold parameter {name!r}; give it all that it is called with"
+                )
         return optimizer
 
     def _catcher(self, name: str) -> Callable[[torch.Tensor], None]:
@@ -124,7 +140,9 @@ class Loop:
             self.happened.carried = self._gradients()
         self._collect()
         if len(self.pending) == len(self.tasks):
-            raise InputError(f"the step asked for the loss more than {len(self.tasks)} times: once for each micro-batch")
+            raise InputError(
+                f"the step asked for the loss more than {len(self.tasks)} times: once for each micro-batch"
+            )
         task = self.tasks[len(self.pending)]
         tensors = {
             name: self.parameters[name] if name in self.parameters else torch.tensor(value, dtype=self.kind)

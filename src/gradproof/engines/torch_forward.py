@@ -18,7 +18,9 @@ class TorchForward(TorchFunctions):
 
     why_unseen = "forward mode has no gradient at the lines: judged from end to end"
 
-    def pull(self, function: Function, inputs: Sequence[torch.Tensor], rows: np.ndarray, dtype: DType) -> Rows:
+    def pull(
+        self, function: Function, inputs: Sequence[torch.Tensor], rows: np.ndarray, dtype: DType
+    ) -> Rows:
         found: Rows = []
         for n, x in enumerate(inputs):
             columns = []

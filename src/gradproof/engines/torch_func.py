@@ -1,4 +1,5 @@
-"""torch.func in reverse mode: `vjp`, over several cotangents at once by `vmap`, which is what `jacrev` is made of."""
+"""torch.func in reverse mode: `vjp`, over several cotangents at once by `vmap`, which is what `jacrev` is
+made of."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ class TorchFunctions(FunctionEngine):
     def numbers(self, array: torch.Tensor) -> np.ndarray:
         return array.detach().to(torch.float64).numpy().copy()
 
-    def pull(self, function: Function, inputs: Sequence[torch.Tensor], rows: np.ndarray, dtype: DType) -> Rows:
+    def pull(
+        self, function: Function, inputs: Sequence[torch.Tensor], rows: np.ndarray, dtype: DType
+    ) -> Rows:
         _, pullback = torch.func.vjp(function, *inputs)
         cotangents = self.array(rows, dtype)
         if len(rows) > 1:

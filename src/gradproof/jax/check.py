@@ -1,4 +1,5 @@
-"""Every equation of a JAX function checked against calculus at JAX's own numbers: the report of `steps`, for JAX."""
+"""Every equation of a JAX function checked against calculus at JAX's own numbers: the report of `steps`, for
+JAX."""
 
 from __future__ import annotations
 
@@ -33,18 +34,25 @@ NEAR = 1024  # unit roundoffs: what compiled code may differ by before it is jud
 
 
 def check_function(
-    func: Callable[..., Any], *args: Any, argnums: int | Sequence[int] | None = None, stops: str = "judge", title: str = ""
+    func: Callable[..., Any],
+    *args: Any,
+    argnums: int | Sequence[int] | None = None,
+    stops: str = "judge",
+    title: str = "",
 ) -> Report:
     """Check the gradients of a JAX function at these arguments, equation by equation.
 
-    `func` takes arrays or pytrees and returns an array, or a pytree of them. Its floating-point leaves are differentiated,
-    of the arguments that `argnums` names or of all; everything else among the arguments stays as it is. Each `custom_vjp`
-    and `custom_jvp` call is one node: its rule is judged against the calculus of its primal. The verdict is in the dtype
-    that the function runs in; for float64 arguments JAX's 64 bits are switched on meanwhile.
+    `func` takes arrays or pytrees and returns an array, or a pytree of them. Its floating-point leaves are
+    differentiated, of the arguments that `argnums` names or of all; everything else among the arguments stays
+    as it is. Each `custom_vjp` and `custom_jvp` call is one node: its rule is judged against the calculus of
+    its primal. The verdict is in the dtype that the function runs in; for float64 arguments JAX's 64 bits are
+    switched on meanwhile.
 
-    `stops="trust"` takes every `stop_gradient` as meant; otherwise one that loses part of the gradient is wrong.
+    `stops="trust"` takes every `stop_gradient` as meant; otherwise one that loses part of the gradient is
+    wrong.
 
-    What goes wrong in the function, and what is not covered, are findings. Raises `InputError` for bad options.
+    What goes wrong in the function, and what is not covered, are findings. Raises `InputError` for bad
+    options.
     """
     if stops not in ("judge", "trust"):
         raise InputError(f"stops={stops!r}: expected 'judge' or 'trust'")
@@ -71,7 +79,8 @@ def _name_of(func: Any) -> str:
 
 
 class EquationCheck(NodeCheck):
-    """One equation, or one custom call: what it computes as nodes in index notation, and what they say about its numbers."""
+    """One equation, or one custom call: what it computes as nodes in index notation, and what they say about
+    its numbers."""
 
     formats = XLA
 
@@ -81,9 +90,13 @@ class EquationCheck(NodeCheck):
         inside: list[Any] = list(step.events)
         for equation in inside:
             inside += equation.body
-        dtype = dtype_of([*inputs.values(), *step.outputs.values(), *(out for e in inside for out in e.outs)], XLA)
+        dtype = dtype_of(
+            [*inputs.values(), *step.outputs.values(), *(out for e in inside for out in e.outs)], XLA
+        )
         if dtype is None:
-            raise UnsupportedError(f"{step.name} works in {', '.join(sorted({str(r.dtype) for r in inputs.values()}))}")
+            raise UnsupportedError(
+                f"{step.name} works in {', '.join(sorted({str(r.dtype) for r in inputs.values()}))}"
+            )
         self.dtype = dtype
         lowering = EquationLowering(step.name)
         self.lowering = lowering
@@ -104,7 +117,8 @@ class EquationCheck(NodeCheck):
 
 @dataclass(frozen=True, eq=False)
 class _Whole:
-    """The whole run from its leaves, as nodes; `stops` are those that `stop_gradient` gave, by the step's number."""
+    """The whole run from its leaves, as nodes; `stops` are those that `stop_gradient` gave, by the step's
+    number."""
 
     lowering: EquationLowering
     rows: dict[str, Balls]
@@ -121,7 +135,8 @@ class _Whole:
 
 @dataclass(frozen=True, eq=False)
 class _Loss:
-    """What does not pass one `stop_gradient`, as it matters: the leaves that miss it, by number; a reason, where unknown."""
+    """What does not pass one `stop_gradient`, as it matters: the leaves that miss it, by number; a reason,
+    where unknown."""
 
     cotangent: Pulled | None
     leaves: tuple[int, ...] = ()
@@ -181,7 +196,9 @@ class _FunctionCheck(TapeCheck):
         wrong = {f.wrt for f in found if f.kind == "local" and f.verdict is Verdict.WRONG}
         for edge in step.inputs:
             if self.names[edge] in wrong or step.number in self.blamed:
-                self.blamed.setdefault(edge[0], title if self.names[edge] in wrong else self.blamed[step.number])
+                self.blamed.setdefault(
+                    edge[0], title if self.names[edge] in wrong else self.blamed[step.number]
+                )
 
     def _sums(self) -> list[Finding]:
         """Where the run broke down there are no gradients to add up."""
@@ -191,7 +208,9 @@ class _FunctionCheck(TapeCheck):
             return super()._sums()
         verdict = Verdict.UNDECIDED if broken.failure else Verdict.UNSUPPORTED
         note = f"nothing arrived, because of {broken.name}"
-        return [bare_finding("gradient", leaf.name, verdict, note, inherited=True) for leaf in self.tape.leaves]
+        return [
+            bare_finding("gradient", leaf.name, verdict, note, inherited=True) for leaf in self.tape.leaves
+        ]
 
     # stop_gradient
 
@@ -213,7 +232,9 @@ class _FunctionCheck(TapeCheck):
         judged = judge(Comparison(zeros, loss.cotangent.exact, loss.cotangent.rounding), dtype)
         names = [self.names[number, 0] for number in loss.leaves]
         if not names:
-            judged = replace(judged, verdict=Verdict.EXACT, note="nothing is lost here", refuted=0, exact=0.0, ulp=0.0)
+            judged = replace(
+                judged, verdict=Verdict.EXACT, note="nothing is lost here", refuted=0, exact=0.0, ulp=0.0
+            )
             return [as_finding("local", title, self.names[edge], "", judged)]
         note = f"part of the gradient by {', '.join(names)} is lost here: stop_gradient stops JAX, not the function"
         for number in loss.leaves:
@@ -243,7 +264,9 @@ class _FunctionCheck(TapeCheck):
         if sum(size(node.domain) for node in lowering.nodes) > MAX_DOMAIN or not rows:
             raise UnsupportedError("the whole run is too large")
         stops = {
-            step.number: lowering.stops[id(step.events[0])] for step in self._stops if id(step.events[0]) in lowering.stops
+            step.number: lowering.stops[id(step.events[0])]
+            for step in self._stops
+            if id(step.events[0]) in lowering.stops
         }
         given = given_of(lowering)
         targets = {leaf.name: leaf.region.shape for leaf in self.tape.leaves}
@@ -251,7 +274,8 @@ class _FunctionCheck(TapeCheck):
 
     @cached_property
     def _lost(self) -> dict[int, _Loss]:
-        """For each stop, the cotangent that would have passed it, by the exact calculus of the whole run from its leaves."""
+        """For each stop, the cotangent that would have passed it, by the exact calculus of the whole run from
+        its leaves."""
         stops = [step for step in self._stops if step.received]
         dtype = dtype_of([leaf.region for leaf in self.tape.leaves], XLA)
         try:
@@ -265,7 +289,11 @@ class _FunctionCheck(TapeCheck):
         exact = full.split(full.pull(whole.given, enclosures.exact, whole.rows)[0])
         cut = whole.run(cut=True)
         kept = cut.split(cut.pull(whole.given, enclosures.exact, whole.rows)[0])
-        lossy = {leaf.edge[0] for leaf in self.tape.leaves if _differ(exact[leaf.name], kept[leaf.name], leaf.region.dtype)}
+        lossy = {
+            leaf.edge[0]
+            for leaf in self.tape.leaves
+            if _differ(exact[leaf.name], kept[leaf.name], leaf.region.dtype)
+        }
         found = {}
         for step in stops:
             name = whole.stops[step.number]
@@ -275,18 +303,23 @@ class _FunctionCheck(TapeCheck):
             found[step.number] = _Loss(pulled, self._missing(whole, name, cotangent, lossy, enclosures))
         return found
 
-    def _missing(self, whole: _Whole, name: str, cotangent: Balls, lossy: set[int], enclosures: Enclosures) -> tuple[int, ...]:
+    def _missing(
+        self, whole: _Whole, name: str, cotangent: Balls, lossy: set[int], enclosures: Enclosures
+    ) -> tuple[int, ...]:
         """The leaves that would have got something through this stop."""
         if not lossy or not _some(cotangent):
             return ()
         run = replace(whole.run(cut=False), outputs=(name,))
         parts = run.split(run.pull(whole.given, enclosures.exact, {name: cotangent[None]})[0])
-        return tuple(leaf.edge[0] for leaf in self.tape.leaves if leaf.edge[0] in lossy and _some(parts[leaf.name]))
+        return tuple(
+            leaf.edge[0] for leaf in self.tape.leaves if leaf.edge[0] in lossy and _some(parts[leaf.name])
+        )
 
     # The function as a whole
 
     def _from_the_leaves(self, gradients: Sequence[np.ndarray | None]) -> dict[str, Judgement]:
-        """Gradients of all leaves judged by the calculus of the whole run; nothing where it is too large or not covered."""
+        """Gradients of all leaves judged by the calculus of the whole run; nothing where it is too large or
+        not covered."""
         dtype: DType | None = dtype_of([leaf.region for leaf in self.tape.leaves], XLA)
         try:
             whole = self._run
@@ -305,11 +338,13 @@ class _FunctionCheck(TapeCheck):
         return self._from_the_leaves([leaf.gradients[0] for leaf in self.tape.leaves])
 
     def _compiled(self) -> list[Finding]:
-        """The gradients of the function compiled as a whole, where XLA fuses: judged where they are not those found here."""
+        """The gradients of the function compiled as a whole, where XLA fuses: judged where they are not those
+        found here."""
         pairs = [
             (leaf, gradient, leaf.gradients[0])
             for leaf, gradient in zip(self.tape.leaves, self.recording.compiled, strict=True)
-            if gradient is not None and not _near(gradient, leaf.gradients[0], format_of(leaf.region.dtype, XLA))
+            if gradient is not None
+            and not _near(gradient, leaf.gradients[0], format_of(leaf.region.dtype, XLA))
         ]
         if not pairs:
             return []
@@ -319,9 +354,7 @@ class _FunctionCheck(TapeCheck):
             whole = judged.get(leaf.name)
             if whole is not None and whole.verdict.passes:
                 continue
-            told = (
-                f"compiled as a whole it is off by {_distance(gradient, apart):.2g} relative, equation by equation it is right"
-            )
+            told = f"compiled as a whole it is off by {_distance(gradient, apart):.2g} relative, equation by equation it is right"
             if whole is None:
                 found.append(bare_finding("gradient", leaf.name, Verdict.UNDECIDED, told))
                 continue
@@ -347,7 +380,8 @@ def _differ(exact: Balls, kept: Balls, dtype: Any) -> bool:
 
 
 def _near(value: np.ndarray, other: Any, dtype: DType | None) -> bool:
-    """Whether two arrays differ by what rounding in another order makes, at the scale of their largest entries."""
+    """Whether two arrays differ by what rounding in another order makes, at the scale of their largest
+    entries."""
     if np.array_equal(value, other, equal_nan=True):
         return True
     return dtype is not None and _distance(value, other) <= NEAR * dtype.unit_roundoff

@@ -1,7 +1,8 @@
-"""JAX's primitives to nodes: one row a primitive, in the language of expression files or as SymPy of its operands.
+"""JAX's primitives to nodes: one row a primitive, in the language of expression files or as SymPy of its
+operands.
 
-The operands of a row are `x, y, z` in their order. What only moves entries has no formula: the primitive itself runs on the
-entries' places. What reduces, multiplies or scatters is a node in index notation, below.
+The operands of a row are `x, y, z` in their order. What only moves entries has no formula: the primitive
+itself runs on the entries' places. What reduces, multiplies or scatters is a node in index notation, below.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def _comparison(relation: str) -> str:
 
 FORMULAS: dict[str, Row] = {
     **{name: f"{name}(x)" for name in (
-        "exp log log1p expm1 sqrt abs sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc sign".split()
+        "exp log log1p expm1 sqrt abs sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc "
+        "sign".split()
     )},
     "neg": "-x", "rsqrt": "1 / sqrt(x)", "square": "x ** 2", "logistic": "sigmoid(x)",
     "cbrt": "sign(x) * abs(x) ** (1/3)",
@@ -57,7 +59,8 @@ FORMULAS: dict[str, Row] = {
     "clamp": "minimum(maximum(y, x), z)",  # of low, operand, high
     "gt": _comparison(">"), "ge": _comparison(">="), "lt": _comparison("<"), "le": _comparison("<="),
     "eq": _comparison("=="), "ne": _comparison("!="),
-    "not": "where(x == 0, 1, 0)", "and": "where((x != 0) & (y != 0), 1, 0)", "or": "where((x != 0) | (y != 0), 1, 0)",
+    "not": "where(x == 0, 1, 0)", "and": "where((x != 0) & (y != 0), 1, 0)", "or": "where((x != 0) | (y != "
+                                                                                   "0), 1, 0)",
 }  # fmt: skip
 
 SCALARS: dict[str, Callable[..., Expr]] = {
@@ -74,7 +77,8 @@ MOVES = frozenset(
     expand_dims select_n split tile""".split()
 )
 SAME = frozenset(
-    "copy copy_p convert_element_type optimization_barrier device_put name pvary sharding_constraint layout_constraint".split()
+    "copy copy_p convert_element_type optimization_barrier device_put name pvary sharding_constraint "
+    "layout_constraint".split()
 )
 
 
@@ -169,7 +173,9 @@ class EquationLowering(Lowering):
             starts.append(total)
             total += size(array.shape)
             given.append(jnp.arange(starts[-1], total, dtype=jnp.int32).reshape(array.shape))
-        for out, codes in zip(equation.outs, applied(equation.primitive, given, equation.params), strict=True):
+        for out, codes in zip(
+            equation.outs, applied(equation.primitive, given, equation.params), strict=True
+        ):
             at = np.asarray(codes).astype(np.int64)
             if (at < 0).any():
                 raise UnsupportedError(f"{equation.name}: it reads outside of its operand")
@@ -178,7 +184,8 @@ class EquationLowering(Lowering):
     # Helpers of the special ones
 
     def whole(self, array: Array, index: Sequence[Any], fill: float = 0.0) -> Read:
-        """A read of the array's entries; beyond its edge lies the fill, and not what lies there in what it is a view of."""
+        """A read of the array's entries; beyond its edge lies the fill, and not what lies there in what it is
+        a view of."""
         operand: Operand = self.operand(array)
         plain = tuple(map(free, range(len(array.shape))))
         node = operand.node
@@ -205,7 +212,10 @@ def _reduction(reduce: str) -> Special:
         over = tuple(x.shape[n] for n in axes)
         read = self.at(x, index)
         source = f"{reduce}({read.parent})" if read.parent in self.leaves else reduce
-        self.write(out, self.emit(slot(0), (read,), out.shape, over=over, reduce=reduce if over else None, source=source))
+        self.write(
+            out,
+            self.emit(slot(0), (read,), out.shape, over=over, reduce=reduce if over else None, source=source),
+        )
 
     return lowered
 
@@ -217,7 +227,9 @@ def _running(reduce: str, fill: float) -> Special:
         index: list[Expr] = [free(n) for n in range(len(x.shape))]
         index[axis] = free(axis) + bound(0) if equation.params.get("reverse") else free(axis) - bound(0)
         read = self.whole(x, index, fill)
-        made = self.emit(slot(0), (read,), out.shape, over=(x.shape[axis],), reduce=reduce, source=f"cum{reduce}")
+        made = self.emit(
+            slot(0), (read,), out.shape, over=(x.shape[axis],), reduce=reduce, source=f"cum{reduce}"
+        )
         self.write(out, made)
 
     return lowered
@@ -230,7 +242,9 @@ def _dot_general(self: EquationLowering, equation: Equation) -> None:
     x_own = [n for n in range(len(x.shape)) if n not in (*x_sum, *x_batch)]
     y_own = [n for n in range(len(y.shape)) if n not in (*y_sum, *y_batch)]
 
-    def index(rank: int, batch: Sequence[int], summed: Sequence[int], own: Sequence[int], start: int) -> list[Expr]:
+    def index(
+        rank: int, batch: Sequence[int], summed: Sequence[int], own: Sequence[int], start: int
+    ) -> list[Expr]:
         return [
             free(list(batch).index(n)) if n in batch else bound(list(summed).index(n)) if n in summed
             else free(start + list(own).index(n))
@@ -283,7 +297,9 @@ def _convolution(self: EquationLowering, equation: Equation) -> None:
         w_index[w_spec[2 + d]] = bound(1 + d)
     over = (ins, *(w.shape[w_spec[2 + d]] for d in range(axes)))
     reads = (self.whole(x, x_index), self.at(w, w_index))
-    self.write(out, self.emit(slot(0) * slot(1), reads, out.shape, over=over, reduce="sum", source="convolution"))
+    self.write(
+        out, self.emit(slot(0) * slot(1), reads, out.shape, over=over, reduce="sum", source="convolution")
+    )
 
 
 def _window(reduce: str, fill: float) -> Special:
@@ -295,7 +311,10 @@ def _window(reduce: str, fill: float) -> Special:
             raise UnsupportedError(f"{equation.name}: a dilated base")
         dilation = params.get("window_dilation") or (1,) * rank
         padding = _pairs(params["padding"], rank)
-        index = [free(n) * params["window_strides"][n] + bound(n) * dilation[n] - padding[n][0] for n in range(rank)]
+        index = [
+            free(n) * params["window_strides"][n] + bound(n) * dilation[n] - padding[n][0]
+            for n in range(rank)
+        ]
         read = self.whole(x, index, fill)
         over = tuple(params["window_dimensions"])
         self.write(out, self.emit(slot(0), (read,), out.shape, over=over, reduce=reduce, source="window"))
@@ -306,7 +325,10 @@ def _window(reduce: str, fill: float) -> Special:
 def _taken(self: EquationLowering, array: Array, codes: np.ndarray, out: Array) -> None:
     """The array's entries at flat places."""
     content = self.content(array)
-    self.write(out, self.assemble(Content(content.who.reshape(-1)[codes], content.where.reshape(-1)[codes]), out.shape))
+    self.write(
+        out,
+        self.assemble(Content(content.who.reshape(-1)[codes], content.where.reshape(-1)[codes]), out.shape),
+    )
 
 
 def _sort(self: EquationLowering, equation: Equation) -> None:
@@ -316,7 +338,10 @@ def _sort(self: EquationLowering, equation: Equation) -> None:
     shape = args[0].shape
     places = jnp.asarray(np.arange(size(shape), dtype=np.int32).reshape(shape))
     *_, order = jax.lax.sort(
-        (*(array.numbers for array in args), places), dimension=axis, is_stable=params["is_stable"], num_keys=params["num_keys"]
+        (*(array.numbers for array in args), places),
+        dimension=axis,
+        is_stable=params["is_stable"],
+        num_keys=params["num_keys"],
     )
     for array, out in zip(args, equation.outs, strict=True):
         if out.floating:

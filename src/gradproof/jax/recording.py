@@ -1,9 +1,11 @@
-"""A run of a JAX function, as it was: the jaxpr's equations one by one, and the cotangents that went in and out of each.
+"""A run of a JAX function, as it was: the jaxpr's equations one by one, and the cotangents that went in and
+out of each.
 
-The jaxpr is the program: calls are inlined, scans unrolled, and a branch is the one that was taken. Each equation that a
-gradient flows through runs by itself under `jax.vjp`, so that its values and its pullback are JAX's own; then the
-cotangents walk from the output back, equation by equation, as JAX sums them. A `custom_vjp` or `custom_jvp` call is one
-equation: its rule is JAX's to run, and what its primal computes is kept beside it as the specification.
+The jaxpr is the program: calls are inlined, scans unrolled, and a branch is the one that was taken. Each
+equation that a gradient flows through runs by itself under `jax.vjp`, so that its values and its pullback are
+JAX's own; then the cotangents walk from the output back, equation by equation, as JAX sums them. A
+`custom_vjp` or `custom_jvp` call is one equation: its rule is JAX's to run, and what its primal computes is
+kept beside it as the specification.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ _storages = count(1)
 
 
 class Array(Region):
-    """A JAX array as a tensor of the lowering's; arrays are never written to, so each has memory of its own."""
+    """A JAX array as a tensor of the lowering's; arrays are never written to, so each has memory of its
+    own."""
 
     @property
     def floating(self) -> bool:
@@ -64,7 +67,8 @@ def array_of(value: Any, edge: Edge | None = None) -> Array:
 
 @dataclass(eq=False)
 class Equation:
-    """One equation as it ran. `body` holds those of a custom call's primal, and `results` the arrays that it returns.
+    """One equation as it ran. `body` holds those of a custom call's primal, and `results` the arrays that it
+    returns.
 
     `known` is the primal's name where it is one of JAX's own functions.
     """
@@ -101,7 +105,8 @@ class EquationStep(Step):
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """The tape, all equations in the order in which they ran, and the gradients of the function compiled as a whole.
+    """The tape, all equations in the order in which they ran, and the gradients of the function compiled as a
+    whole.
 
     The tape's own gradients are those of the equations that ran, composed by JAX.
     """
@@ -117,7 +122,9 @@ class _Interpreter:
     def __init__(self, leaves: Sequence[str] = (), *, differentiate: bool = True) -> None:
         self.equations: list[Equation] = []
         self.steps: list[EquationStep] = []
-        self.calls: list[tuple[Callable[..., list[Any]], list[Array], list[Array]]] = []  # those a gradient may flow through
+        self.calls: list[
+            tuple[Callable[..., list[Any]], list[Array], list[Array]]
+        ] = []  # those a gradient may flow through
         self.number = len(leaves)
         self.names = dict.fromkeys(leaves, 1)
         self.differentiate = differentiate
@@ -132,7 +139,9 @@ class _Interpreter:
         def read(atom: Any) -> Array:
             return array_of(atom.val) if isinstance(atom, Literal) else env[atom]
 
-        env.update(zip(jaxpr.constvars, (c if isinstance(c, Array) else array_of(c) for c in consts), strict=True))
+        env.update(
+            zip(jaxpr.constvars, (c if isinstance(c, Array) else array_of(c) for c in consts), strict=True)
+        )
         env.update(zip(jaxpr.invars, args, strict=True))
         for eqn in jaxpr.eqns:
             outs = self._equation(eqn, [read(atom) for atom in eqn.invars])
@@ -266,7 +275,8 @@ class _Interpreter:
         return func
 
     def _named(self, name: str) -> str:
-        """`mul`, then `mul_1`; in a scan, `scan[2]: mul`: reports tell nodes by their names, and so do nodes each other."""
+        """`mul`, then `mul_1`; in a scan, `scan[2]: mul`: reports tell nodes by their names, and so do nodes
+        each other."""
         name = f"{'/'.join(self.scope)}: {name}" if self.scope else name
         n = self.names.get(name, 0)
         self.names[name] = n + 1
@@ -376,7 +386,9 @@ def flattened(func: Callable[..., Any], args: Sequence[Any], argnums: Sequence[i
 
     def of_leaves(*given: Any) -> Any:
         whole = [
-            jax.tree_util.tree_unflatten(tree, [given[home[0]] if isinstance(home, tuple) else home[0] for home in kept])
+            jax.tree_util.tree_unflatten(
+                tree, [given[home[0]] if isinstance(home, tuple) else home[0] for home in kept]
+            )
             for tree, kept in zip(trees, homes, strict=True)
         ]
         return func(*whole)
@@ -406,7 +418,9 @@ def record(flat: Flat) -> Recording:
     try:
         closed = jax.make_jaxpr(flat)(*flat.leaves)
     except jax.errors.ConcretizationTypeError as error:
-        return _trouble(f"jax.make_jaxpr cannot follow it, since it branches on a number: {said(error)}", supported=False)
+        return _trouble(
+            f"jax.make_jaxpr cannot follow it, since it branches on a number: {said(error)}", supported=False
+        )
     except Exception as error:
         return _trouble(said(error))
     leaves = [array_of(value, (n, 0)) for n, value in enumerate(flat.leaves)]
@@ -429,7 +443,9 @@ def record(flat: Flat) -> Recording:
     if broken is None:
         try:
             compiled = [_plain(g) for g in jax.jit(partial(_gradients, flat))(flat.leaves, cotangents)]
-            gradients = [_plain(g) for g in _gradients(interpreter.replay(leaves, outputs), flat.leaves, cotangents)]
+            gradients = [
+                _plain(g) for g in _gradients(interpreter.replay(leaves, outputs), flat.leaves, cotangents)
+            ]
         except Exception as error:
             return _trouble(f"jax.vjp raised {said(error)}")
     steps: list[Step] = list(interpreter.steps)
@@ -437,7 +453,9 @@ def record(flat: Flat) -> Recording:
         LeafStep(name, (n, 0), leaf, (gradient,))
         for n, (name, leaf, gradient) in enumerate(zip(flat.names, leaves, gradients, strict=True))
     ]
-    tape = Tape([], steps, found, [*outputs], [{edge: _plain(seed) for edge, seed in seeds.items()}], [], set())
+    tape = Tape(
+        [], steps, found, [*outputs], [{edge: _plain(seed) for edge, seed in seeds.items()}], [], set()
+    )
     return Recording(tape, interpreter.equations, tuple(compiled))
 
 
@@ -464,7 +482,8 @@ def _gradients(func: Callable[..., Any], leaves: Sequence[Any], cotangents: Sequ
 
 
 def _walk(steps: Sequence[EquationStep], seeds: Mapping[Edge, Any]) -> None:
-    """From the output back: each equation's own pullback at the cotangent that really arrived. Fills the steps in."""
+    """From the output back: each equation's own pullback at the cotangent that really arrived. Fills the
+    steps in."""
     arrived = dict(seeds)
     for step in reversed(steps):
         parts = [arrived.get((step.number, nr)) for nr in range(len(step.events[0].outs))]
@@ -497,7 +516,8 @@ def _cotangent(out: Any, part: Any) -> Any:
 
 
 def _again(step: EquationStep, cotangents: Sequence[Any]) -> None:
-    """A rule of the user's runs twice more: on the same, and on -2 times as much, which is told apart bit by bit."""
+    """A rule of the user's runs twice more: on the same, and on -2 times as much, which is told apart bit by
+    bit."""
     assert step.pull is not None
     for factor in (1, -2):
         scaled = [c if c.dtype == jax.dtypes.float0 else c * factor for c in cotangents]

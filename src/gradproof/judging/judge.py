@@ -47,7 +47,8 @@ def _holds(rounding: Balls, values: np.ndarray, radius: np.ndarray) -> np.ndarra
     """Whether each ball, of that radius, is finite and holds the value."""
     distance = _distances(rounding, values)
     with np.errstate(all="ignore"):
-        # Both floats are right to 2 ulp or 2**-1074: only what is nearer to the edge than that is asked of Arb.
+        # Both floats are right to 2 ulp or 2**-1074: only what is nearer to the edge than that is asked of
+        # Arb.
         slack = (distance + radius) * 2.0**-48 + 2.0**-1000
         held, outside = distance + slack < radius, distance - slack > radius
     unsure = np.isfinite(values) & ~held & ~outside
@@ -60,7 +61,9 @@ def _holds(rounding: Balls, values: np.ndarray, radius: np.ndarray) -> np.ndarra
 def _narrow(exact: Balls, middle: np.ndarray, ulp: np.ndarray, dtype: DType) -> np.ndarray:
     """Whether each ball's radius is at most 1/64 ulp of the dtype; only where it is finite."""
     # Beyond the dtype's largest number, the ulp is that of the largest.
-    narrow = np.asarray(accuracy_bits(exact) > dtype.precision + 8, dtype=bool) & (np.abs(middle) <= dtype.largest)
+    narrow = np.asarray(accuracy_bits(exact) > dtype.precision + 8, dtype=bool) & (
+        np.abs(middle) <= dtype.largest
+    )
     unsure = ~narrow
     narrow[unsure] = radii(exact[unsure]) <= ulp[unsure] / 64
     return narrow
@@ -82,7 +85,9 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
     value = np.asarray(compared.value, dtype=np.float64)
     shape = value.shape
     if shape != compared.exact.shape:
-        return missing(compared.exact.shape, compared.exact, f"shape {shape}, expected {compared.exact.shape}")
+        return missing(
+            compared.exact.shape, compared.exact, f"shape {shape}, expected {compared.exact.shape}"
+        )
     if value.size == 0:
         return Judgement(Verdict.UNDECIDED, None, None, None, None, (), "there is nothing to compare")
     flat = value.reshape(-1)
@@ -113,7 +118,10 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
     infinite = np.isinf(flat)
     if infinite.any():  # a mask's -inf is a number like any other
         same = infinite.copy()
-        same[infinite] = [is_infinity(x) and (x > 0) == (v > 0) for x, v in zip(exact[infinite], flat[infinite], strict=True)]
+        same[infinite] = [
+            is_infinity(x) and (x > 0) == (v > 0)
+            for x, v in zip(exact[infinite], flat[infinite], strict=True)
+        ]
         told[same] = Verdict.EXACT.severity
         for n in np.flatnonzero(infinite & ~same & exists & ~kinks):
             told[n] = _overflow(exact[n], rounding[n], float(flat[n]), dtype).severity
@@ -134,7 +142,9 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
         ulp=float(off[at]) if np.isfinite(off[at]) and not kinks[at] else None,
         allowed_ulp=float(allowed[at]) if np.isfinite(allowed[at]) and not kinks[at] else None,
         index=tuple(int(n) for n in np.unravel_index(at, shape)),
-        note=_note(verdict, flat[at], middle[at], bool(np.isfinite(reach[at])), exact[at], bool(kinks[at]), dtype),
+        note=_note(
+            verdict, flat[at], middle[at], bool(np.isfinite(reach[at])), exact[at], bool(kinks[at]), dtype
+        ),
         error=float(distance[at] / abs(middle[at])) if exists[at] and middle[at] and number[at] else None,
         sensitivity=float(relative[sensible].max()) if sensible.any() else None,
         entries=int(flat.size),
@@ -146,8 +156,8 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
 def _overflow(exact_ball: Any, rounded: Any, value: float, dtype: DType) -> Verdict:
     """What an infinity is worth where the exact number is finite.
 
-    From half an ulp beyond the largest number on, infinity is what the exact number rounds to; nearer, a rounding may have led
-    there; up to the largest, the exact number is representable.
+    From half an ulp beyond the largest number on, infinity is what the exact number rounds to; nearer, a
+    rounding may have led there; up to the largest, the exact number is representable.
     """
     sign = 1 if value > 0 else -1
     exact_ball, rounded = sign * ball(exact_ball), sign * ball(rounded)
@@ -177,7 +187,9 @@ def _near_hull(exact: Balls, values: np.ndarray, dtype: DType) -> np.ndarray:
     return lift(near, 2)(exact, values).astype(bool)
 
 
-def _note(verdict: Verdict, value: float, exact: float, bounded: bool, exact_ball: Any, kink: bool, dtype: DType) -> str:
+def _note(
+    verdict: Verdict, value: float, exact: float, bounded: bool, exact_ball: Any, kink: bool, dtype: DType
+) -> str:
     """What people ask first: where a number is not finite, too large, too small, or has no derivative."""
     if np.isnan(exact):
         if verdict is Verdict.EXACT:  # log(inf), at an operand that overflowed
@@ -198,11 +210,22 @@ def _note(verdict: Verdict, value: float, exact: float, bounded: bool, exact_bal
     if verdict is Verdict.UNDECIDED:
         return f"rounding in {dtype.name} can give any number here"
     if value == 0 and exact != 0 and abs(exact) < dtype.smallest:
-        return f"underflow: the exact number {exact:.3g} is below {dtype.name}'s smallest, {dtype.smallest:.3g}"
+        return (
+            f"underflow: the exact number {exact:.3g} is below {dtype.name}'s smallest, {dtype.smallest:.3g}"
+        )
     return ""
 
 
 def missing(shape: Shape, exact: Balls | None, note: str) -> Judgement:
     """No number where there should be one: wrong, unless the derivative is identically zero."""
     middle = float("nan") if exact is None else float(np.nanmax(np.abs(centres(exact)), initial=0.0))
-    return Judgement(Verdict.WRONG, None if np.isnan(middle) else middle, None, None, None, (0,) * len(shape), note, refuted=1)
+    return Judgement(
+        Verdict.WRONG,
+        None if np.isnan(middle) else middle,
+        None,
+        None,
+        None,
+        (0,) * len(shape),
+        note,
+        refuted=1,
+    )

@@ -17,16 +17,26 @@ from ..verdict import Finding, Judgement, Verdict
 def chained(step: Judgement, whole: Judgement) -> Judgement:
     """A gradient's judgement: its own step's verdict, beside the exact gradient from the leaves.
 
-    A step that holds while the whole is wrong is inherited, or a kink that cancels: every piece has a derivative that
-    convention allows, and the function is smooth with another one.
+    A step that holds while the whole is wrong is inherited, or a kink that cancels: every piece has a
+    derivative that convention allows, and the function is smooth with another one.
     """
     if step.verdict in (Verdict.WRONG, Verdict.FAILED):
         return step
-    if step.verdict is Verdict.KINK and whole.exact is None and whole.value is not None and np.isfinite(whole.value):
-        # Not smooth as a whole either; where several kinks meet, the one-sided derivatives do not span all there is.
+    if (
+        step.verdict is Verdict.KINK
+        and whole.exact is None
+        and whole.value is not None
+        and np.isfinite(whole.value)
+    ):
+        # Not smooth as a whole either; where several kinks meet, the one-sided derivatives do not span all
+        # there is.
         return step
     if whole.verdict is Verdict.WRONG:
-        cancels = "the pieces have kinks here, but the whole function is smooth" if step.verdict is Verdict.KINK else ""
+        cancels = (
+            "the pieces have kinks here, but the whole function is smooth"
+            if step.verdict is Verdict.KINK
+            else ""
+        )
         note = "; ".join(part for part in (whole.note, cancels) if part)
         return replace(whole, sensitivity=step.sensitivity, note=note)
     if step.verdict is Verdict.KINK:
@@ -41,7 +51,8 @@ def chained(step: Judgement, whole: Judgement) -> Judgement:
 
 
 def with_origins(findings: list[Finding], graph: Graph) -> list[Finding]:
-    """Mark what is inherited: a gradient that is off although its own step holds, or whose reader is to blame."""
+    """Mark what is inherited: a gradient that is off although its own step holds, or whose reader is to
+    blame."""
     wrong = {f.node for f in findings if f.verdict is Verdict.WRONG}
     below: dict[str, str] = {}
     for line in reversed(lines(graph)):
@@ -77,7 +88,11 @@ def lost_use(gradient: np.ndarray, parts: Sequence[tuple[str, Balls]]) -> str:
     if len(parts) < 2:
         return ""
     for name, part in parts:
-        if gradient.shape == part.shape and np.allclose(gradient, centres(part), rtol=1e-3, atol=0) and gradient.any():
+        if (
+            gradient.shape == part.shape
+            and np.allclose(gradient, centres(part), rtol=1e-3, atol=0)
+            and gradient.any()
+        ):
             others = ", ".join(other for other, _ in parts if other != name)
             return f"only the part from {name} arrived; that from {others} is lost or overwritten"
     return ""
@@ -91,9 +106,11 @@ Tried = Iterator[tuple[str, np.ndarray]]  # a mistake in words, and the cotangen
 
 @dataclass(frozen=True, eq=False)
 class Clues:
-    """What a mistake may have come from: the extents of the tensors around, and what the derivative may be mistaken for.
+    """What a mistake may have come from: the extents of the tensors around, and what the derivative may be
+    mistaken for.
 
-    `candidates` are arrays with the words for them: what would have come out if a known mistake had been made.
+    `candidates` are arrays with the words for them: what would have come out if a known mistake had been
+    made.
     """
 
     dtype: DType | None = None
@@ -106,7 +123,9 @@ def uses(nodes: Sequence[Node], name: str, pulled: Callable[[Sequence[Node], str
 
     `pulled` gives the cotangent of a name, of nodes in which one use reads `ANOTHER` in its place.
     """
-    places = [(n, k) for n, node in enumerate(nodes) for k, read in enumerate(node.reads) if read.parent == name]
+    places = [
+        (n, k) for n, node in enumerate(nodes) for k, read in enumerate(node.reads) if read.parent == name
+    ]
     if not 1 < len(places) <= MAX_USES:
         return
     for n, k in places:
@@ -169,7 +188,9 @@ def _factor(value: np.ndarray, right: np.ndarray, clues: Clues) -> str:
     )
     if abs(ratio - 1) < 1e-2:
         return f"{told}: a constant with too few digits, or one that is not quite right"
-    meaning = next((words for words, number in _constants(clues.extents) if abs(ratio / number - 1) < rounding), "")
+    meaning = next(
+        (words for words, number in _constants(clues.extents) if abs(ratio / number - 1) < rounding), ""
+    )
     return f"{told}{f' ({meaning})' if meaning else ''}"
 
 

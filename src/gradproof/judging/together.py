@@ -24,14 +24,17 @@ Arrays = Mapping[str, np.ndarray]
 def judge_pulled(
     values: Mapping[str, np.ndarray | None], pulled: Mapping[str, Pulled], dtypes: Mapping[str, DType]
 ) -> dict[str, Judgement]:
-    """The judgement of each target's cotangent that there is; an array has the shape of what was pulled for it.
+    """The judgement of each target's cotangent that there is; an array has the shape of what was pulled for
+    it.
 
-    Entries at a kink are also judged as one vector, over all targets: both sides of a tie may get any shares of one, and
-    not one each.
+    Entries at a kink are also judged as one vector, over all targets: both sides of a tie may get any shares
+    of one, and not one each.
     """
     here = {name: value for name, value in values.items() if value is not None}
     found = {
-        name: judge(Comparison(value, pulled[name].exact, pulled[name].rounding, pulled[name].kinks), dtypes[name])
+        name: judge(
+            Comparison(value, pulled[name].exact, pulled[name].rounding, pulled[name].kinks), dtypes[name]
+        )
         for name, value in here.items()
     }
     ties = next((pulled[name].ties for name in found if pulled[name].ties is not None), None)
@@ -45,12 +48,19 @@ def judge_pulled(
     count = min(count_of(ties.rows), *(len(pulled[name].exact) for name in found))
     for row in range(count):
         single = {name: pulled[name].row(row) for name in here}
-        found = _together(found, ties, row, {name: value[row] for name, value in here.items()}, single, dtypes)
+        found = _together(
+            found, ties, row, {name: value[row] for name, value in here.items()}, single, dtypes
+        )
     return found
 
 
 def _together(
-    found: dict[str, Judgement], ties: Ties, row: int, values: Arrays, pulled: Mapping[str, Pulled], dtypes: Mapping[str, DType]
+    found: dict[str, Judgement],
+    ties: Ties,
+    row: int,
+    values: Arrays,
+    pulled: Mapping[str, Pulled],
+    dtypes: Mapping[str, DType],
 ) -> dict[str, Judgement]:
     """The judgements, with those wrong whose entries are no subgradient together."""
     vector, reach, start = np.zeros(len(ties.places)), np.zeros(len(ties.places)), 0
@@ -83,11 +93,14 @@ def _kernels(dtype: DType) -> tuple[Enclosures, ...]:
     return Enclosures(dtype, FUSED), Enclosures(FUSED)
 
 
-def explained(judged: Judgement, value: np.ndarray, by: Callable[[Enclosures], Pulled], dtype: DType) -> Judgement:
-    """The judgement, or a better one by a kernel of 16 bits; `by` gives what is expected of the value by some rounding.
+def explained(
+    judged: Judgement, value: np.ndarray, by: Callable[[Enclosures], Pulled], dtype: DType
+) -> Judgement:
+    """The judgement, or a better one by a kernel of 16 bits; `by` gives what is expected of the value by some
+    rounding.
 
-    Operation by operation in 16 bits anything may come out of a formula. Kernels compute their sums in float32, or all of
-    it, and then round once: what they give is explained all the same.
+    Operation by operation in 16 bits anything may come out of a formula. Kernels compute their sums in
+    float32, or all of it, and then round once: what they give is explained all the same.
     """
     if dtype.precision >= FUSED.precision:
         return judged
@@ -102,7 +115,8 @@ def explained(judged: Judgement, value: np.ndarray, by: Callable[[Enclosures], P
 
 
 def astray(value: np.ndarray, expected: Pulled) -> np.ndarray | None:
-    """By how much each entry is off where rounding does not explain it, and 0 where it does; None where that is not known."""
+    """By how much each entry is off where rounding does not explain it, and 0 where it does; None where that
+    is not known."""
     middle, centre, reach = centres(expected.exact), centres(expected.rounding), radii(expected.rounding)
     known = [np.isfinite(part).all() for part in (value, middle, centre, reach)]
     if not all(known) or value.shape != middle.shape or (expected.kinks is not None and expected.kinks.any()):

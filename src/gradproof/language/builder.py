@@ -1,7 +1,8 @@
 """The language: NumPy's meaning, and index notation where people think in it, as a graph.
 
-Here are the operations that look at whole tensors: reductions, products, and what only moves entries. A reduction takes the
-operation under it into its own formula, so `X @ w` and `sum(X[i,k]*w[k], k)` are the same node.
+Here are the operations that look at whole tensors: reductions, products, and what only moves entries. A
+reduction takes the operation under it into its own formula, so `X @ w` and `sum(X[i,k]*w[k], k)` are the same
+node.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def build_graph(statements: Sequence[Statement], leaves: Mapping[str, Leaf]) -> 
 
 
 def _check_uses(statements: Sequence[Statement], used: set[str]) -> None:
-    """Of a line that nothing uses no engine has a gradient; a value that nothing uses is told, and no fault."""
+    """Of a line that nothing uses no engine has a gradient; a value that nothing uses is told, and no
+    fault."""
     for statement in statements[:-1]:
         if statement.name not in used:
             raise InputError(
@@ -85,7 +87,8 @@ class _Language(Lowering):
         if over is not None:
             pair = {"max": "maximum", "min": "minimum"}.get(term.op)
             cure = f"; of two tensors write {pair}(a, b)" if pair and over[0] in self.names else ""
-            self.fail(term, f"{over[0]!r} is no axis: an axis is a number, and an index stands with indexed tensors, as in "
+            self.fail(term, f"{over[0]!r} is no axis: an axis is a number, and an index stands with indexed "
+                            "tensors, as in "
                             f"{term.op}(x[i], i){cure}")  # fmt: skip
         rank = len(value.shape)
         axes = range(rank) if axis is None else (axis,) if isinstance(axis, int) else axis
@@ -105,7 +108,8 @@ class _Language(Lowering):
         shift: bool = False,
         source: str = "",
     ) -> Value:
-        """`reduce over axes of build(operands)`; all operands have the first one's axes, or 1 where they are reduced."""
+        """`reduce over axes of build(operands)`; all operands have the first one's axes, or 1 where they are
+        reduced."""
         first = operands[0]
         kept = [n for n in range(len(first.shape)) if n not in axes]
         over = tuple(first.shape[n] for n in axes)
@@ -126,11 +130,20 @@ class _Language(Lowering):
             reads.extend(inner_reads)
         shape = tuple(first.shape[n] for n in kept)
         return self._emit(
-            term, build(*formulas), tuple(reads), shape, labels, over=over, reduce=reduce, shift=shift, source=source
+            term,
+            build(*formulas),
+            tuple(reads),
+            shape,
+            labels,
+            over=over,
+            reduce=reduce,
+            shift=shift,
+            source=source,
         )
 
     def _absorbed(self, operand: Value, places: Sequence[Expr]) -> tuple[Expr, tuple[Read, ...]]:
-        """The operand's own formula, if it is the operation just emitted and nothing but this reduction reads it."""
+        """The operand's own formula, if it is the operation just emitted and nothing but this reduction reads
+        it."""
         last = self.nodes[-1] if self.nodes else None
         plain = operand.index == tuple(map(free, range(len(operand.shape))))
         if (
@@ -143,7 +156,9 @@ class _Language(Lowering):
         indices = {free(n): place for n, place in enumerate(places)}
         return last.formula.xreplace(indices), reads
 
-    def _keep(self, term: Term, value: Value, before: Value, axes: tuple[int, ...], *, always: bool = False) -> Value:
+    def _keep(
+        self, term: Term, value: Value, before: Value, axes: tuple[int, ...], *, always: bool = False
+    ) -> Value:
         """`keepdims`: the reduced axes come back with extent 1."""
         if before.labels is not None or not (always or term.options.get("keepdims")):
             return value
@@ -165,8 +180,12 @@ class _Language(Lowering):
         count = size(tuple(value.shape[n] for n in axes))
         freedom = count - term.options.get("ddof", 0)
         if freedom <= 0:
-            self.fail(term, f"{short(term.source)} divides by {freedom}: {count} values, ddof={count - freedom}")
-        mean = self._reduce(term, "sum", lambda z: z / count, [value], axes, source=f"mean({self._operand(term)})")
+            self.fail(
+                term, f"{short(term.source)} divides by {freedom}: {count} values, ddof={count - freedom}"
+            )
+        mean = self._reduce(
+            term, "sum", lambda z: z / count, [value], axes, source=f"mean({self._operand(term)})"
+        )
         mean = self._keep(term, mean, value, axes, always=True)
         name = f"var({self._operand(term)})"
         var = self._spread(term, "sum", lambda z, m: (z - m) ** 2 / freedom, [value, mean], axes, name)
@@ -181,7 +200,13 @@ class _Language(Lowering):
         return value
 
     def _spread(
-        self, term: Term, reduce: str, build: Build, operands: list[Value], axes: tuple[int, ...], source: str = ""
+        self,
+        term: Term,
+        reduce: str,
+        build: Build,
+        operands: list[Value],
+        axes: tuple[int, ...],
+        source: str = "",
     ) -> Value:
         """`_reduce` of an elementwise formula of a value and its own reduction, in either notation."""
         value, inner = operands
@@ -201,14 +226,17 @@ class _Language(Lowering):
     def _norm(self, term: Term, operands: list[Value]) -> Value:
         value = self._tensor(term, operands[0])
         axes = self._reduction_axes(term, value)
-        squares = self._reduce(term, "sum", lambda z: z**2, [value], axes, source=f"sum({self._operand(term)} ** 2)")
+        squares = self._reduce(
+            term, "sum", lambda z: z**2, [value], axes, source=f"sum({self._operand(term)} ** 2)"
+        )
         return self._keep(term, self._elementwise(term, sympy.sqrt, [squares]), value, axes)
 
     def _shifted(self, term: Term, value: Value, axes: tuple[int, ...]) -> tuple[Value, Value]:
         """The maximum and the log of the sum of `exp(x - maximum)`, both without a derivative.
 
-        Softmax and its logarithm do not change when a constant is taken from every logit, so any shift gives the exact
-        function and its exact derivative; these two are the shifts that an implementation rounds with.
+        Softmax and its logarithm do not change when a constant is taken from every logit, so any shift gives
+        the exact function and its exact derivative; these two are the shifts that an implementation rounds
+        with.
         """
         peak = self._reduce(term, "max", lambda z: z, [value], axes, shift=True)
         peak = self._keep(term, peak, value, axes, always=True)
@@ -218,7 +246,9 @@ class _Language(Lowering):
 
     def _axis_of(self, term: Term, value: Value) -> tuple[int, ...]:
         if value.labels is not None:
-            self.fail(term, f"{term.op}() works on whole tensors, not on indexed ones; write it with exp and sum")
+            self.fail(
+                term, f"{term.op}() works on whole tensors, not on indexed ones; write it with exp and sum"
+            )
         if not value.shape:
             self.fail(term, f"{term.op}() needs at least one axis, got a scalar")
         axis = term.options.get("axis", -1 if term.op != "cumsum" else None)
@@ -234,10 +264,14 @@ class _Language(Lowering):
         if term.op == "log_softmax":
             peak, log = self._shifted(term, value, axes)
             shifted = [value, peak, log]
-            rest = self._reduce(term, "sum", lambda z, m, c: sympy.exp(z - m - c), shifted, axes, source=self._exps(term))
+            rest = self._reduce(
+                term, "sum", lambda z, m, c: sympy.exp(z - m - c), shifted, axes, source=self._exps(term)
+            )
             rest = self._elementwise(term, sympy.log, [self._keep(term, rest, value, axes, always=True)])
             return self._elementwise(term, lambda z, m, c, r: z - m - c - r, [value, peak, log, rest])
-        peak = self._keep(term, self._reduce(term, "max", lambda z: z, [value], axes, shift=True), value, axes, always=True)
+        peak = self._keep(
+            term, self._reduce(term, "max", lambda z: z, [value], axes, shift=True), value, axes, always=True
+        )
         exps = self._elementwise(term, lambda z, m: sympy.exp(z - m), [value, peak])
         self.pinned.add(exps.node)  # the sum reads it, and so does the quotient
         total = self._reduce(term, "sum", lambda z: z, [exps], axes, source=self._exps(term))
@@ -251,10 +285,15 @@ class _Language(Lowering):
         value = self._pinned(term, operands[0])
         axes = self._reduction_axes(term, value)
         if value.labels is not None or not axes:
-            self.fail(term, "logsumexp() works on whole tensors with at least one axis; write log(sum(exp(x[i]), i))")
+            self.fail(
+                term,
+                "logsumexp() works on whole tensors with at least one axis; write log(sum(exp(x[i]), i))",
+            )
         peak, log = self._shifted(term, value, axes)
         shift = self._elementwise(term, lambda m, c: m + c, [peak, log], shift=True)
-        rest = self._reduce(term, "sum", lambda z, c: sympy.exp(z - c), [value, shift], axes, source=self._exps(term))
+        rest = self._reduce(
+            term, "sum", lambda z, c: sympy.exp(z - c), [value, shift], axes, source=self._exps(term)
+        )
         rest = self._keep(term, rest, value, axes, always=True)
         whole = self._elementwise(term, lambda c, r: c + sympy.log(r), [shift, rest])
         if term.options.get("keepdims"):
@@ -271,18 +310,27 @@ class _Language(Lowering):
         a, b = operands
         for operand in (a, b):
             if operand.labels is not None:
-                self.fail(term, f"{short(term.source)}: in index notation a product is written sum(a[i,k]*b[k], k)")
+                self.fail(
+                    term, f"{short(term.source)}: in index notation a product is written sum(a[i,k]*b[k], k)"
+                )
         if not a.shape or not b.shape:
             if term.op == "dot":
                 return self._elementwise(term, lambda z, y: z * y, [a, b])
             self.fail(term, f"{short(term.source)} multiplies a scalar with '@'; write '*'")
         if a.shape[-1] != b.shape[-2 if len(b.shape) > 1 else 0]:
-            self.fail(term, f"shapes {a.shape} and {b.shape} do not fit in {short(term.source)}: the inner extents differ")
+            self.fail(
+                term,
+                f"shapes {a.shape} and {b.shape} do not fit in {short(term.source)}: the inner extents "
+                "differ",
+            )
         batch = self._broadcast(term, [replace(a, shape=a.shape[:-2]), replace(b, shape=b.shape[:-2])])
         rows, columns = a.shape[-2:-1], b.shape[-1:] if len(b.shape) > 1 else ()
 
         def place(shape: Shape, tail: list[Expr]) -> list[Expr]:
-            lead = [free(len(batch) - len(shape) + n) if extent != 1 else Integer(0) for n, extent in enumerate(shape)]
+            lead = [
+                free(len(batch) - len(shape) + n) if extent != 1 else Integer(0)
+                for n, extent in enumerate(shape)
+            ]
             return lead + tail
 
         row: list[Expr] = [free(len(batch))] * len(rows)
@@ -312,7 +360,9 @@ class _Language(Lowering):
         (a,) = operands
         rank = len(a.shape)
         axes = term.options.get("axes", tuple(reversed(range(rank))))
-        if a.labels is not None or sorted(axis % rank if rank else axis for axis in axes) != list(range(rank)):
+        if a.labels is not None or sorted(axis % rank if rank else axis for axis in axes) != list(
+            range(rank)
+        ):
             self.fail(term, f"transpose() with axes {axes} of shape {a.shape}")
         axes = tuple(axis % rank for axis in axes)
         index: list[Expr] = [free(axes.index(n)) for n in range(rank)]

@@ -52,8 +52,9 @@ class Expectation:
 class Problem(Displayed):
     """A graph with its point: what there is to check.
 
-    `statements` is the parse tree, which an engine interprets; `graph` is what the reference works on; `point` holds a
-    float64 array for each leaf. `expect` maps engines to what the file says will come of them, "" standing for the others.
+    `statements` is the parse tree, which an engine interprets; `graph` is what the reference works on;
+    `point` holds a float64 array for each leaf. `expect` maps engines to what the file says will come of
+    them, "" standing for the others.
     """
 
     title: str
@@ -102,16 +103,17 @@ def parse(
                 raise InputError(f"{name!r} is in [given] and in [parameters]; it is one or the other", place)
             values[name] = _tensor(name, value, place)
     return _problem(
-        text, Place(target, 1, 1), values, frozenset(map(_normal, given or {})), title=title or text.strip(), target=target
+        text,
+        Place(target, 1, 1),
+        values,
+        frozenset(map(_normal, given or {})),
+        title=title or text.strip(),
+        target=target,
     )
 
 
 def _problem(
-    text: str,
-    origin: Place,
-    values: dict[str, np.ndarray],
-    given: frozenset[str],
-    **rest: Any,
+    text: str, origin: Place, values: dict[str, np.ndarray], given: frozenset[str], **rest: Any
 ) -> Problem:
     statements = parse_statements(text, origin)
     leaves = {name: Leaf(name, value.shape, name in given) for name, value in values.items()}
@@ -131,7 +133,8 @@ def load(path: str | Path) -> Problem:
 
 
 def loads(text: str, path: str | Path = "<expression file>") -> Problem:
-    """The problem of an expression file's text; `path` is where it says it comes from, and where its CSV files lie.
+    """The problem of an expression file's text; `path` is where it says it comes from, and where its CSV
+    files lie.
 
     Raises `InputError`, as `load` does.
     """
@@ -158,7 +161,9 @@ def _text(path: Path) -> str:
         length = status.st_size
         if length > MAX_FILE:
             raise InputError(
-                f"the file has {length:,} bytes, more than {MAX_FILE:,}; put large data in a CSV file beside it", place
+                f"the file has {length:,} bytes, more than {MAX_FILE:,}; put large data in a CSV file beside "
+                "it",
+                place,
             )
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -204,7 +209,9 @@ class _File:
                 _check_name(name, table, place)
                 name = _normal(name)
                 if name in values:
-                    raise InputError(f"{name!r} is in [given] and in [parameters]; it is one or the other", place)
+                    raise InputError(
+                        f"{name!r} is in [given] and in [parameters]; it is one or the other", place
+                    )
                 values[name] = self._value(name, value, place)
         dtype = self._string("dtype")
         if dtype and dtype not in DTYPES:
@@ -247,7 +254,8 @@ class _File:
                 if header[2]:
                     places.setdefault((section, header[2]), (number, header.start(2) + 1))
             elif key := re.match(
-                r"\s*[\"']?([^\"'=.\s]+(?: [^\"'=.\s]+)*)[\"']?\s*(?:\.\s*[\"']?([^\"'=.\s]+)[\"']?\s*)?=", line
+                r"\s*[\"']?([^\"'=.\s]+(?: [^\"'=.\s]+)*)[\"']?\s*(?:\.\s*[\"']?([^\"'=.\s]+)[\"']?\s*)?=",
+                line,
             ):
                 if key[2] and not section:
                     places.setdefault((key[1], key[2]), (number, key.start(2) + 1))
@@ -291,7 +299,9 @@ class _File:
         value = self.data["graph"]
         if not isinstance(value, str):
             self.fail(f"'graph' is {_kind(value)}, expected a text", "", "graph")
-        opening = re.search(r"^[ \t]*[\"']?graph[\"']?[ \t]*=[ \t]*(\"\"\"|'''|\"|')(\r?\n)?", self.text, re.MULTILINE)
+        opening = re.search(
+            r"^[ \t]*[\"']?graph[\"']?[ \t]*=[ \t]*(\"\"\"|'''|\"|')(\r?\n)?", self.text, re.MULTILINE
+        )
         if opening is None:
             return value, Place(str(self.path), 1, 1)
         line = self.text.count("\n", 0, opening.end()) + 1
@@ -301,7 +311,9 @@ class _File:
     def _expect(self) -> dict[str, Expectation]:
         """`[expect]` of any engine, `[expect.jax]` of that one."""
         table = self._table("expect")
-        engines = {key: value for key, value in table.items() if isinstance(value, dict) and key not in _EXPECT}
+        engines = {
+            key: value for key, value in table.items() if isinstance(value, dict) and key not in _EXPECT
+        }
         own = {key: value for key, value in table.items() if key not in engines}
         tables = {"": own, **engines} if own else engines
         return {engine: self._expectation(items, _expect_table(engine)) for engine, items in tables.items()}
@@ -362,8 +374,14 @@ class _File:
         header, rows = _table_of(path, name, place)
         single = isinstance(value.get("column"), str)
         columns = [value["column"]] if single else value.get("columns")
-        if not isinstance(columns, list) or not columns or not all(isinstance(column, str) for column in columns):
-            raise InputError(f'{name!r}: expected columns = ["x", ...] (a matrix) or column = "x" (a vector)', place)
+        if (
+            not isinstance(columns, list)
+            or not columns
+            or not all(isinstance(column, str) for column in columns)
+        ):
+            raise InputError(
+                f'{name!r}: expected columns = ["x", ...] (a matrix) or column = "x" (a vector)', place
+            )
         positions = []
         for column in columns:
             if column not in header:
@@ -383,12 +401,15 @@ class _File:
             return random.standard_normal(shape)
         if kind == "uniform":
             return random.uniform(size=shape)
-        raise InputError(f"{name!r}: unknown sample {kind!r}{did_you_mean(str(kind), ('normal', 'uniform'))}; "
+        raise InputError(f"{name!r}: unknown sample "
+                         f"{kind!r}{did_you_mean(str(kind), ('normal', 'uniform'))}; "
                          "expected 'normal' (mean 0, variance 1) or 'uniform' (0 to 1)", place)  # fmt: skip
 
     def _from_interval(self, name: str, value: dict[str, Any], place: Place) -> Any:
         ends, points = value["interval"], value.get("points")
-        if not (isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends)) and ends[0] < ends[1]):
+        if not (
+            isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends)) and ends[0] < ends[1]
+        ):
             raise InputError(f"{name!r}: 'interval' is {ends!r}, expected [low, high] with low < high", place)
         if not isinstance(points, int) or isinstance(points, bool) or not 2 <= points <= MAX_ENTRIES:
             raise InputError(f"{name!r}: 'points' is {points!r}, expected an integer from 2", place)
@@ -406,7 +427,11 @@ _SOURCES: dict[str, tuple[tuple[str, ...], _Make]] = {
 def _table_of(path: Path, name: str, place: Place) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header and the numbered rows of a CSV file; `#` lines are comments."""
     text = _text(path)
-    lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.lstrip().startswith("#")]
+    lines = [
+        (n, line)
+        for n, line in enumerate(text.splitlines(), 1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
     if len(lines) < 2:
         raise InputError(f"{name!r}: {path.name!r} has no header line and rows below it", place)
     try:
@@ -417,7 +442,9 @@ def _table_of(path: Path, name: str, place: Place) -> tuple[list[str], list[tupl
         raise InputError("a column's name appears twice in the header", Place(str(path), lines[0][0]))
     for (number, _), row in zip(lines[1:], rows, strict=True):
         if len(row) != len(header):
-            raise InputError(f"{len(row)} cells, expected {len(header)} as in the header", Place(str(path), number))
+            raise InputError(
+                f"{len(row)} cells, expected {len(header)} as in the header", Place(str(path), number)
+            )
     return header, [(number, row) for (number, _), row in zip(lines[1:], rows, strict=True)]
 
 
@@ -453,7 +480,14 @@ def _expect_table(engine: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    kinds = {bool: "a boolean", int: "an integer", float: "a number", str: "a text", list: "a list", dict: "a table"}
+    kinds = {
+        bool: "a boolean",
+        int: "an integer",
+        float: "a number",
+        str: "a text",
+        list: "a list",
+        dict: "a table",
+    }
     return kinds.get(type(value), f"a {type(value).__name__}")
 
 
@@ -484,7 +518,9 @@ def _tensor(name: str, value: Any, place: Place) -> np.ndarray:
             raise TypeError
         array = np.array(array, dtype=np.float64)
     except (TypeError, ValueError, OverflowError, RuntimeError):
-        raise InputError(f"{name!r} is {_kind(value)}, expected a number or nested lists of numbers", place) from None
+        raise InputError(
+            f"{name!r} is {_kind(value)}, expected a number or nested lists of numbers", place
+        ) from None
     if array.size == 0:
         raise InputError(f"{name!r} is empty; expected at least one number", place)
     if array.ndim > MAX_RANK:
@@ -509,7 +545,9 @@ def _check_list(name: str, value: list[Any] | tuple[Any, ...], place: Place) -> 
             raise InputError(f"{name!r} is ragged: numbers stand beside lists", place)
         lengths = {len(item) for item in level}
         if len(lengths) > 1:
-            raise InputError(f"{name!r} is ragged: rows of {' and '.join(map(str, sorted(lengths)))} entries", place)
+            raise InputError(
+                f"{name!r} is ragged: rows of {' and '.join(map(str, sorted(lengths)))} entries", place
+            )
         level = [part for item in level for part in item]
     for item in level:
         if isinstance(item, list | tuple):

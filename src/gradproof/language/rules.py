@@ -1,4 +1,5 @@
-"""Statements to nodes, the part that is alike for every operation: names, broadcasting, conditions, index notation.
+"""Statements to nodes, the part that is alike for every operation: names, broadcasting, conditions, index
+notation.
 
 Every operation becomes one node; views (transpose, slices, broadcasting) become index maps and cost nothing.
 """
@@ -29,8 +30,8 @@ Build = Callable[..., Expr]
 class Value:
     """What a term stands for: a node (or leaf) read at an index map, or a constant.
 
-    The axes are positional (NumPy) or labelled (index notation), never both. `index` is in terms of `free(n)` for the
-    n-th axis.
+    The axes are positional (NumPy) or labelled (index notation), never both. `index` is in terms of `free(n)`
+    for the n-th axis.
     """
 
     shape: Shape = ()
@@ -57,7 +58,9 @@ class Lowering:
 
     tensors: ClassVar[Mapping[str, Callable[[Any, Term, list[Value]], Value]]] = {}
 
-    def __init__(self, statement: Statement, names: Mapping[str, Shape], later: Mapping[str, Statement]) -> None:
+    def __init__(
+        self, statement: Statement, names: Mapping[str, Shape], later: Mapping[str, Statement]
+    ) -> None:
         self.statement = statement
         self.names = names
         self.later = later
@@ -102,7 +105,9 @@ class Lowering:
         if build is None:
             row = SCALARS[term.op]
             build = row.formula
-            operands += [Value(constant=_rational(term.options.get(name, default))) for name, default in row.options]
+            operands += [
+                Value(constant=_rational(term.options.get(name, default))) for name, default in row.options
+            ]
             if all(operand.constant is not None for operand in operands):
                 # Not folded: sin(pi) is 0, and no engine's sin(pi) is.
                 self._guard(term, operands)
@@ -121,11 +126,21 @@ class Lowering:
 
     def _unknown(self, term: Term, name: str) -> NoReturn:
         if name == self.statement.name:
-            self.fail(term, f"{name!r} is used in its own line: a cycle; a name stands only for what is bound above it")
+            self.fail(
+                term,
+                f"{name!r} is used in its own line: a cycle; a name stands only for what is bound above it",
+            )
         if name in self.later:
-            self.fail(term, f"{name!r} is used before it is bound, in line {self.later[name].place.line}: move that up")
+            self.fail(
+                term,
+                f"{name!r} is used before it is bound, in line {self.later[name].place.line}: move that up",
+            )
         if name in self.extents:
-            self.fail(term, f"{name!r} is an index, and an index is no value; put the numbers it stands for under [given]")
+            self.fail(
+                term,
+                f"{name!r} is an index, and an index is no value; put the numbers it stands for under "
+                "[given]",
+            )
         near = did_you_mean(name, [*self.names, *CONSTANTS])
         cure = near or "; give it a value under [given] or [parameters], or bind it in a line above"
         self.fail(term, f"unknown name {name!r}{cure}")
@@ -135,7 +150,9 @@ class Lowering:
 
     # Elementwise operations
 
-    def _elementwise(self, term: Term, build: Build, operands: Sequence[Value], *, shift: bool = False) -> Value:
+    def _elementwise(
+        self, term: Term, build: Build, operands: Sequence[Value], *, shift: bool = False
+    ) -> Value:
         """A node `build(operands)`, broadcast as NumPy does or over the union of the labels."""
         self._guard(term, operands)
         if operands and all(operand.constant is not None for operand in operands):
@@ -148,13 +165,18 @@ class Lowering:
             kept = 1 if term.op == "/" and operands[0].constant is not None else 0
             operands = [*operands[:kept], *(self._held(term, operand) for operand in operands[kept:])]
         labels = self._union(term, operands)
-        shape = self._broadcast(term, operands) if labels is None else tuple(self.extents[label] for label in labels)
+        shape = (
+            self._broadcast(term, operands)
+            if labels is None
+            else tuple(self.extents[label] for label in labels)
+        )
         formulas, reads = self._reads(operands, shape, labels)
         value = self._emit(term, build(*formulas), reads, shape, labels, shift=shift)
         return replace(value, bits=self._bits(term, operands))
 
     def _held(self, term: Term, operand: Value) -> Value:
-        """A constant that binary formats do not hold is a node of its own, whose value rounds: x/10 is not 0.1*x."""
+        """A constant that binary formats do not hold is a node of its own, whose value rounds: x/10 is not
+        0.1*x."""
         constant = operand.constant
         if not isinstance(constant, Rational) or constant.q & (constant.q - 1) == 0:
             return operand
@@ -183,12 +205,21 @@ class Lowering:
         if term.op == "**":
             base, exponent = constants
             if isinstance(exponent, Rational):
-                if abs(exponent) > 1024 or (base is not None and length(base) * abs(exponent) > MAX_POWER_BITS):
-                    self.fail(term, f"the power {short(term.source)} is too large to write out (exponent at most 1024)")
+                if abs(exponent) > 1024 or (
+                    base is not None and length(base) * abs(exponent) > MAX_POWER_BITS
+                ):
+                    self.fail(
+                        term,
+                        f"the power {short(term.source)} is too large to write out (exponent at most 1024)",
+                    )
             elif base is not None and not base.is_positive:
-                self.fail(term, f"{short(term.source)}: a base that is not positive takes a constant exponent only")
+                self.fail(
+                    term, f"{short(term.source)}: a base that is not positive takes a constant exponent only"
+                )
         if term.op in ("gamma", "lgamma") and constants[0] is not None and not abs(constants[0]) <= 200:
-            self.fail(term, f"{short(term.source)} is too large: the argument of a constant gamma is at most 200")
+            self.fail(
+                term, f"{short(term.source)} is too large: the argument of a constant gamma is at most 200"
+            )
 
     def _real(self, term: Term, formula: Expr) -> Expr:
         if formula.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo, sympy.I) or formula.is_real is False:
@@ -198,14 +229,16 @@ class Lowering:
         return formula
 
     def _union(self, term: Term, operands: Iterable[Value]) -> tuple[str, ...] | None:
-        """The labels of the operands together, those of the left side first and in its order; None for NumPy's axes."""
+        """The labels of the operands together, those of the left side first and in its order; None for
+        NumPy's axes."""
         found = [operand for operand in operands if operand.labels is not None]
         if not found:
             return None
         for operand in operands:
             if operand.labels is None and operand.shape:
                 self.fail(
-                    term, f"{operand.node!r} of shape {operand.shape} stands among indexed tensors; index it, as in "
+                    term, f"{operand.node!r} of shape {operand.shape} stands among indexed tensors; index "
+                          "it, as in "
                     f"{operand.node}[{', '.join('ijklmn'[: len(operand.shape)])}]",
                 )  # fmt: skip
         seen = dict.fromkeys(label for operand in found for label in operand.labels or ())
@@ -238,7 +271,10 @@ class Lowering:
                 axes = [free(labels.index(label)) for label in operand.labels]
             else:
                 offset = len(shape) - len(operand.shape)
-                axes = [free(offset + n) if operand.shape[n] != 1 else Integer(0) for n in range(len(operand.shape))]
+                axes = [
+                    free(offset + n) if operand.shape[n] != 1 else Integer(0)
+                    for n in range(len(operand.shape))
+                ]
             reads.append(Read(operand.node, substitute(operand.index, axes)))
         return formulas, tuple(reads)
 
@@ -256,11 +292,14 @@ class Lowering:
         source: str = "",
     ) -> Value:
         if size(shape + over) > MAX_ENTRIES or len(shape + over) > MAX_RANK:
-            self.fail(term, f"{short(term.source)} runs over {shape + over}, more than {MAX_ENTRIES:,} entries or "
+            self.fail(term, f"{short(term.source)} runs over {shape + over}, more than {MAX_ENTRIES:,} "
+                            "entries or "
                             f"{MAX_RANK} axes")  # fmt: skip
         self._real(term, formula)
         name = f"{self.statement.name}.{len(self.nodes)}"
-        self.nodes.append(Node(name, shape, formula, reads, over, reduce, self.statement.name, source or term.source, shift))
+        self.nodes.append(
+            Node(name, shape, formula, reads, over, reduce, self.statement.name, source or term.source, shift)
+        )
         return Value(shape, name, tuple(map(free, range(len(shape)))), labels=labels)
 
     # Conditions
@@ -302,7 +341,8 @@ class Lowering:
     # Index notation
 
     def _label_extents(self) -> dict[str, int]:
-        """How far each label runs: by a plain read `X[i]`, else as far as every read stays inside its tensor."""
+        """How far each label runs: by a plain read `X[i]`, else as far as every read stays inside its
+        tensor."""
         extents = {label: extent for label, extent in self.statement.labels if extent is not None}
         said = set(extents)
         shifted: list[tuple[Term, Affine, int]] = []
@@ -318,13 +358,18 @@ class Lowering:
                     continue
                 for label, _ in item.labels:
                     if label in self.names:
-                        self.fail(term, f"{label!r} is a value, not an index; an index of its own is needed in "
+                        self.fail(term, f"{label!r} is a value, not an index; an index of its own is needed "
+                                        "in "
                                         f"{short(term.source)}")  # fmt: skip
                 plain = item.plain
                 if plain is None:
                     shifted.append((term, item, extent))
                 elif plain not in said and extents.setdefault(plain, extent) != extent:
-                    self.fail(term, f"index {plain!r} runs to {extents[plain]} and to {extent} (shape {shape} of {name!r})")
+                    self.fail(
+                        term,
+                        f"index {plain!r} runs to {extents[plain]} and to {extent} (shape {shape} of "
+                        f"{name!r})",
+                    )
         for term, item, extent in shifted:
             self._extent_from_shift(term, item, extent, extents)
         return extents
@@ -336,7 +381,9 @@ class Lowering:
             return
         if len(unknown) > 1:
             names = " and ".join(repr(label) for label, _ in unknown)
-            self.fail(term, f"how far does {names} run? say it on the left, as in {self.statement.name}[i:5] = ...")
+            self.fail(
+                term, f"how far does {names} run? say it on the left, as in {self.statement.name}[i:5] = ..."
+            )
         label, coefficient = unknown[0]
         known = [c * (extents[name] - 1) for name, c in item.labels if name in extents]
         lowest = item.constant + sum(step for step in known if step < 0)
@@ -381,10 +428,16 @@ class Lowering:
 
     def _labelled(self, term: Term, base: Value) -> Value:
         if base.node not in self.names:
-            self.fail(term, f"{short(term.source)}: in index notation only a named tensor is indexed; name it first")
+            self.fail(
+                term, f"{short(term.source)}: in index notation only a named tensor is indexed; name it first"
+            )
         if len(term.value) != len(base.shape):
             self.fail(term, f"{len(term.value)} indices for shape {base.shape} in {short(term.source)}")
-        labels = tuple(dict.fromkeys(label for item in term.value if isinstance(item, Affine) for label, _ in item.labels))
+        labels = tuple(
+            dict.fromkeys(
+                label for item in term.value if isinstance(item, Affine) for label, _ in item.labels
+            )
+        )
         index: list[Expr] = []
         for item, extent in zip(term.value, base.shape, strict=True):
             if item is None or isinstance(item, Span):
@@ -416,19 +469,32 @@ class Lowering:
         have = value.labels or ()
         for label in have:
             if label not in wanted:
-                self.fail(term, f"index {label!r} is neither on the left of {statement.name!r} nor summed over")
+                self.fail(
+                    term, f"index {label!r} is neither on the left of {statement.name!r} nor summed over"
+                )
         for label in wanted:
             if label not in self.extents:
-                raise InputError(f"index {label!r} of {statement.name!r} does not appear on the right", statement.place)
+                raise InputError(
+                    f"index {label!r} of {statement.name!r} does not appear on the right", statement.place
+                )
         if wanted and value.labels is None and value.shape:
-            self.fail(term, f"the left side is indexed, the right side is a tensor of shape {value.shape}; index it too")
+            self.fail(
+                term,
+                f"the left side is indexed, the right side is a tensor of shape {value.shape}; index it too",
+            )
         if wanted:
             shape = tuple(self.extents[label] for label in wanted)
             index = substitute(value.index, [free(wanted.index(label)) for label in have])
             value = replace(value, shape=shape, index=index)
         last = self.nodes[-1] if self.nodes else None
         whole = tuple(map(free, range(len(value.shape))))
-        if last is None or last.name != value.node or value.index != whole or value.shape != last.shape or last.shift:
+        if (
+            last is None
+            or last.name != value.node
+            or value.index != whole
+            or value.shape != last.shape
+            or last.shift
+        ):
             self._emit(term, slot(0), (Read(value.node, value.index),), value.shape)
         self.nodes[-1] = replace(self.nodes[-1], name=statement.name, source=statement.source)
         return self.nodes
@@ -437,7 +503,9 @@ class Lowering:
 def substitute(index: Iterable[Expr], axes: Sequence[Expr]) -> tuple[Expr, ...]:
     """The index map with the n-th axis at `axes[n]`."""
     places = {free(n): axis for n, axis in enumerate(axes)}
-    return tuple(expression.xreplace(places) if expression.free_symbols else expression for expression in index)
+    return tuple(
+        expression.xreplace(places) if expression.free_symbols else expression for expression in index
+    )
 
 
 def length(constant: Expr | None) -> int:
@@ -446,10 +514,11 @@ def length(constant: Expr | None) -> int:
 
 
 def _folds(op: str, constants: Sequence[Expr | None], folded: Expr) -> bool:
-    """Whether an operation on constants is one number: where every engine computes it without rounding, or with one.
+    """Whether an operation on constants is one number: where every engine computes it without rounding, or
+    with one.
 
-    Integers are exact in Python, and so are short binary fractions; a quotient of integers rounds once. All else stays a
-    node, whose operations round: `0.1 + 0.2 - 0.3` is not 0 in any engine.
+    Integers are exact in Python, and so are short binary fractions; a quotient of integers rounds once. All
+    else stays a node, whose operations round: `0.1 + 0.2 - 0.3` is not 0 in any engine.
     """
     if op not in _OPERATORS or not all(isinstance(constant, Rational) for constant in (*constants, folded)):
         return op in ("neg", "pos")
@@ -458,7 +527,10 @@ def _folds(op: str, constants: Sequence[Expr | None], folded: Expr) -> bool:
         return True
     if op == "/" and all(number.q == 1 and abs(number.p) < 2**24 for number in numbers):
         return True
-    return all((number.q & (number.q - 1)) == 0 and max(abs(number.p), number.q) < 2**24 for number in (*numbers, folded))
+    return all(
+        (number.q & (number.q - 1)) == 0 and max(abs(number.p), number.q) < 2**24
+        for number in (*numbers, folded)
+    )
 
 
 def _rational(number: int | Fraction | Expr) -> Expr:

@@ -1,8 +1,9 @@
-"""Text to statements: Python's expression syntax against an allow-list. Nothing of it is ever evaluated as Python.
+"""Text to statements: Python's expression syntax against an allow-list. Nothing of it is ever evaluated as
+Python.
 
-A statement is a list of terms in evaluation order; a term names the terms it is made of by their positions. So whoever
-interprets it (the language, which builds the graph; an engine under test) walks a flat list: no recursion over a user's
-text, however deep. The two sides share this list and nothing else.
+A statement is a list of terms in evaluation order; a term names the terms it is made of by their positions.
+So whoever interprets it (the language, which builds the graph; an engine under test) walks a flat list: no
+recursion over a user's text, however deep. The two sides share this list and nothing else.
 """
 
 from __future__ import annotations
@@ -41,7 +42,11 @@ class Affine:
     @property
     def plain(self) -> str | None:
         """The label, if the index is nothing else."""
-        return self.labels[0][0] if self.constant == 0 and len(self.labels) == 1 and self.labels[0][1] == 1 else None
+        return (
+            self.labels[0][0]
+            if self.constant == 0 and len(self.labels) == 1 and self.labels[0][1] == 1
+            else None
+        )
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,9 @@ IndexItem = int | Affine | Span | None  # None is a new axis
 class Term:
     """One operation of a statement.
 
-    `op` is "number", "name", an operator, "index" or the name of a function; `args` are positions of earlier terms of
-    the statement; `value` is the number, the name or the index items; `options` are a function's constants.
+    `op` is "number", "name", an operator, "index" or the name of a function; `args` are positions of earlier
+    terms of the statement; `value` is the number, the name or the index items; `options` are a function's
+    constants.
     """
 
     op: str
@@ -74,7 +80,8 @@ class Term:
 
 @dataclass(frozen=True)
 class Statement:
-    """`name = ...` or `name[i, j] = ...`; `labels` are the indices on the left, each with its extent where one is said."""
+    """`name = ...` or `name[i, j] = ...`; `labels` are the indices on the left, each with its extent where
+    one is said."""
 
     name: str
     labels: tuple[tuple[str, int | None], ...]
@@ -173,7 +180,9 @@ def parse_statements(text: str, origin: Place) -> tuple[Statement, ...]:
     source = _Source(text, origin)
     _bound(source)
     try:
-        with warnings.catch_warnings():  # of Python's about its own programs, such as "invalid decimal literal"
+        with (
+            warnings.catch_warnings()
+        ):  # of Python's about its own programs, such as "invalid decimal literal"
             warnings.simplefilter("ignore")
             module = ast.parse(text)
     except SyntaxError as error:
@@ -212,7 +221,9 @@ class _Source:
     def text_of(self, node: ast.expr) -> str:
         """A number's text, which stands in one line, in full."""
         line = self.lines[node.lineno - 1]
-        return line[self.column(node.lineno, node.col_offset) : self.column(node.lineno, node.end_col_offset or 0)]
+        return line[
+            self.column(node.lineno, node.col_offset) : self.column(node.lineno, node.end_col_offset or 0)
+        ]
 
     def excerpt(self, node: ast.expr | ast.stmt) -> str:
         first, last = node.lineno, node.end_lineno or node.lineno
@@ -232,7 +243,9 @@ class _Source:
 def _bound(source: _Source) -> None:
     """Refuse what is too large before anything expands it."""
     if len(source.text) > MAX_TEXT:
-        raise InputError(f"the graph has {len(source.text):,} characters, more than {MAX_TEXT:,}", source.origin)
+        raise InputError(
+            f"the graph has {len(source.text):,} characters, more than {MAX_TEXT:,}", source.origin
+        )
     depth = operations = tokens = 0
     for number, line in enumerate(source.lines, 1):
         for match in re.finditer(r"#.*|\w+|[(\[{]|[)\]}]|[^\s\w()\[\]{}]", line):
@@ -243,15 +256,22 @@ def _bound(source: _Source) -> None:
             operations += not (token in ")]},." or token[0].isalnum() or token[0] == "_")
             place = source.place(number, match.start())
             if len(token) > MAX_DIGITS:
-                raise InputError(f"{token[:20]}... is too long: a name or a number has at most {MAX_DIGITS} characters", place)
+                raise InputError(
+                    f"{token[:20]}... is too long: a name or a number has at most {MAX_DIGITS} characters",
+                    place,
+                )
             tokens += 1
             if tokens > MAX_TOKENS:
                 raise InputError(f"more than {MAX_TOKENS:,} words and signs in one line", place)
             if depth > MAX_NESTING:
-                raise InputError(f"brackets are nested deeper than {MAX_NESTING}; name the inner parts", place)
+                raise InputError(
+                    f"brackets are nested deeper than {MAX_NESTING}; name the inner parts", place
+                )
             if operations > MAX_OPERATIONS:
                 raise InputError(
-                    f"more than {MAX_OPERATIONS} operations in one line; name the parts in lines of their own", place
+                    f"more than {MAX_OPERATIONS} operations in one line; name the parts in lines of their "
+                    "own",
+                    place,
                 )
         if depth <= 0:
             depth = operations = tokens = 0
@@ -298,7 +318,9 @@ class _Reader:
             extent = self._static(item.upper) if item.upper else None
             if isinstance(extent, int) and not isinstance(extent, bool) and 0 < extent <= 10**9:
                 return item.lower.id, extent
-        self.fail(item, "expected an index name on the left, as in 'y[i] = ...' or, with its extent, 'y[i:5] = ...'")
+        self.fail(
+            item, "expected an index name on the left, as in 'y[i] = ...' or, with its extent, 'y[i:5] = ...'"
+        )
 
     def _refuse_foreign(self, expression: ast.AST) -> None:
         for node in ast.walk(expression):
@@ -339,7 +361,9 @@ class _Reader:
                 op = {ast.USub: "neg", ast.UAdd: "pos", ast.Not: "not", ast.Invert: "not"}[type(node.op)]
                 return op, [node.operand], None, {}
             case ast.BoolOp(values=values) | ast.Compare(comparators=values) if len(values) > MAX_CONDITIONS:
-                self.fail(node, f"more than {MAX_CONDITIONS} conditions in one; split them over several lines")
+                self.fail(
+                    node, f"more than {MAX_CONDITIONS} conditions in one; split them over several lines"
+                )
             case ast.BoolOp():
                 return ("and" if isinstance(node.op, ast.And) else "or"), node.values, None, {}
             case ast.Compare():
@@ -358,12 +382,16 @@ class _Reader:
             case ast.Subscript():
                 return "index", [node.value], tuple(map(self._index_item, _items(node.slice))), {}
             case ast.List() | ast.Tuple():
-                self.fail(node, "a list is no expression here; put the numbers under [given] and use their name")
+                self.fail(
+                    node, "a list is no expression here; put the numbers under [given] and use their name"
+                )
         self.foreign(node)
 
     def _foreign_operator(self, node: ast.expr, operator: ast.AST) -> NoReturn:
         cure = "; a power is written '**'" if isinstance(operator, ast.BitXor) else ""
-        self.fail(node, f"{_FOREIGN.get(type(operator), type(operator).__name__)} is not part of the language{cure}")
+        self.fail(
+            node, f"{_FOREIGN.get(type(operator), type(operator).__name__)} is not part of the language{cure}"
+        )
 
     def _call(self, node: ast.Call) -> tuple[str, list[ast.expr], Any, Mapping[str, Any]]:
         if not isinstance(node.func, ast.Name):
@@ -373,7 +401,9 @@ class _Reader:
             self.fail(node, "only functions of the language can be called, by name")
         name = node.func.id
         if name not in FUNCTIONS:
-            other = f"; did you mean {_ALIASES[name]!r}?" if name in _ALIASES else did_you_mean(name, FUNCTIONS)
+            other = (
+                f"; did you mean {_ALIASES[name]!r}?" if name in _ALIASES else did_you_mean(name, FUNCTIONS)
+            )
             self.fail(node, f"unknown function {name!r}{other}")
         signature = FUNCTIONS[name]
         operands = node.args[: signature.operands]
@@ -395,7 +425,10 @@ class _Reader:
             extra = []
         if len(extra) > len(signature.options):
             self.fail(extra[-1], f"{name}() got too many arguments")
-        given = [*zip(signature.options, extra, strict=False), *((word.arg, word.value) for word in node.keywords)]
+        given = [
+            *zip(signature.options, extra, strict=False),
+            *((word.arg, word.value) for word in node.keywords),
+        ]
         for option, value in given:
             if option not in signature.options:
                 expected = f"; it takes {', '.join(signature.options)}" if signature.options else ""
@@ -429,7 +462,9 @@ class _Reader:
             self.fail(node, f"expected a number, found {text[:40]}")
         exponent = re.search(r"[eE]([+-]?\d+)$", text) if isinstance(node.value, float) else None
         if len(text) > MAX_DIGITS or (exponent and abs(int(exponent[1])) > MAX_DIGITS):
-            self.fail(node, f"the number {text[:20]}... is too long or too large (at most {MAX_DIGITS} digits)")
+            self.fail(
+                node, f"the number {text[:20]}... is too long or too large (at most {MAX_DIGITS} digits)"
+            )
         # As text: float("0.1") is not 1/10.
         value: Number = Fraction(text) if isinstance(node.value, float) else int(node.value)
         if value >= LARGEST:
@@ -476,7 +511,9 @@ def _items(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def _scale(index: Affine, factor: int) -> Affine:
-    return Affine(index.constant * factor, tuple((label, c * factor) for label, c in index.labels if c * factor))
+    return Affine(
+        index.constant * factor, tuple((label, c * factor) for label, c in index.labels if c * factor)
+    )
 
 
 def _plus(a: Affine, b: Affine) -> Affine:

@@ -1,7 +1,7 @@
 """Arithmetics: what the operations of a formula mean on arrays of balls.
 
-A formula is lambdified once for each arithmetic: SymPy prints it as calls of `add`, `mul`, `power`, ..., and the
-arithmetic is the table that those names come from. There are two:
+A formula is lambdified once for each arithmetic: SymPy prints it as calls of `add`, `mul`, `power`, ..., and
+the arithmetic is the table that those names come from. There are two:
 
 * the exact one, in which a ball encloses the true real number (python-flint's Arb), and
 * the rounding one of a dtype, in which every operation may round as the dtype does, `b ± (c*u*|b| + smallest subnormal)`;
@@ -56,8 +56,8 @@ _ONE_THREAD = threading.RLock()
 class _Zero:
     """The zero of a derivative that cannot be otherwise: the branch not taken, the entry not read.
 
-    Unlike the number 0 it stays zero beside an infinity: where the function does not depend on a value at all, it does not
-    matter that the value has no derivative.
+    Unlike the number 0 it stays zero beside an infinity: where the function does not depend on a value at
+    all, it does not matter that the value has no derivative.
     """
 
     def _self(self, *_: Any) -> _Zero:
@@ -109,7 +109,11 @@ def lift(function: Callable[..., Any], arity: int = 1) -> Callable[..., Any]:
 
 
 # Arb's own methods as loops in C: a lambda for each entry costs ten times as much.
-_ball_of, _is, _is_finite = np.frompyfunc(arb, 1, 1), np.frompyfunc(operator.is_, 2, 1), np.frompyfunc(arb.is_finite, 1, 1)
+_ball_of, _is, _is_finite = (
+    np.frompyfunc(arb, 1, 1),
+    np.frompyfunc(operator.is_, 2, 1),
+    np.frompyfunc(arb.is_finite, 1, 1),
+)
 _is_zero, _radius = np.frompyfunc(arb.is_zero, 1, 1), np.frompyfunc(arb.rad, 1, 1)
 _magnitude = np.frompyfunc(arb.abs_upper, 1, 1)
 accuracy_bits = np.frompyfunc(arb.rel_accuracy_bits, 1, 1)
@@ -196,7 +200,13 @@ def finite(array: Balls) -> np.ndarray:
 def is_infinity(x: Any) -> bool:
     """Whether the ball is one of the two infinities, and not a range that reaches there."""
     # An infinite midpoint with a finite radius, as -inf plus a ball has, is that infinity alone.
-    return x is not ZERO and not x.is_finite() and not x.is_nan() and not x.mid().is_finite() and bool(x.rad().is_finite())
+    return (
+        x is not ZERO
+        and not x.is_finite()
+        and not x.is_nan()
+        and not x.mid().is_finite()
+        and bool(x.rad().is_finite())
+    )
 
 
 def full(shape: Shape, value: Any) -> Balls:
@@ -233,7 +243,8 @@ def _equal(a: Any, b: Any, at_tie: float | None) -> float:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two numbers are equal as far as a working precision of thousands of bits tells: computed in two ways, not two."""
+    """Whether two numbers are equal as far as a working precision of thousands of bits tells: computed in two
+    ways, not two."""
     return bool(a == b) or (bool(a.overlaps(b)) and bool((a - b).rad() < (abs(a) + abs(b)) * _APART))
 
 
@@ -291,7 +302,8 @@ def _step(x: arb) -> Any:
 
 
 def _unmoved_step(x: arb) -> Any:
-    """The slope of max(x, 0) where x is 0 all around, as far as can be told: two operands that stay equal share one."""
+    """The slope of max(x, 0) where x is 0 all around, as far as can be told: two operands that stay equal
+    share one."""
     return arb(0.5) if x.contains(NOUGHT) and x.rad() < _APART else _step(x)
 
 
@@ -362,7 +374,8 @@ def _besseli(order: Any, x: Any) -> arb:
 
 
 def _polygamma(order: Any, x: Any) -> arb:
-    """ψ⁽ⁿ⁾(x) = (-1)ⁿ⁺¹ n! ζ(n + 1, x) for n > 0; Arb's ζ is for x > 0, below there are the terms (x + k)⁻ⁿ⁻¹ more."""
+    """ψ⁽ⁿ⁾(x) = (-1)ⁿ⁺¹ n! ζ(n + 1, x) for n > 0; Arb's ζ is for x > 0, below there are the terms (x + k)⁻ⁿ⁻¹
+    more."""
     s, x = int(float(ball(order).mid())) + 1, ball(x)
     terms = NOUGHT
     while not x > 0 and x > -1000:
@@ -391,10 +404,16 @@ def _nearest(x: arb) -> arb:
 
 
 # Functions whose values are exact.
-_STEPS: dict[str, Callable[[arb], arb]] = {"floor": arb.floor, "ceil": arb.ceil, "trunc": _trunc, "nearest": _nearest}
+_STEPS: dict[str, Callable[[arb], arb]] = {
+    "floor": arb.floor,
+    "ceil": arb.ceil,
+    "trunc": _trunc,
+    "nearest": _nearest,
+}
 
-# name: (function, roundings of a good implementation, in units of u): 4, that is 2 ulp, is what vector math libraries
-# state at most. A square root is correctly rounded by IEEE 754, but torch's vector code is not (0.7 ulp seen).
+# name: (function, roundings of a good implementation, in units of u): 4, that is 2 ulp, is what vector math
+# libraries state at most. A square root is correctly rounded by IEEE 754, but torch's vector code is not (0.7
+# ulp seen).
 _FUNCTIONS: dict[str, tuple[Callable[..., arb], int]] = {
     "sqrt": (_sqrt, 2),
     "exp": (arb.exp, 4),
@@ -426,13 +445,14 @@ _FUNCTIONS: dict[str, tuple[Callable[..., arb], int]] = {
     "ndtr": (lambda x: (-x / arb(2).sqrt()).erfc() / 2, 4),
     "log_ndtr": (lambda x: ((-x / arb(2).sqrt()).erfc() / 2).log(), 4),
     "ndtri": (_ndtri, 8),
-    # Cephes, which engines use: peak relative errors of 5.8e-16 (I0) and 2.0e-15 (I1), in float32 of 4.0e-7 and 1.5e-6.
+    # Cephes, which engines use: peak relative errors of 5.8e-16 (I0) and 2.0e-15 (I1), in float32 of 4.0e-7
+    # and 1.5e-6.
     "i0e": (lambda x: (-abs(x)).exp() * x.bessel_i(0), 8),
     "i1e": (lambda x: (-abs(x)).exp() * x.bessel_i(1), 26),
 }
 
-# Functions whose error does not shrink with their value (near a zero, or as exp of a logarithm): the magnitude that the
-# roundings are relative to, in place of |f(x)|.
+# Functions whose error does not shrink with their value (near a zero, or as exp of a logarithm): the
+# magnitude that the roundings are relative to, in place of |f(x)|.
 _MAGNITUDE: dict[str, Callable[[arb, arb], arb]] = {
     "gamma": lambda x, value: abs(value) * (2 + abs(_lgamma(x))),
     # Lanczos' formula adds terms of magnitude 8 about the zeros at 1 and 2.
@@ -446,17 +466,19 @@ _MAGNITUDE: dict[str, Callable[[arb, arb], arb]] = {
     "erfcx": lambda x, value: abs(value) * (1 if x > 0 else 1 + x * x),
     "ndtr": lambda x, value: abs(value) * (1 if x > 0 else 1 + x * x / 2),
     "log_ndtr": lambda x, value: abs(value) * (1 + x * x / 2 if x > 0 else 1),
-    "digamma": lambda x, value: abs(value) + 1 + (abs(1 / x) if x > 0 else (x * arb.pi()).cot() ** 2 * abs(x)),
+    "digamma": lambda x, value: (
+        abs(value) + 1 + (abs(1 / x) if x > 0 else (x * arb.pi()).cot() ** 2 * abs(x))
+    ),
 }
 
 
 class Arithmetic:
     """Tables of operations on balls, for values and for slopes; with a dtype, every operation may round.
 
-    The slope tables differ where a formula has branches. In `slopes`, at a boundary itself both branches count, so that a
-    derivative there is the ball of all that they give. In `beside`, for a point that was moved off its boundaries, what
-    still stands exactly at one was not moved and is decided as the value is. A condition on what is given is decided in
-    every table: nothing that is differentiated moves it.
+    The slope tables differ where a formula has branches. In `slopes`, at a boundary itself both branches
+    count, so that a derivative there is the ball of all that they give. In `beside`, for a point that was
+    moved off its boundaries, what still stands exactly at one was not moved and is decided as the value is. A
+    condition on what is given is decided in every table: nothing that is differentiated moves it.
     """
 
     def __init__(self, dtype: DType | None = None, accumulator: DType | None = None) -> None:
@@ -501,7 +523,8 @@ class Arithmetic:
         return lift(widen)
 
     def _bounded(self) -> Callable[[Any], Any]:
-        """Sums: what is beyond the dtype's largest number is an infinity there, and what follows may be anything."""
+        """Sums: what is beyond the dtype's largest number is an infinity there, and what follows may be
+        anything."""
         if self.dtype is None:
             return lambda x: x
         largest = arb(self.dtype.largest)
@@ -536,10 +559,11 @@ class Arithmetic:
         return within
 
     def contract(self, a: Balls, b: Balls, axes: tuple[int, ...], domain: Shape) -> Balls:
-        """Σ a*b over the axes of the domain, by products of matrices: `sum` of `multiply`, in any order of addition.
+        """Σ a*b over the axes of the domain, by products of matrices: `sum` of `multiply`, in any order of
+        addition.
 
-        `a` and `b` have extent 1 along the axes they do not depend on, and nothing as large as the domain is built. The
-        result keeps the other axes, with the extents of `a` and `b` together.
+        `a` and `b` have extent 1 along the axes they do not depend on, and nothing as large as the domain is
+        built. The result keeps the other axes, with the extents of `a` and `b` together.
         """
         if prod(domain) < FEW:
             open_ = np.broadcast_shapes(a.shape, b.shape)
@@ -559,27 +583,34 @@ class Arithmetic:
             everywhere = np.ones(a.shape, bool), np.ones(b.shape, bool)
             lost |= plan.numbers(~known[0], everywhere[1]) + plan.numbers(everywhere[0], ~known[1]) > 0
         total, lost = plan.unfolded(total), plan.unfolded(lost)
-        # What is beyond the numbers, or may be, is left to the operations themselves, one entry after the other.
+        # What is beyond the numbers, or may be, is left to the operations themselves, one entry after the
+        # other.
         everything, summed = tuple(range(len(axes))), tuple(domain[n] for n in axes)
         for at in np.argwhere(lost):
             terms = self.multiply(_section(a, at, axes), _section(b, at, axes))
-            total[tuple(at)] = np.asarray(self.sum(np.broadcast_to(terms, summed), everything), dtype=object)[()]
+            total[tuple(at)] = np.asarray(self.sum(np.broadcast_to(terms, summed), everything), dtype=object)[
+                ()
+            ]
         return total
 
     def _contracted(self, plan: _Contraction, total: Balls, a: Balls, b: Balls) -> tuple[Balls, np.ndarray]:
-        """The totals, widened by one rounding of each product and those of the sum; and where they may overflow."""
+        """The totals, widened by one rounding of each product and those of the sum; and where they may
+        overflow."""
         assert self.dtype is not None
         gamma = self.gamma(plan.count)
         slack, absolute = self.dtype.unit_roundoff * (1 + gamma) + gamma, self.dtype.underflow * (1 + gamma)
         there = [~np.asarray(_is_zero(side), dtype=bool) for side in (a, b)]
         terms = plan.numbers(*there)
         several, which = np.unique(terms, return_inverse=True)
-        underflow = np.array([arb(0, absolute * count) for count in several], dtype=object)[which.reshape(terms.shape)]
+        underflow = np.array([arb(0, absolute * count) for count in several], dtype=object)[
+            which.reshape(terms.shape)
+        ]
         magnitudes = plan.balls(_magnitude(a), _magnitude(b))
         wide = (accuracy_bits(total) < 8) & (total != 0)
         widened = total + magnitudes * arb(0, slack) + underflow
         if wide.any():
-            # Of a wide sum of terms of one sign the ends are rounded: around its midpoint it would grow to hold 0.
+            # Of a wide sum of terms of one sign the ends are rounded: around its midpoint it would grow to
+            # hold 0.
             signs = plan.numbers(*((side > 0).astype(float) - (side < 0).astype(float) for side in (a, b)))
             wide &= np.abs(signs) == terms
             widened[wide] = [
@@ -613,12 +644,17 @@ class Arithmetic:
         once = self._one_rounding
         four = self._rounded(1.25 if self._half else 4)
         cubed = self._rounded(2)  # x*x*x, in any format
-        # Compilers and kernels divide by multiplying with the reciprocal: two roundings. In 16 bits they are in float32.
+        # Compilers and kernels divide by multiplying with the reciprocal: two roundings. In 16 bits they are
+        # in float32.
         quotient = self._rounded(1.25 if self._half else 2)
         at_tie = _MAYBE if mode == "slopes" else None
 
         def add(*terms: Any) -> Any:
-            return once(np.add(*terms)) if len(terms) == 2 else once(self.add_all([np.asarray(t, object) for t in terms]))
+            return (
+                once(np.add(*terms))
+                if len(terms) == 2
+                else once(self.add_all([np.asarray(t, object) for t in terms]))
+            )
 
         def mul(*factors: Any) -> Any:
             result = factors[0]
@@ -627,7 +663,9 @@ class Arithmetic:
             return result
 
         def power(base: Any, exponent: int) -> Any:
-            return (once if exponent == 2 else cubed if exponent == 3 else four)(lift(lambda x: _power(x, exponent))(base))
+            return (once if exponent == 2 else cubed if exponent == 3 else four)(
+                lift(lambda x: _power(x, exponent))(base)
+            )
 
         def number(p: int, q: int) -> Any:
             if p == 0:
@@ -652,7 +690,9 @@ class Arithmetic:
             "abs": lambda x: np.abs(x),
             "sign": lift(lambda x: (_slope_of_abs if mode == "slopes" else _sign)(ball(x))),
             "step": lift(lambda x: _unmoved_step(ball(x)) if mode == "beside" else _step(ball(x))),
-            "dirac": lift(lambda x: ZERO if mode == "beside" and x is not ZERO and x.is_zero() else _dirac(ball(x))),
+            "dirac": lift(
+                lambda x: ZERO if mode == "beside" and x is not ZERO and x.is_zero() else _dirac(ball(x))
+            ),
             "maximum": lambda *xs: _fold(lift(lambda a, b: ball(a).max(ball(b)), 2), xs),
             "minimum": lambda *xs: _fold(lift(lambda a, b: ball(a).min(ball(b)), 2), xs),
             "less": partial(_compare, "<", at_tie, beside=mode == "beside"),
@@ -695,8 +735,9 @@ class Arithmetic:
             def function(z: arb) -> arb:
                 return inner(z) + floor
 
-        # In 16 bits a function is computed in float32 and rounded once; gamma is exp(lgamma(x)), two functions, and Cephes'
-        # series for i0e is summed in 16 bits where a kernel takes one number at a time (3.4 ulp off, measured).
+        # In 16 bits a function is computed in float32 and rounded once; gamma is exp(lgamma(x)), two
+        # functions, and Cephes' series for i0e is summed in 16 bits where a kernel takes one number at a time
+        # (3.4 ulp off, measured).
         half = self._half and name not in ("gamma", "i0e")
         if half and name == "erf":
             name, roundings = "gelu_erf", 10  # the same approximation there
@@ -715,10 +756,11 @@ class Arithmetic:
 
 
 class Sampling(Arithmetic):
-    """One implementation out of those that a dtype allows: of each node's rounding set one point, drawn at random.
+    """One implementation out of those that a dtype allows: of each node's rounding set one point, drawn at
+    random.
 
-    Monte Carlo arithmetic (Parker, Monte Carlo Arithmetic, UCLA 1997) at the grain of nodes: where balls grow with depth
-    without use, the spread of many such runs is what rounding really does.
+    Monte Carlo arithmetic (Parker, Monte Carlo Arithmetic, UCLA 1997) at the grain of nodes: where balls grow
+    with depth without use, the spread of many such runs is what rounding really does.
     """
 
     def __init__(self, dtype: DType, random: np.random.Generator) -> None:
@@ -762,8 +804,8 @@ def _blurred(total: Balls, magnitudes: Balls, slack: float) -> Balls:
 class _Contraction:
     """Σ a*b as a product of matrices for each index of a batch: what part each axis of the domain has in it.
 
-    `batch` axes are kept and in both factors, `columns` kept and in the second alone, `rows` are the others that are kept;
-    `inner` axes are summed and in both, `alone` ones are summed and in one factor at most.
+    `batch` axes are kept and in both factors, `columns` kept and in the second alone, `rows` are the others
+    that are kept; `inner` axes are summed and in both, `alone` ones are summed and in one factor at most.
     """
 
     def __init__(self, a: Shape, b: Shape, axes: tuple[int, ...], domain: Shape) -> None:
@@ -786,13 +828,18 @@ class _Contraction:
         if batch * rows * inner * columns <= 2 * (a.size + b.size):
             return np.add.reduce(a[:, :, :, None] * b[:, None, :, :], axis=2)
         out = full((batch, rows * columns), NOUGHT)
-        for n, (left, right) in enumerate(zip(a.reshape(batch, -1).tolist(), b.reshape(batch, -1).tolist(), strict=True)):
+        for n, (left, right) in enumerate(
+            zip(a.reshape(batch, -1).tolist(), b.reshape(batch, -1).tolist(), strict=True)
+        ):
             out[n] = (arb_mat(rows, inner, left) * arb_mat(inner, columns, right)).entries()
         return out.reshape(batch, rows, columns)
 
     def numbers(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """The same sums of plain numbers."""
-        a, b = self._arranged(a.astype(float), self.rows, self.inner), self._arranged(b.astype(float), self.inner, self.columns)
+        a, b = (
+            self._arranged(a.astype(float), self.rows, self.inner),
+            self._arranged(b.astype(float), self.inner, self.columns),
+        )
         return np.matmul(a, b) * self.repeats
 
     def _arranged(self, side: Any, first: list[int], second: list[int]) -> Any:
@@ -812,7 +859,11 @@ class _Contraction:
 def _section(side: Balls, at: np.ndarray, axes: tuple[int, ...]) -> Balls:
     """The part of a factor that one entry of the sum is made of: its axes are those summed over."""
     kept = iter(at)
-    return side[tuple(slice(None) if n in axes else min(next(kept), extent - 1) for n, extent in enumerate(side.shape))]
+    return side[
+        tuple(
+            slice(None) if n in axes else min(next(kept), extent - 1) for n, extent in enumerate(side.shape)
+        )
+    ]
 
 
 def _fold(function: Callable[[Any, Any], Any], items: Sequence[Any]) -> Any:
@@ -836,7 +887,8 @@ def exact() -> Arithmetic:
 
 @cache
 def rounding(dtype: DType, accumulator: DType | None = None) -> Arithmetic:
-    """The arithmetic of everything that an implementation in this dtype may produce; its sums held in `accumulator`."""
+    """The arithmetic of everything that an implementation in this dtype may produce; its sums held in
+    `accumulator`."""
     return Arithmetic(dtype, accumulator)
 
 
@@ -874,7 +926,8 @@ class _Printer(StrPrinter):
             bottom = self._call("mul", under) if len(under) > 1 else self._print(under[0])
             return f"mul({', '.join([*map(self._print, over), f'inverse({bottom})'])})"
         top = self._call("mul", over) if len(over) > 1 else self._print(over[0])
-        # The slope of a/b is -a/b**2. Engines divide twice, so b**2 is not there to overflow, underflow or hold 0.
+        # The slope of a/b is -a/b**2. Engines divide twice, so b**2 is not there to overflow, underflow or
+        # hold 0.
         squared = [factor.base for factor in under if factor.is_Pow and factor.exp == 2]
         rest = [factor for factor in under if not (factor.is_Pow and factor.exp == 2)]
         for base in (base for base in squared for _ in range(2)):
@@ -918,7 +971,9 @@ class _Printer(StrPrinter):
             return self._call(_sure(expr) + name, expr.args[:1])
         return self._call(name, expr.args)
 
-    _print_Abs = _print_sign = _print_Max = _print_Min = _print_Heaviside = _print_DiracDelta = _print_Function
+    _print_Abs = _print_sign = _print_Max = _print_Min = _print_Heaviside = _print_DiracDelta = (
+        _print_Function
+    )
     _print_exp = _print_ExpBase = _print_Function
 
     def _print_Piecewise(self, expr: sympy.Piecewise) -> str:
@@ -963,6 +1018,8 @@ _CALLS = {"Abs": "abs", "Max": "maximum", "Min": "minimum", "Heaviside": "step",
 
 
 @cache
-def compiled(formula: sympy.Expr, args: tuple[sympy.Symbol, ...], arithmetic: Arithmetic, mode: str) -> Callable[..., Any]:
+def compiled(
+    formula: sympy.Expr, args: tuple[sympy.Symbol, ...], arithmetic: Arithmetic, mode: str
+) -> Callable[..., Any]:
     """The formula as a function of arrays, lambdified for one arithmetic; `mode` names one of its tables."""
     return sympy.lambdify(args, formula, modules=[arithmetic.tables[mode]], printer=_Printer, cse=True)

@@ -1,7 +1,8 @@
-"""Enclosures of what a run of nodes gives: exact balls narrow enough to judge by, and the sets that rounding explains.
+"""Enclosures of what a run of nodes gives: exact balls narrow enough to judge by, and the sets that rounding
+explains.
 
-Where a derivative does not settle, because formulas branch there or have no finite slope, the run is looked at from both
-sides of the point: it is a kink, a limit, or there is nothing.
+Where a derivative does not settle, because formulas branch there or have no finite slope, the run is looked
+at from both sides of the point: it is a kink, a limit, or there is nothing.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class Pulled:
         magnitude = None if self.magnitude is None else numbers(self.magnitude[n])
         kinks = np.asarray(self.kinks[n])
         at = n % len(self.exact)
-        return Pulled(numbers(self.exact[n]), numbers(self.rounding[n]), kinks, self.parts, magnitude, self.ties, at)
+        return Pulled(
+            numbers(self.exact[n]), numbers(self.rounding[n]), kinks, self.parts, magnitude, self.ties, at
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +122,8 @@ LEAN = arb(2) ** -100  # of a step: what the other inputs are moved by, where ti
 
 
 class Sides:
-    """A run seen from both sides of one entry of one of its inputs; `column` is that entry's place among the targets."""
+    """A run seen from both sides of one entry of one of its inputs; `column` is that entry's place among the
+    targets."""
 
     def __init__(self, run: Run, given: Values, rows: Cotangents, name: str, entry: int, column: int) -> None:
         self.run, self.given, self.rows = run, given, rows
@@ -133,7 +137,8 @@ class Sides:
         return {**given, self.name: replaced(values, self.entry, values.reshape(-1)[self.entry] + step)}
 
     def moved(self, step: Any, arithmetic: Arithmetic, lean: int = 0) -> Balls:
-        """The entry's cotangents, one for each row, with the entry moved by `step`, and all others by a little to one side."""
+        """The entry's cotangents, one for each row, with the entry moved by `step`, and all others by a
+        little to one side."""
         key = (str(step), arithmetic.dtype, lean)
         if key not in self.memory:
             whole = self.run.pull(self._at(step, lean), arithmetic, self.rows, mode="beside")
@@ -146,8 +151,8 @@ class Sides:
         return self.moved(step, arithmetic, lean)[row]
 
     def slopes(self, arithmetic: Arithmetic, row: int) -> OneSided:
-        """The limits from both sides. Operands that stay equal along the way (`maximum(x + t, y + t)`, by t) leave it open
-        which of them counts: then both sides of their tie are looked at."""
+        """The limits from both sides. Operands that stay equal along the way (`maximum(x + t, y + t)`, by t)
+        leave it open which of them counts: then both sides of their tie are looked at."""
         with precision(LIMIT_BITS):
             found = one_sided(partial(self._entry, arithmetic, row, 0))
             if not found.wide:
@@ -170,7 +175,8 @@ class Sides:
     def jumps(self, arithmetic: Arithmetic, least: float) -> bool:
         """Whether the value differs here and on the two sides: no derivative, and no subdifferential.
 
-        Not where it differs by less than `least`, relative: in a format where softplus is linear from 20 on, that is no jump.
+        Not where it differs by less than `least`, relative: in a format where softplus is linear from 20 on,
+        that is no jump.
         """
         with precision(LIMIT_BITS):
             right, here, left = (self._values(step, arithmetic) for step in (FAR, NOUGHT, -FAR))
@@ -188,28 +194,40 @@ def _leaning(run: Run, given: Values, amount: Any) -> Values:
     return leaning
 
 
-MAX_VERTICES = 60  # gradients beside the point that are looked at for one set of entries, and 4 more for each entry
+MAX_VERTICES = (
+    60  # gradients beside the point that are looked at for one set of entries, and 4 more for each entry
+)
 MAX_STEPS = 5000  # of the search for the nearest point of their hull
 
 
 class Ties:
     """The entries of all targets at a kink, taken together: the Clarke subdifferential is a set of vectors.
 
-    It is the convex hull of the gradients beside the point. Where a vector leaves it, there is a direction in which every
-    gradient beside the point gives less than the vector: it is looked for from the point of the hull that is nearest to the
-    vector, whose hull grows by the gradients beside the point in that direction.
+    It is the convex hull of the gradients beside the point. Where a vector leaves it, there is a direction in
+    which every gradient beside the point gives less than the vector: it is looked for from the point of the
+    hull that is nearest to the vector, whose hull grows by the gradients beside the point in that direction.
     """
 
     def __init__(
-        self, run: Run, given: Values, rows: Cotangents, arithmetic: Arithmetic, kinks: np.ndarray, seen: Sequence[Balls]
+        self,
+        run: Run,
+        given: Values,
+        rows: Cotangents,
+        arithmetic: Arithmetic,
+        kinks: np.ndarray,
+        seen: Sequence[Balls],
     ) -> None:
         self.run, self.given, self.rows, self.arithmetic, self.kinks = run, given, rows, arithmetic, kinks
         self.places = run.places()
-        self.seen = [centres(gradients) for gradients in seen]  # on the two sides of each entry, to begin with
+        self.seen = [
+            centres(gradients) for gradients in seen
+        ]  # on the two sides of each entry, to begin with
 
     def columns(self, row: int) -> np.ndarray:
         """The columns at a kink that the run's own inputs can be moved by."""
-        return np.array([c for c in np.flatnonzero(self.kinks[row]) if self.places[c][0] in self.given], dtype=int)
+        return np.array(
+            [c for c in np.flatnonzero(self.kinks[row]) if self.places[c][0] in self.given], dtype=int
+        )
 
     def _gradients(self, columns: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """The gradients beside the point in that direction, one for each row; nan where there are none."""
@@ -219,7 +237,9 @@ class Ties:
             for column, step in zip(columns, direction / scale, strict=True):
                 if step:
                     name, entry = self.places[column]
-                    moved[name] = replaced(moved[name], entry, moved[name].reshape(-1)[entry] + FAR * float(step))
+                    moved[name] = replaced(
+                        moved[name], entry, moved[name].reshape(-1)[entry] + FAR * float(step)
+                    )
             return centres(self.run.pull(moved, self.arithmetic, self.rows, mode="beside"))
 
     def groups(self, columns: np.ndarray) -> list[np.ndarray]:
@@ -258,8 +278,11 @@ class Ties:
                 return columns[group], why
         return None
 
-    def _outside(self, row: int, columns: np.ndarray, group: np.ndarray, vector: np.ndarray, reach: np.ndarray) -> str:
-        """Why these entries are outside of the hull of the gradients beside the point; empty where they may be inside."""
+    def _outside(
+        self, row: int, columns: np.ndarray, group: np.ndarray, vector: np.ndarray, reach: np.ndarray
+    ) -> str:
+        """Why these entries are outside of the hull of the gradients beside the point; empty where they may
+        be inside."""
         here, allowed = vector[columns[group]], np.maximum(reach[columns[group]], 1e-300)
         known = [one for one in (seen[row, columns[group]] for seen in self.seen) if np.isfinite(one).all()]
 
@@ -292,7 +315,8 @@ class Ties:
             if len(known) == before or before > MAX_VERTICES + 4 * len(group):
                 return ""  # it would need more of them to tell
         return (
-            f"together these {len(group)} entries are no subgradient: along one direction they give {float(here @ along):.6g}, "
+            f"together these {len(group)} entries are no subgradient: along one direction they give "
+            f"{float(here @ along):.6g}, "
             f"and the function's slope there is at most {most:.6g}"
         )
 
@@ -300,7 +324,8 @@ class Ties:
 def _nearest(points: np.ndarray) -> np.ndarray:
     """The point nearest to 0 of the hull of some points, weight handed from the worst of them to the best.
 
-    Mitchell, Demyanov and Malozemov, Finding the point of a polyhedron closest to the origin, SIAM J. Control 12, 1974.
+    Mitchell, Demyanov and Malozemov, Finding the point of a polyhedron closest to the origin, SIAM J. Control
+    12, 1974.
     """
     weights = np.full(len(points), 1 / len(points))
     nearest = weights @ points
@@ -355,7 +380,9 @@ class Enclosures:
             before, after = radii(found)[open_], radii(better)[open_]
             found = better
             if not (after < before / 2).any():
-                bits = max(bits, limit // 2)  # an argument of a sine has bits before the point: one look with all there are
+                bits = max(
+                    bits, limit // 2
+                )  # an argument of a sine has bits before the point: one look with all there are
             open_ = self.unsettled(found, rounded)
         return found
 
@@ -369,13 +396,15 @@ class Enclosures:
         ties = Ties(run, given, rows, self.exact, kinks, seen) if (kinks.sum(axis=1) > 1).any() else None
         mine, loose, bent = (run.split(array) for array in (found, rounded, kinks))
         return {
-            target: Pulled(mine[target], loose[target], bent[target], *tally.get(target, (0, None)), ties) for target in mine
+            target: Pulled(mine[target], loose[target], bent[target], *tally.get(target, (0, None)), ties)
+            for target in mine
         }
 
     def _from_both_sides(
         self, run: Run, given: Values, rows: Cotangents, found: Balls, rounded: Balls, kinks: np.ndarray
     ) -> list[Balls]:
-        """Where a derivative did not settle, look at it from both sides: kink, limit, or nothing there. In place.
+        """Where a derivative did not settle, look at it from both sides: kink, limit, or nothing there. In
+        place.
 
         The gradients that were seen on the two sides of entries at a kink are given back.
         """
@@ -413,7 +442,13 @@ class Enclosures:
         return seen
 
     def _column(
-        self, side: Sides, look: np.ndarray, open_: np.ndarray, found: Balls, rounded: Balls, kinks: np.ndarray
+        self,
+        side: Sides,
+        look: np.ndarray,
+        open_: np.ndarray,
+        found: Balls,
+        rounded: Balls,
+        kinks: np.ndarray,
     ) -> None:
         """One entry of an input, from both of its sides."""
         column = side.column
@@ -432,7 +467,8 @@ class Enclosures:
                 # What rounding hides either way is no kink that anyone sees.
                 kinks[row, column] = not sides.ball.rad() * 2 < rounded[row, column].rad()
             if sides.smooth:
-                # Not where the formula's branches meet, but beside it: there rounding does not change branches.
+                # Not where the formula's branches meet, but beside it: there rounding does not change
+                # branches.
                 unit = self.dtype.unit_roundoff
                 step = UNIT * (16 * unit * side.scale)
                 here = sides.ball * arb(1, 64 * unit)
@@ -440,8 +476,8 @@ class Enclosures:
                 rounded[row, column] = here.union(near[0]).union(near[-1]) if near else NOWHERE
 
     def _near(self, side: Sides, row: int, step: Any, here: Any) -> list[Any]:
-        """What rounding makes of the derivative a step beside the point; where that step is too near to tell, how much it
-        makes of it at a wider one."""
+        """What rounding makes of the derivative a step beside the point; where that step is too near to tell,
+        how much it makes of it at a wider one."""
         near = [x for x in (ball(side.moved(s, self.rounding)[row]) for s in (step, -step)) if x.is_finite()]
         limit, scale = abs(here).upper() * 2.0**-10, side.scale
         wider = step
@@ -453,10 +489,13 @@ class Enclosures:
         return near
 
     def _blurred(self, span: Any, exact_ball: Any, rounded: Any) -> Any:
-        """The span of one-sided derivatives, its ends allowed what rounding adds to all that the branches give."""
+        """The span of one-sided derivatives, its ends allowed what rounding adds to all that the branches
+        give."""
         blur = arb(0, 16 * self.dtype.unit_roundoff) * abs(span).upper() + arb(0, self.dtype.smallest)
         exact_ball, rounded = ball(exact_ball), ball(rounded)
         if exact_ball.is_finite() and rounded.is_finite():
-            more = max(rounded.upper() - exact_ball.upper(), exact_ball.lower() - rounded.lower(), key=as_float)
+            more = max(
+                rounded.upper() - exact_ball.upper(), exact_ball.lower() - rounded.lower(), key=as_float
+            )
             blur = blur + arb(0, 1) * more.max(NOUGHT).upper()
         return span + blur

@@ -1,9 +1,9 @@
 """The scalar functions of the language, as SymPy formulas.
 
-Most are one line of SymPy. A `Named` function is one that engines compute as a whole: it carries its `definition`, from
-which calculus derives the exact derivative, and, as `fdiff`, the textbook form of the derivative (`s*(1 - s)`), which
-serves the rounding model alone: its cancellation is what a good engine really has. A mistake in a textbook form can
-widen or shift a rounding set; it can never change an exact value.
+Most are one line of SymPy. A `Named` function is one that engines compute as a whole: it carries its
+`definition`, from which calculus derives the exact derivative, and, as `fdiff`, the textbook form of the
+derivative (`s*(1 - s)`), which serves the rounding model alone: its cancellation is what a good engine really
+has. A mistake in a textbook form can widen or shift a rounding set; it can never change an exact value.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class expm1(Named):
 
 
 class gelu_erf(Named):
-    """The error function inside gelu: fused kernels take one that is good to about 1e-7 in float32, in itself."""
+    """The error function inside gelu: fused kernels take one that is good to about 1e-7 in float32, in
+    itself."""
 
     def definition(self) -> Expr:
         return sympy.erf(self.args[0])
@@ -152,7 +153,8 @@ class i1e(Named):
 
 
 class Step(sympy.Function):
-    """A function that is constant between its jumps; at a jump, too, its derivative is taken to be 0, as engines do.
+    """A function that is constant between its jumps; at a jump, too, its derivative is taken to be 0, as
+    engines do.
 
     SymPy's own `floor` is for integers, in index maps, and has no derivative.
     """

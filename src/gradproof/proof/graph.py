@@ -2,9 +2,9 @@
 
     v[i, ...] = reduce over k, ... of  f( a[...], b[...], ... ; i, k )
 
-`f` is a scalar SymPy formula of the slots `z0, z1, ...`; each slot is one `Read` of a parent at an index map, integer
-expressions of the node's free indices `i0, i1, ...` and bound indices `k0, k1, ...`. So SymPy differentiates scalar
-formulas only, and all tensor structure is gathering and its transpose, scatter-add.
+`f` is a scalar SymPy formula of the slots `z0, z1, ...`; each slot is one `Read` of a parent at an index map,
+integer expressions of the node's free indices `i0, i1, ...` and bound indices `k0, k1, ...`. So SymPy
+differentiates scalar formulas only, and all tensor structure is gathering and its transpose, scatter-add.
 """
 
 from __future__ import annotations
@@ -48,12 +48,14 @@ STILL = "g"  # how the name of a slot begins whose number no gradient moves
 
 @cache
 def still(n: int) -> sympy.Symbol:
-    """`slot(n)`, where it delivers a number that no gradient moves: in a slope, a condition on such numbers is decided."""
+    """`slot(n)`, where it delivers a number that no gradient moves: in a slope, a condition on such numbers
+    is decided."""
     return sympy.Symbol(f"{STILL}{n}", real=True)
 
 
 class Lookup(sympy.Function):
-    """An integer table as a function of indices, for index maps that go through a tensor: gather, embedding, sort.
+    """An integer table as a function of indices, for index maps that go through a tensor: gather, embedding,
+    sort.
 
     Each table is a function of its own, made by `lookup`; -1 stands for a place outside of the parent.
     """
@@ -90,9 +92,9 @@ class Leaf:
 class Node:
     """One operation.
 
-    `owner` is the user's line it belongs to, `source` that part of the line as the user wrote it. A `shift` is a
-    node that its line's value does not depend on (the maximum that a softmax takes from its logits): implementations round
-    with it, and no derivative flows through it.
+    `owner` is the user's line it belongs to, `source` that part of the line as the user wrote it. A `shift`
+    is a node that its line's value does not depend on (the maximum that a softmax takes from its logits):
+    implementations round with it, and no derivative flows through it.
     """
 
     name: str
@@ -108,7 +110,11 @@ class Node:
     @property
     def expression(self) -> str:
         """The source without the name that a line gives it."""
-        return self.source.split("=", 1)[1].strip() if self.name == self.owner and "=" in self.source else self.source
+        return (
+            self.source.split("=", 1)[1].strip()
+            if self.name == self.owner and "=" in self.source
+            else self.source
+        )
 
     @property
     def domain(self) -> Shape:
@@ -142,7 +148,8 @@ def differentiated(node: Node) -> list[int]:
 
 @dataclass(frozen=True)
 class Graph(Displayed):
-    """Leaves, and nodes in evaluation order: a node reads only what stands above it. The last node is the output."""
+    """Leaves, and nodes in evaluation order: a node reads only what stands above it. The last node is the
+    output."""
 
     leaves: tuple[Leaf, ...]
     nodes: tuple[Node, ...]
@@ -160,11 +167,17 @@ class Graph(Displayed):
                 if read.parent not in rank:
                     raise GraphError(f"node {node.name!r} reads {read.parent!r}, which is not bound above it")
                 if len(read.index) != rank[read.parent]:
-                    raise GraphError(f"node {node.name!r} reads {read.parent!r} with {len(read.index)} indices")
+                    raise GraphError(
+                        f"node {node.name!r} reads {read.parent!r} with {len(read.index)} indices"
+                    )
             known = {*node.slots, *node.indices}
-            used = node.formula.free_symbols.union(*(e.free_symbols for read in node.reads for e in read.index))
+            used = node.formula.free_symbols.union(
+                *(e.free_symbols for read in node.reads for e in read.index)
+            )
             if not used <= known:
-                raise GraphError(f"node {node.name!r} uses {sorted(map(str, used - known))}, which nothing binds")
+                raise GraphError(
+                    f"node {node.name!r} uses {sorted(map(str, used - known))}, which nothing binds"
+                )
             rank[node.name] = len(node.shape)
 
     @property
@@ -177,7 +190,9 @@ class Graph(Displayed):
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:
-        return {leaf.name: leaf.shape for leaf in self.leaves} | {node.name: node.shape for node in self.nodes}
+        return {leaf.name: leaf.shape for leaf in self.leaves} | {
+            node.name: node.shape for node in self.nodes
+        }
 
     @cached_property
     def active(self) -> frozenset[str]:
@@ -191,7 +206,8 @@ class Graph(Displayed):
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the user's: the nodes that compute it, and what it reads from outside, in order of appearance."""
+    """One line of the user's: the nodes that compute it, and what it reads from outside, in order of
+    appearance."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -235,7 +251,9 @@ def unravelled(flat: sympy.Expr, shape: Shape) -> tuple[sympy.Expr, ...]:
     for extent in shape:
         rest //= extent
         place = sympy.floor(flat / rest) if rest > 1 else flat
-        index.append((sympy.Mod(place, extent) if rest * extent < total else place) if extent > 1 else sympy.Integer(0))
+        index.append(
+            (sympy.Mod(place, extent) if rest * extent < total else place) if extent > 1 else sympy.Integer(0)
+        )
     return tuple(index)
 
 

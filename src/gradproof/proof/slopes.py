@@ -1,8 +1,9 @@
 """The calculus: SymPy differentiates each node's scalar formula once, and composes what people read.
 
-For the numbers there is `partials`, the slopes of one node. For people there are the derivation's formulas: the graph
-with every line's elementwise operations composed (`fused`), its local gradients, its adjoints, and where it stays small
-the chained gradient closed in the leaves. Tensor entries are written as SymPy's `Indexed`, sums as `Sum`.
+For the numbers there is `partials`, the slopes of one node. For people there are the derivation's formulas:
+the graph with every line's elementwise operations composed (`fused`), its local gradients, its adjoints, and
+where it stays small the chained gradient closed in the leaves. Tensor entries are written as SymPy's
+`Indexed`, sums as `Sum`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ MAX_CLOSED = 60  # operations of a closed form that people still read
 def partials(formula: Expr, count: int, textbook: bool) -> tuple[Expr, ...]:
     """The derivatives of a scalar formula by its slots.
 
-    With `textbook`, named functions keep the derivative that implementations use; without, calculus derives everything
-    from their definitions.
+    With `textbook`, named functions keep the derivative that implementations use; without, calculus derives
+    everything from their definitions.
     """
     expression = formula if textbook else define(formula)
     return tuple(_slope(expression, slot(n)) for n in range(count))
@@ -50,7 +51,8 @@ _FORMS: dict[Any, Callable[[Expr], Expr]] = {
 
 @cache
 def other_form(formula: Expr) -> Expr | None:
-    """A second form of the slope of a formula that is one function of its slot, where implementations use two.
+    """A second form of the slope of a formula that is one function of its slot, where implementations use
+    two.
 
     They round differently: `1 - tanh(x)**2` is all but exact beside 0, and `1/cosh(x)**2` beside 1.
     """
@@ -58,11 +60,12 @@ def other_form(formula: Expr) -> Expr | None:
 
 
 def fused(graph: Graph) -> Graph:
-    """The graph people read: in every line the elementwise operations are composed, and only reductions stay apart.
+    """The graph people read: in every line the elementwise operations are composed, and only reductions stay
+    apart.
 
-    A reduction inside a line becomes an auxiliary node, named by its source; so does what cannot be composed without
-    changing its meaning, or would not be read any more (see `_composes`). A shift is taken to be 0, since a line does not
-    depend on it: what is left is the textbook's formula, `exp(x[i]) / Σ_k exp(x[k])`.
+    A reduction inside a line becomes an auxiliary node, named by its source; so does what cannot be composed
+    without changing its meaning, or would not be read any more (see `_composes`). A shift is taken to be 0,
+    since a line does not depend on it: what is left is the textbook's formula, `exp(x[i]) / Σ_k exp(x[k])`.
     """
     shapes = graph.shapes
     kept: dict[str, Node] = {}
@@ -75,13 +78,22 @@ def fused(graph: Graph) -> Graph:
             loose[node.name] = replace(node, formula=S.Zero, reads=())
             continue
         for read in node.reads:
-            if read.parent in loose and not _composes(node, read, loose[read.parent], node.name in constants, shapes):
+            if read.parent in loose and not _composes(
+                node, read, loose[read.parent], node.name in constants, shapes
+            ):
                 kept[read.parent] = loose.pop(read.parent)
         composed = _composed(node, loose)
-        if composed.formula.has(sympy.nan, sympy.zoo, sympy.oo) or composed.formula.count_ops() > MAX_COMPOSED:
+        if (
+            composed.formula.has(sympy.nan, sympy.zoo, sympy.oo)
+            or composed.formula.count_ops() > MAX_COMPOSED
+        ):
             kept |= {read.parent: loose.pop(read.parent) for read in node.reads if read.parent in loose}
             composed = _composed(node, loose)
-        if node.reduce or node.name == node.owner or (node.name in constants and not _plain(composed.formula)):
+        if (
+            node.reduce
+            or node.name == node.owner
+            or (node.name in constants and not _plain(composed.formula))
+        ):
             kept[node.name] = composed
         else:
             loose[node.name] = composed
@@ -108,15 +120,19 @@ def _plain(formula: Expr) -> bool:
 def _composes(node: Node, read: Read, inner: Node, constant: bool, shapes: Mapping[str, Shape]) -> bool:
     """Whether a parent's formula may stand in place of a read.
 
-    Not beyond the parent's edge, where the read gives its fill; not inside the branches of another formula, where SymPy
-    would turn conditions about or lose that its argument is real; and no constant into a power or a gamma function, which
-    SymPy would write out, digit by digit.
+    Not beyond the parent's edge, where the read gives its fill; not inside the branches of another formula,
+    where SymPy would turn conditions about or lose that its argument is real; and no constant into a power or
+    a gamma function, which SymPy would write out, digit by digit.
     """
     if not inner.formula.free_symbols and not inner.formula.is_comparable:
         return False  # no real number, as log(0): SymPy raises where one is compared
     if inner.shift or not inner.reads:
-        return not constant or (not node.formula.has(sympy.gamma, sympy.loggamma) and not _towers(node.formula))
-    if not inner.formula.free_symbols.isdisjoint(inner.indices) and not all(e.is_Symbol or e.is_Integer for e in read.index):
+        return not constant or (
+            not node.formula.has(sympy.gamma, sympy.loggamma) and not _towers(node.formula)
+        )
+    if not inner.formula.free_symbols.isdisjoint(inner.indices) and not all(
+        e.is_Symbol or e.is_Integer for e in read.index
+    ):
         return False  # a condition on an index stays one on a plain index
     z = node.slots[node.reads.index(read)]
     edges = node.formula.atoms(sympy.core.relational.Relational, sympy.Abs, sympy.sign, sympy.Max, sympy.Min)
@@ -125,7 +141,8 @@ def _composes(node: Node, read: Read, inner: Node, constant: bool, shapes: Mappi
     if node.formula.has(sympy.Piecewise) and inner.formula.has(sympy.Piecewise):
         return False
     return all(
-        _stays_inside(expression, node, extent) for expression, extent in zip(read.index, shapes[read.parent], strict=True)
+        _stays_inside(expression, node, extent)
+        for expression, extent in zip(read.index, shapes[read.parent], strict=True)
     )
 
 
@@ -193,7 +210,10 @@ def _index(letter: str) -> Symbol:
 
 def _letters(alphabet: str, count: int) -> list[str]:
     """So many letters; when the alphabet is used up, with a number: i1, j1, ..."""
-    return [alphabet[n % len(alphabet)] + (str(n // len(alphabet)) if n >= len(alphabet) else "") for n in range(count)]
+    return [
+        alphabet[n % len(alphabet)] + (str(n // len(alphabet)) if n >= len(alphabet) else "")
+        for n in range(count)
+    ]
 
 
 def entry(name: str, index: tuple[Expr, ...]) -> Expr:
@@ -210,7 +230,10 @@ def written(node: Node) -> tuple[Expr, Expr]:
 
 
 def _over_entries(node: Node, formula: Expr, letters: Mapping[Symbol, Symbol]) -> Expr:
-    reads = {slot(n): entry(r.parent, tuple(e.xreplace(letters) for e in r.index)) for n, r in enumerate(node.reads)}
+    reads = {
+        slot(n): entry(r.parent, tuple(e.xreplace(letters) for e in r.index))
+        for n, r in enumerate(node.reads)
+    }
     return formula.xreplace({**reads, **letters})
 
 
@@ -248,7 +271,8 @@ class LocalGradient:
 def local_gradient(node: Node, parent: str) -> LocalGradient:
     """The derivative of the node's entry by an entry of its parent, in index notation.
 
-    A read at index map `e(i, k)` contributes `Σ_k ∂f/∂z δ(e, j)`; where the delta fixes a bound index, the sum goes.
+    A read at index map `e(i, k)` contributes `Σ_k ∂f/∂z δ(e, j)`; where the delta fixes a bound index, the
+    sum goes.
     """
     letters = index_symbols(node)
     reads = [read for read in node.reads if read.parent == parent]
@@ -262,7 +286,9 @@ def local_gradient(node: Node, parent: str) -> LocalGradient:
     return LocalGradient(node.name, parent, (head, entry(parent, tuple(js))), total)
 
 
-def _contribution(node: Node, n: int, js: list[Symbol], letters: Mapping[Symbol, Symbol], factor: Expr) -> Expr:
+def _contribution(
+    node: Node, n: int, js: list[Symbol], letters: Mapping[Symbol, Symbol], factor: Expr
+) -> Expr:
     """`Σ factor * ∂f/∂z_n * Π δ(index_d, j_d)` over the bound letters, those that a delta fixes replaced."""
     slope = partials(node.formula, len(node.reads), textbook=True)[n]
     if slope is S.Zero:
@@ -275,17 +301,26 @@ def _contribution(node: Node, n: int, js: list[Symbol], letters: Mapping[Symbol,
 
 def _weight(node: Node) -> Expr:
     """What a reduction that is no sum multiplies its slopes with."""
-    value = sympy.Function(node.name)(*(free(p) for p in range(len(node.shape)))) if node.shape else Symbol(node.name)
+    value = (
+        sympy.Function(node.name)(*(free(p) for p in range(len(node.shape))))
+        if node.shape
+        else Symbol(node.name)
+    )
     if node.reduce == "prod":
         return value / node.formula
     return KroneckerDelta(node.formula, value)
 
 
-def _solved(node: Node, n: int, js: list[Symbol], letters: Mapping[Symbol, Symbol], body: Expr, *, keep_free: bool) -> Expr:
-    """Sum the body over the letters that the read's index map does not fix; `keep_free` leaves the free ones alone."""
+def _solved(
+    node: Node, n: int, js: list[Symbol], letters: Mapping[Symbol, Symbol], body: Expr, *, keep_free: bool
+) -> Expr:
+    """Sum the body over the letters that the read's index map does not fix; `keep_free` leaves the free ones
+    alone."""
     pending = [(letters[bound(p)], Integer(0), Integer(extent - 1)) for p, extent in enumerate(node.over)]
     if not keep_free:
-        pending += [(letters[free(p)], Integer(0), Integer(extent - 1)) for p, extent in enumerate(node.shape)]
+        pending += [
+            (letters[free(p)], Integer(0), Integer(extent - 1)) for p, extent in enumerate(node.shape)
+        ]
     solution: dict[Symbol, Expr] = {}
     for expression, j in zip(node.reads[n].index, js, strict=True):
         index = expression.xreplace(letters).xreplace(solution)
@@ -303,7 +338,8 @@ def _solved(node: Node, n: int, js: list[Symbol], letters: Mapping[Symbol, Symbo
 
 @dataclass(frozen=True)
 class Adjoint:
-    """`v̄[j, ...] = formula` over the parents' entries and the children's adjoints; `parts` are its uses, which are added."""
+    """`v̄[j, ...] = formula` over the parents' entries and the children's adjoints; `parts` are its uses,
+    which are added."""
 
     name: str
     left: Expr
@@ -317,7 +353,8 @@ class Adjoint:
 
 @dataclass(frozen=True)
 class Use:
-    """What one read of a name passes back to it: the read's node, its place among that node's reads, and the formula."""
+    """What one read of a name passes back to it: the read's node, its place among that node's reads, and the
+    formula."""
 
     node: str
     read: int
@@ -330,7 +367,8 @@ def bar(name: str) -> str:
 
 
 def adjoints(graph: Graph) -> tuple[Adjoint, ...]:
-    """The chain rule, adjoint by adjoint from the output back: one formula for each active node and parameter.
+    """The chain rule, adjoint by adjoint from the output back: one formula for each active node and
+    parameter.
 
     The graph is a fused one. The cost grows with the number of reads.
     """
@@ -346,7 +384,10 @@ def adjoints(graph: Graph) -> tuple[Adjoint, ...]:
             continue
         js = [_index(letter) for letter in _letters(_FREE_LETTERS, len(target.shape))]
         # The output's adjoint is 1 and need not be written.
-        uses = tuple(Use(node.name, n, _pulled(node, n, js, seed=node is output)) for node, n in children.get(target.name, []))
+        uses = tuple(
+            Use(node.name, n, _pulled(node, n, js, seed=node is output))
+            for node, n in children.get(target.name, [])
+        )
         # Added at once: term by term SymPy sorts again each time.
         total = sympy.Add(*(use.formula for use in uses))
         made.append(Adjoint(target.name, entry(bar(target.name), tuple(js)), total, uses))
@@ -370,7 +411,8 @@ def _pulled(node: Node, n: int, js: list[Symbol], *, seed: bool) -> Expr:
 
 
 def closed(graph: Graph) -> dict[str, Expr]:
-    """The gradients of the parameters in the leaves alone, where every node is a scalar and the formula stays small."""
+    """The gradients of the parameters in the leaves alone, where every node is a scalar and the formula stays
+    small."""
     if any(node.shape or node.over for node in graph.nodes):
         return {}
     values: dict[str, Expr] = {leaf.name: Symbol(leaf.name, real=True) for leaf in graph.leaves}
@@ -390,7 +432,9 @@ def closed(graph: Graph) -> dict[str, Expr]:
         if cotangent is S.Zero:
             continue
         reads = {slot(n): values[read.parent] for n, read in enumerate(node.reads)}
-        for read, slope in zip(node.reads, partials(node.formula, len(node.reads), textbook=True), strict=True):
+        for read, slope in zip(
+            node.reads, partials(node.formula, len(node.reads), textbook=True), strict=True
+        ):
             adjoint[read.parent] = adjoint.get(read.parent, S.Zero) + cotangent * slope.xreplace(reads)
             if adjoint[read.parent].count_ops() > 4 * MAX_CLOSED:
                 return {}

@@ -1,7 +1,7 @@
 """The reference: values and pullbacks of a graph's nodes in ball arithmetic. Never torch, never JAX.
 
-One walk forward and one back, over any run of nodes in evaluation order, in any arithmetic: exact or rounding. A
-pullback carries a batch of cotangents, so that all rows of a Jacobian cost one walk.
+One walk forward and one back, over any run of nodes in evaluation order, in any arithmetic: exact or
+rounding. A pullback carries a batch of cotangents, so that all rows of a Jacobian cost one walk.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Places:
 
 
 @lru_cache(maxsize=4096)
-def places(index: tuple[sympy.Expr, ...], indices: tuple[sympy.Symbol, ...], domain: Shape, parent: Shape) -> Places:
+def places(
+    index: tuple[sympy.Expr, ...], indices: tuple[sympy.Symbol, ...], domain: Shape, parent: Shape
+) -> Places:
     """The read's index map over the domain, as positions in the parent's memory."""
     axes = dict(zip(indices, open_axes(domain), strict=True))
     flat = np.zeros((1,) * len(domain), dtype=np.int64)
@@ -68,7 +70,9 @@ def _position(expression: sympy.Expr, axes: Mapping[sympy.Symbol, np.ndarray]) -
         return np.asarray(int(expression))
     if isinstance(expression, Lookup):
         table = expression.func.table
-        return table[tuple(_position(argument, axes) for argument in expression.args)] if table.ndim else table
+        return (
+            table[tuple(_position(argument, axes) for argument in expression.args)] if table.ndim else table
+        )
     if isinstance(expression, sympy.floor):
         # In integers: a quotient in floating point can round across the next one.
         over, under = sympy.fraction(sympy.together(expression.args[0]))
@@ -86,7 +90,9 @@ def _read(node: Node, read: Read, values: Mapping[str, Balls]) -> Balls:
     return got if where.inside is None else np.where(where.inside, got, full((), arb(read.fill)))
 
 
-def _arguments(node: Node, formula: sympy.Expr, values: Mapping[str, Balls]) -> tuple[tuple[sympy.Symbol, ...], list[Any]]:
+def _arguments(
+    node: Node, formula: sympy.Expr, values: Mapping[str, Balls]
+) -> tuple[tuple[sympy.Symbol, ...], list[Any]]:
     """The symbols that the formula uses and their arrays over the node's domain."""
     used = formula.free_symbols
     axes = dict(zip(node.indices, open_axes(node.domain), strict=True))
@@ -103,17 +109,23 @@ def _over(
     mode: str = "values",
     wanted: Collection[str] | None = None,
 ) -> Balls:
-    """The formula over the node's domain: an array that broadcasts to it. A slope is told what gradients move, `wanted`."""
+    """The formula over the node's domain: an array that broadcasts to it. A slope is told what gradients
+    move, `wanted`."""
     symbols, arrays = _arguments(node, formula, values)
     if wanted is not None:
-        still = tuple(n for n, read in enumerate(node.reads) if read.parent not in wanted and slot(n) in symbols)
+        still = tuple(
+            n for n, read in enumerate(node.reads) if read.parent not in wanted and slot(n) in symbols
+        )
         formula, symbols = _settled(formula, symbols, still)
     return np.asarray(compiled(formula, symbols, arithmetic, mode)(*arrays), dtype=object)
 
 
 @lru_cache(maxsize=4096)
-def _settled(formula: sympy.Expr, symbols: tuple[sympy.Symbol, ...], still_ones: tuple[int, ...]) -> tuple[Any, Any]:
-    """The formula with the slots named as given that no gradient moves, so that conditions on them are decided."""
+def _settled(
+    formula: sympy.Expr, symbols: tuple[sympy.Symbol, ...], still_ones: tuple[int, ...]
+) -> tuple[Any, Any]:
+    """The formula with the slots named as given that no gradient moves, so that conditions on them are
+    decided."""
     names = {slot(n): still(n) for n in still_ones}
     return formula.xreplace(names), tuple(names.get(symbol, symbol) for symbol in symbols)
 
@@ -159,10 +171,11 @@ def pullback(
 ) -> Values:
     """The cotangents that the nodes pass on: `Σ Jᵀ·cotangent` for each name wanted, all uses added.
 
-    `values` holds the nodes' own values too; `cotangents` maps a node to an array of shape (batch, *shape). Only names in
-    `wanted` receive anything; a name that nothing reaches is absent. The nodes' own cotangents are in the result too.
-    A `tally` receives, for each name from outside, how many parts were added and the sum of their magnitudes. With `mode`
-    "beside" the values are those of a point that was moved off its kinks: see `Arithmetic`.
+    `values` holds the nodes' own values too; `cotangents` maps a node to an array of shape (batch, *shape).
+    Only names in `wanted` receive anything; a name that nothing reaches is absent. The nodes' own cotangents
+    are in the result too. A `tally` receives, for each name from outside, how many parts were added and the
+    sum of their magnitudes. With `mode` "beside" the values are those of a point that was moved off its
+    kinks: see `Arithmetic`.
     """
     arriving: dict[str, list[Balls]] = {name: [cotangent] for name, cotangent in cotangents.items()}
     arrived: Values = {}
@@ -214,7 +227,11 @@ def _scattered(
     unread = tuple(n for n, extent in enumerate(where.flat.shape, 1) if extent == 1 and domain[n] > 1)
     if factor is not None:
         factor = factor.reshape((1,) * (len(domain) - factor.ndim) + factor.shape)
-        terms = arithmetic.contract(terms, factor, unread, domain) if unread else arithmetic.multiply(terms, factor)
+        terms = (
+            arithmetic.contract(terms, factor, unread, domain)
+            if unread
+            else arithmetic.multiply(terms, factor)
+        )
     elif unread:
         terms = arithmetic.sum(np.broadcast_to(terms, domain), unread)
     left = tuple(extent for n, extent in enumerate(domain) if n not in unread)
@@ -243,7 +260,9 @@ def _weights(node: Node, values: Mapping[str, Balls], arithmetic: Arithmetic, mo
     terms = np.broadcast_to(_over(node, node.formula, values, arithmetic), node.domain)
     reduced = size(node.over)
     flat = terms.reshape(*node.shape, reduced)
-    weights = _others(flat, arithmetic) if node.reduce == "prod" else _attaining(flat, node.reduce == "max", mode)
+    weights = (
+        _others(flat, arithmetic) if node.reduce == "prod" else _attaining(flat, node.reduce == "max", mode)
+    )
     return weights.reshape(node.domain)
 
 
@@ -280,7 +299,8 @@ def _attaining(values: Balls, largest: bool, mode: str) -> Balls:
 
 
 def singular(nodes: Sequence[Node], values: Mapping[str, Balls], arithmetic: Arithmetic) -> str:
-    """Where a run leaves the numbers: the first operation without a finite value, or without a finite derivative.
+    """Where a run leaves the numbers: the first operation without a finite value, or without a finite
+    derivative.
 
     In words, `sqrt(x) has no finite derivative where its operand is 0`; empty if there is none.
     """
@@ -300,13 +320,16 @@ def singular(nodes: Sequence[Node], values: Mapping[str, Balls], arithmetic: Ari
 
 
 def tied(nodes: Sequence[Node], values: Mapping[str, Balls], wanted: Collection[str]) -> bool:
-    """Whether a branch's condition stands at its boundary, or a sign at 0, and something `wanted` is in it: there a formula
-    may jump."""
+    """Whether a branch's condition stands at its boundary, or a sign at 0, and something `wanted` is in it:
+    there a formula may jump."""
     arithmetic = exact()
     for node in nodes:
         moved = tuple(z for z, read in zip(node.slots, node.reads, strict=True) if read.parent in wanted)
         for edge in _edges(node.formula, moved):
-            if any(x is not ZERO and x.contains(NOUGHT) for x in _over(node, edge, values, arithmetic).reshape(-1)):
+            if any(
+                x is not ZERO and x.contains(NOUGHT)
+                for x in _over(node, edge, values, arithmetic).reshape(-1)
+            ):
                 return True
     return False
 
@@ -323,7 +346,9 @@ def _all_finite(array: Balls) -> bool:
     return all(x is ZERO or x.is_finite() for x in array.reshape(-1))
 
 
-def _operand(node: Node, values: Mapping[str, Balls], formula: sympy.Expr, arithmetic: Arithmetic, mode: str = "values") -> str:
+def _operand(
+    node: Node, values: Mapping[str, Balls], formula: sympy.Expr, arithmetic: Arithmetic, mode: str = "values"
+) -> str:
     """The operand of the entry that is not finite, where the operation has one."""
     if len(node.reads) != 1:
         return " here"
@@ -355,10 +380,12 @@ class OneSided:
 
 
 def one_sided(slope_at: Callable[[Any], Any]) -> OneSided:
-    """The limits of a derivative from both sides of a point, given the derivative at a small distance from it.
+    """The limits of a derivative from both sides of a point, given the derivative at a small distance from
+    it.
 
-    Taken at two distances far below any working precision: a limit exists where they agree. Where one side is outside of
-    the function's domain, the other is the derivative there. A kink that goes along with the step stays a wide ball.
+    Taken at two distances far below any working precision: a limit exists where they agree. Where one side is
+    outside of the function's domain, the other is the derivative there. A kink that goes along with the step
+    stays a wide ball.
     """
     sides = []
     wide = False

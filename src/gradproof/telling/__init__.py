@@ -21,7 +21,9 @@ PAGES = {form: FORMATS[form] for form in ("markdown", "html")}  # those that mak
 Failure = tuple[str, str]  # a target that could not be read, and why
 
 
-def render(reports: Sequence[Report], form: str, errors: Sequence[Failure] = (), *, full: bool = False) -> str:
+def render(
+    reports: Sequence[Report], form: str, errors: Sequence[Failure] = (), *, full: bool = False
+) -> str:
     """The reports in one of `FORMATS`; in JSON, `full` adds all entries of every gradient."""
     function: Callable[..., str] = import_module(f".{FORMATS[form]}", __name__).render
     return function(reports, errors, **({"full": True} if full else {}))

@@ -16,7 +16,8 @@ from . import notation
 
 @dataclass(frozen=True, eq=False)
 class Derivation:
-    """A graph's formulas. `graph` is the fused one: a user's lines, and auxiliary nodes for reductions inside them."""
+    """A graph's formulas. `graph` is the fused one: a user's lines, and auxiliary nodes for reductions inside
+    them."""
 
     graph: Graph
 
@@ -68,7 +69,8 @@ class Derivation:
         return found
 
     def formula(self, kind: str, name: str) -> str:
-        """The formula of a node's value ("forward") or of the gradient that arrives at a name ("gradient")."""
+        """The formula of a node's value ("forward") or of the gradient that arrives at a name
+        ("gradient")."""
         if kind == "forward":
             return self.nodes[name].expression if name in self.nodes else name
         if name in self.closed:
@@ -77,7 +79,8 @@ class Derivation:
         return notation.text(adjoint.formula) if adjoint else "0"
 
     def local_text(self, name: str, parent: str) -> str:
-        """The derivative of a line by one of its parents; through auxiliary nodes it is written as a product."""
+        """The derivative of a line by one of its parents; through auxiliary nodes it is written as a
+        product."""
         direct = self._local_of.get((name, parent))
         parts = [] if direct is None or direct.formula is S.Zero else [notation.text(direct.formula)]
         for gradient in self._inner.get((name, parent), ()):

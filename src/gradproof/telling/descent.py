@@ -1,4 +1,5 @@
-"""A descent in every form: text, Markdown, HTML, JSON, CSV. A new form is one function and one line of `FORMS`."""
+"""A descent in every form: text, Markdown, HTML, JSON, CSV. A new form is one function and one line of
+`FORMS`."""
 
 from __future__ import annotations
 
@@ -31,13 +32,15 @@ TOLD = 8  # findings in full
 
 KINDS = {
     "forward": "value of {}", "local": "local gradient of {} by {}", "gradient": "gradient of {}",
-    "recorded": "gradient of {}, as the optimizer saw it", "micro-batches": "gradient of {}, over the micro-batches",
+    "recorded": "gradient of {}, as the optimizer saw it", "micro-batches": "gradient of {}, over the "
+                                                                            "micro-batches",
     "state": "state {}", "update": "update of {}",
 }  # fmt: skip
 
 
 def render(report: DescentReport, form: str, images: Sequence[str] = ()) -> str:
-    """The descent in one of `FORMS`; `images` are the names of files of the plots, for a Markdown page beside them."""
+    """The descent in one of `FORMS`; `images` are the names of files of the plots, for a Markdown page beside
+    them."""
     if form == "markdown":
         return markdown(report, images)
     return FORMS[form](report)
@@ -65,7 +68,11 @@ def named(finding: Finding) -> str:
 def settings(report: DescentReport) -> str:
     """The engine, the optimizer and what is set."""
     lr = report.settings.get("lr")
-    said = {name: value for name, value in report.settings.items() if name != "lr" and value != report.rule.options.get(name)}
+    said = {
+        name: value
+        for name, value in report.settings.items()
+        if name != "lr" and value != report.rule.options.get(name)
+    }
     parts = [f"{report.optimizer}, learning rate {lr:g}" if lr is not None else report.optimizer]
     parts += [f"{name.replace('_', ' ')} {_option(value)}" for name, value in said.items()]
     return f"engine {report.engine}, {report.dtype}: " + ", ".join(parts)
@@ -81,8 +88,16 @@ def told(step: Step, finding: Finding) -> list[str]:
     """One finding in full."""
     lines = [f"{finding.verdict.value.upper()} step {step.number}: {named(finding)}"]
     if finding.exact is not None or finding.value is not None:
-        off = "" if finding.ulp is None else f": off by {number(finding.ulp, 3)} ulp, allowed {number(finding.allowed_ulp, 3)}"
-        count = f"; {finding.refuted} of {finding.entries} entries are wrong" if finding.refuted and finding.entries > 1 else ""
+        off = (
+            ""
+            if finding.ulp is None
+            else f": off by {number(finding.ulp, 3)} ulp, allowed {number(finding.allowed_ulp, 3)}"
+        )
+        count = (
+            f"; {finding.refuted} of {finding.entries} entries are wrong"
+            if finding.refuted and finding.entries > 1
+            else ""
+        )
         lines.append(f"  expected {number(finding.exact, 17)}, got {number(finding.value, 17)}{off}{count}")
     if finding.formula:
         lines.append(f"  {finding.formula}")
@@ -114,7 +129,8 @@ def _sensitivity(report: DescentReport) -> str:
     if not (report.ok and caught):
         return ""
     return (
-        f"Sensitivity: a relative error above {median(caught):.2g} would have been caught in half of the comparisons, above "
+        f"Sensitivity: a relative error above {median(caught):.2g} would have been caught in half of the "
+        "comparisons, above "
         f"{max(caught):.2g} in each."
     )
 
@@ -123,14 +139,19 @@ def _sensitivity(report: DescentReport) -> str:
 
 
 def _table(report: DescentReport, steps: Sequence[Step | None]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows; None is a gap. One parameter is shown by its numbers, several by the largest of the gradient."""
+    """Heads and rows; None is a gap. One parameter is shown by its numbers, several by the largest of the
+    gradient."""
     engine = report.engine
     names = [leaf.name for leaf in report.problem.graph.parameters]
     entries = sum(array.size for array in report.steps[0].parameters.values())
     output = report.problem.graph.output.name
     gradient = f"∂{output}/∂{names[0]}"
     few = entries <= FEW
-    shown = [f"{gradient}, exact", engine, f"new {names[0]}, exact", engine] if few else ["largest |gradient|, exact", engine]
+    shown = (
+        [f"{gradient}, exact", engine, f"new {names[0]}, exact", engine]
+        if few
+        else ["largest |gradient|, exact", engine]
+    )
     heads = ["step", f"{output}, exact", engine, *shown, "apart (ulp)", "verdict"]
     rows = []
     for step in steps:
@@ -139,7 +160,12 @@ def _table(report: DescentReport, steps: Sequence[Step | None]) -> tuple[list[st
             continue
         pairs: list[float | None] = [step.exact_loss, step.loss]
         if few:
-            pairs += [_only(step.exact_gradients), _only(step.gradients), _only(step.exact_updated), _only(step.updated)]
+            pairs += [
+                _only(step.exact_gradients),
+                _only(step.gradients),
+                _only(step.exact_updated),
+                _only(step.updated),
+            ]
         else:
             pairs += [_largest(step.exact_gradients), _largest(step.gradients)]
         apart = step.distance.ulp if step.distance else None
@@ -155,7 +181,10 @@ def _only(arrays: Mapping[str, np.ndarray | None] | None) -> float | None:
 def _largest(arrays: Mapping[str, np.ndarray | None] | None) -> float | None:
     if not arrays:
         return None
-    return max((float(np.max(np.abs(array))) for array in arrays.values() if array is not None and array.size), default=None)
+    return max(
+        (float(np.max(np.abs(array))) for array in arrays.values() if array is not None and array.size),
+        default=None,
+    )
 
 
 def _chosen(report: DescentReport, head: int, tail: int) -> list[Step | None]:
@@ -184,17 +213,25 @@ def plots(report: DescentReport) -> dict[str, str]:
     title = f"{output}, by step" + (", logarithmic" if positive else "")
     found = {}
     if known:
-        lines = [Series(f"{output}, exact", exact_losses), Series(f"{output}, {engine}", tuple(losses), 1, dashed=True)]
+        lines = [
+            Series(f"{output}, exact", exact_losses),
+            Series(f"{output}, {engine}", tuple(losses), 1, dashed=True),
+        ]
         found["loss"] = plot(title, lines, log=positive)
     lines = []
     entries = list(_entries(report.steps[0].parameters))
     for n, (label, name, at) in enumerate(entries[:DRAWN]):
         mine = [float(step.updated[name].reshape(-1)[at]) for step in report.steps]
-        theirs = [None if s.exact_updated is None else float(s.exact_updated[name].reshape(-1)[at]) for s in report.steps]
+        theirs = [
+            None if s.exact_updated is None else float(s.exact_updated[name].reshape(-1)[at])
+            for s in report.steps
+        ]
         start = float(report.steps[0].parameters[name].reshape(-1)[at])
         lines.append(Series(f"{label}, exact", (start, *theirs), n, label=label))
         lines.append(Series(f"{label}, {engine}", (start, *mine), n, dashed=True))
-    shown = ", ".join(label for label, _, _ in entries[:DRAWN]) + (f" of {len(entries)}" if len(entries) > DRAWN else "")
+    shown = ", ".join(label for label, _, _ in entries[:DRAWN]) + (
+        f" of {len(entries)}" if len(entries) > DRAWN else ""
+    )
     found["parameters"] = plot(f"parameters: {shown}", lines, first=0)
     return found
 
@@ -214,7 +251,11 @@ def text(report: DescentReport) -> str:
     head = list(dict.fromkeys([report.title, f"{report.target}: {headline(report)}", settings(report)]))
     heads, rows = _table(report, _chosen(report, HEAD, TAIL))
     table = tabulate(rows, headers=heads, tablefmt="simple", disable_numparse=True)
-    parts = ["\n".join(head), "\n".join(_rule(report)), "\n".join("  " + line.rstrip() for line in table.splitlines())]
+    parts = [
+        "\n".join(head),
+        "\n".join(_rule(report)),
+        "\n".join("  " + line.rstrip() for line in table.splitlines()),
+    ]
     parts.append("\n".join(_failing(report)))
     parts.append("\n".join([*report.notes, _sensitivity(report)]).strip())
     return "\n\n".join(part for part in parts if part)
@@ -233,10 +274,15 @@ def markdown(report: DescentReport, images: Sequence[str] = ()) -> str:
     parts.append("\n".join(f"* {_plain(note)}" for note in [*report.notes, _sensitivity(report)] if note))
     if failing := _failing(report):
         parts.append("\n".join(["## What does not pass", "", "```text", *failing, "```"]))
-    parts.append(f"## Plots\n\nWide lines: the exact trajectory ({report.bits} bits). Dashed: {report.engine}.")
+    parts.append(
+        f"## Plots\n\nWide lines: the exact trajectory ({report.bits} bits). Dashed: {report.engine}."
+    )
     parts += shown
     table = tabulate(
-        [[_cell(x) for x in row] for row in rows], headers=list(map(_cell, heads)), tablefmt="github", disable_numparse=True
+        [[_cell(x) for x in row] for row in rows],
+        headers=list(map(_cell, heads)),
+        tablefmt="github",
+        disable_numparse=True,
     )
     parts.append(f"## Steps\n\n{table}")
     return "\n\n".join(part for part in parts if part)
@@ -344,7 +390,9 @@ def csv_table(report: DescentReport) -> str:
                 array = arrays[name] if arrays else None
                 row.append(None if array is None else float(array.reshape(-1)[at]))
         apart = step.distance
-        writer.writerow([*row, apart.ulp if apart else None, apart.relative if apart else None, step.verdict.value])
+        writer.writerow(
+            [*row, apart.ulp if apart else None, apart.relative if apart else None, step.verdict.value]
+        )
     return file.getvalue().rstrip("\n")
 
 

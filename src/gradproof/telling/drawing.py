@@ -1,6 +1,8 @@
-"""A graph as a drawing: layers from the leaves down to the output, nodes marked by verdict, local gradients on the edges.
+"""A graph as a drawing: layers from the leaves down to the output, nodes marked by verdict, local gradients
+on the edges.
 
-The layers are laid out by igraph, after Sugiyama, Tagawa and Toda (1981); texts are measured in columns, not in a font.
+The layers are laid out by igraph, after Sugiyama, Tagawa and Toda (1981); texts are measured in columns, not
+in a font.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ _drawings = count(1)
 
 @dataclass(frozen=True)
 class Tip:
-    """What is told of a node or an edge when it is pointed at or reached by the keyboard; in a box of its own."""
+    """What is told of a node or an edge when it is pointed at or reached by the keyboard; in a box of its
+    own."""
 
     lines: tuple[str, ...]
     x: float
@@ -85,7 +88,9 @@ def drawing(shown: Problem | Graph, report: Report | None = None) -> str:
     if len(names) > MAX_NODES:
         return ""
     widths = {name: max(_columns(_short(name, MAX_NAME)), 9) * COLUMN + 20 for name in names}
-    reads = [(parent, node) for node in graph.nodes for parent in dict.fromkeys(read.parent for read in node.reads)]
+    reads = [
+        (parent, node) for node in graph.nodes for parent in dict.fromkeys(read.parent for read in node.reads)
+    ]
     places, paths = _laid_out(names, [(parent, node.name) for parent, node in reads], widths)
     right = max(x + widths[name] / 2 for name, (x, _) in places.items()) + MARGIN
     wide = max(right, MAX_TIP * COLUMN + 2 * MARGIN)
@@ -99,7 +104,8 @@ def drawing(shown: Problem | Graph, report: Report | None = None) -> str:
     ]
     high = max(box.tip.y + box.tip.height for box in boxes) + MARGIN
     title = "The graph" if isinstance(shown, Graph) else f"The graph of {_short(shown.title, 60)}"
-    # From the output back; what is drawn later lies above, so that no box hides a tip, which hangs below its own.
+    # From the output back; what is drawn later lies above, so that no box hides a tip, which hangs below its
+    # own.
     boxes.sort(key=lambda box: (-box.y, -box.x))
     return rendered(
         "drawing.svg.jinja",
@@ -132,7 +138,10 @@ def _laid_out(
     halves = [widths[names[n]] / 2 if n < len(names) else 0.0 for n in range(len(layers))]
     columns = _apart([x for x, _ in layout.coords], layers, halves)
     left = min(x - half for x, half in zip(columns, halves, strict=True))
-    points = [(x - left + MARGIN, LAYER * layer + HEIGHT / 2 + MARGIN) for x, layer in zip(columns, layers, strict=True)]
+    points = [
+        (x - left + MARGIN, LAYER * layer + HEIGHT / 2 + MARGIN)
+        for x, layer in zip(columns, layers, strict=True)
+    ]
     paths = [[points[n] for n in chain] for chain in chains]
     return {name: points[n] for n, name in enumerate(names)}, paths
 
@@ -160,7 +169,9 @@ def _layers(names: Sequence[str], reads: Sequence[tuple[str, str]]) -> list[int]
     return [depth[name] for name in names]
 
 
-def _box(name: str, graph: Graph, place: Point, width: float, findings: Sequence[Finding], wide: float) -> Box:
+def _box(
+    name: str, graph: Graph, place: Point, width: float, findings: Sequence[Finding], wide: float
+) -> Box:
     leaf = next((leaf for leaf in graph.leaves if leaf.name == name), None)
     node = next((node for node in graph.nodes if node.name == name), None)
     own = [finding for finding in findings if finding.node == name]
@@ -168,24 +179,40 @@ def _box(name: str, graph: Graph, place: Point, width: float, findings: Sequence
     mark = f"{SYMBOLS[worst.verdict.value]} {worst.verdict.value}" if worst is not None else ""
     if not mark and leaf is not None:
         mark = "given" if leaf.given else "learned"
-    told = [notation.text(written(node)[0]) + " = " + notation.text(written(node)[1])] if node is not None else [name]
+    told = (
+        [notation.text(written(node)[0]) + " = " + notation.text(written(node)[1])]
+        if node is not None
+        else [name]
+    )
     told += [_told(finding) for finding in own if finding.kind != "local"]
     shape = "line" if leaf is None else "given" if leaf.given else "learned"
     x, y = place
     style = STYLES.get(worst.verdict.value, "open") if worst is not None else "plain"
-    return Box(_short(name, MAX_NAME), mark, style, shape, x, y, width, _tip(told, x, y + HEIGHT / 2 + 6, wide))
+    return Box(
+        _short(name, MAX_NAME), mark, style, shape, x, y, width, _tip(told, x, y + HEIGHT / 2 + 6, wide)
+    )
 
 
-def _edge(parent: str, node: Node, path: Sequence[Point], findings: Sequence[Finding], wide: float, *, active: bool) -> Edge:
+def _edge(
+    parent: str, node: Node, path: Sequence[Point], findings: Sequence[Finding], wide: float, *, active: bool
+) -> Edge:
     """What goes to a given tensor has a local gradient that nobody asks for, and no label."""
-    own = [finding for finding in findings if finding.kind == "local" and (finding.node, finding.wrt) == (node.name, parent)]
+    own = [
+        finding
+        for finding in findings
+        if finding.kind == "local" and (finding.node, finding.wrt) == (node.name, parent)
+    ]
     formula = notation.text(local_gradient(node, parent).formula)
     (x0, y0), *between, (x1, y1) = path
     ends = [(x0, y0 + HEIGHT / 2), *between, (x1, y1 - HEIGHT / 2 - 3)]
     line = " ".join(f"{'L' if n else 'M'}{x:.1f},{y:.1f}" for n, (x, y) in enumerate(ends))
     (ax, ay), (bx, by) = ends[-2:]
     x, y = ax + (bx - ax) * 0.36, ay + (by - ay) * 0.36  # nearer to the parent, where edges are further apart
-    label = formula if active and _columns(formula) <= MAX_LABEL and "δ" not in formula and "Σ" not in formula else ""
+    label = (
+        formula
+        if active and _columns(formula) <= MAX_LABEL and "δ" not in formula and "Σ" not in formula
+        else ""
+    )
     style = next((STYLES.get(f.verdict.value, "open") for f in own if not f.verdict.passes), "plain")
     told = [f"∂{node.name}/∂{parent} = {formula}" if active else f"{parent} is given", *map(_told, own)]
     return Edge(line, label, style, x, y, _tip(told, x, y + 12, wide))

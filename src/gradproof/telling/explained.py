@@ -1,6 +1,7 @@
 """`gradproof explain`: the derivation for a learner, without an engine; as text, Markdown and HTML.
 
-What is said is one list of sections, whose equations are made of a few kinds of pieces; a format is how it prints them.
+What is said is one list of sections, whose equations are made of a few kinds of pieces; a format is how it
+prints them.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A title, equations, and what is said in words; a word that is a user's name stands in `words` like any other text."""
+    """A title, equations, and what is said in words; a word that is a user's name stands in `words` like any
+    other text."""
 
     title: str
     rows: tuple[Row, ...] = ()
@@ -124,11 +126,18 @@ def sections(explanation: Explanation) -> list[Section]:
         Section("Local gradients: how a line changes with one thing that it reads, all else held still",
                 tuple(_slope_row(slope, explanation) for slope in explanation.slopes)),
         _symbols(explanation),
-        Section(f"The chain rule in numbers, step by step from {out} back (v̄ is ∂{out}/∂v: what arrives at v)",
+        Section(f"The chain rule in numbers, step by step from {out} back (v̄ is ∂{out}/∂v: what arrives at "
+                "v)",
                 tuple(_step_row(step, explanation) for step in explanation.steps)),
     ]  # fmt: skip
     closed = [
-        Row((_gradient(explanation, name), Formula(formula), *_come_to(explanation, formula, explanation.gradients[name])))
+        Row(
+            (
+                _gradient(explanation, name),
+                Formula(formula),
+                *_come_to(explanation, formula, explanation.gradients[name]),
+            )
+        )
         for name, formula in explanation.closed.items()
     ]
     if closed:
@@ -163,7 +172,9 @@ def _slope_row(slope: Slope, explanation: Explanation) -> Row:
     remark = slope.rule
     if slope.left != gradient.left and not gradient.formula.is_number:
         shown = notation.text(slope.left[0]), notation.text(slope.left[1])
-        remark = "; ".join(part for part in (remark, f"∂{shown[0]}/∂{shown[1]} = {number(slope.value)}") if part)
+        remark = "; ".join(
+            part for part in (remark, f"∂{shown[0]}/∂{shown[1]} = {number(slope.value)}") if part
+        )
     elif not gradient.formula.is_number:
         sides += _come_to(explanation, gradient.formula, slope.value)
     return Row(tuple(sides), remark)
@@ -180,12 +191,18 @@ def _symbols(explanation: Explanation) -> Section:
             words.append(f"No path leads from {leaf.name} to {explanation.output}: its gradient is 0.")
         elif not paths:
             many = f"{ways} paths lead" if ways > 1 else "A long path leads"
-            words.append(f"{many} from {leaf.name} to {explanation.output}; the steps below follow all of it.")
+            words.append(
+                f"{many} from {leaf.name} to {explanation.output}; the steps below follow all of it."
+            )
         else:
             rows += _path_rows(explanation, leaf.name, paths)
     if any(not path.scalar for leaf in explanation.parameters for path in explanation.paths(leaf.name)):
-        words.append("A letter that stands twice in a product is summed over. δ(i,j) is 1 where i = j, and 0 elsewhere.")
-    return Section("The chain rule: along each path the local gradients are multiplied, and the paths are added", tuple(rows),
+        words.append(
+            "A letter that stands twice in a product is summed over. δ(i,j) is 1 where i = j, and 0 "
+            "elsewhere."
+        )
+    return Section("The chain rule: along each path the local gradients are multiplied, and the paths are "
+                   "added", tuple(rows),
                    tuple(words))  # fmt: skip
 
 
@@ -195,7 +212,10 @@ def _path_rows(explanation: Explanation, name: str, paths: Sequence[Path]) -> li
     if len(paths) == 1:
         told = "one step: the local gradient is the gradient" if len(paths[0].slopes) == 1 else ""
         return [Row((gradient, *_path_sides(paths[0], alone=True)), told)]
-    rows = [Row(_path_sides(path), f"along {' → '.join(str(_name_of(e)) for e in reversed(path.entries))}") for path in paths]
+    rows = [
+        Row(_path_sides(path), f"along {' → '.join(str(_name_of(e)) for e in reversed(path.entries))}")
+        for path in paths
+    ]
     scalar = all(path.value.ndim == 0 for path in paths)
     added = [_joined("+", [Number(path.value, True) for path in paths])] if scalar else []
     return [*rows, Row((gradient, *added, Number(explanation.gradients[name])), f"{len(paths)} paths, added")]
@@ -228,11 +248,14 @@ def _step_row(step: Step, explanation: Explanation) -> Row:
     first = number(float(step.value.reshape(-1)[0]))
     filled = _filled(explanation, step.formula)
     put_in = f"first entry {_text(filled[0])} = {first}" if filled else f"first entry {first}"
-    return Row(tuple(sides), "; ".join([put_in] + [f"{len(step.parts)} parts, added"] * (len(step.parts) > 1)))
+    return Row(
+        tuple(sides), "; ".join([put_in] + [f"{len(step.parts)} parts, added"] * (len(step.parts) > 1))
+    )
 
 
 def _filled(explanation: Explanation, formula: sympy.Expr) -> tuple[Piece, ...]:
-    """The formula with numbers in it, where that says more than the formula and the result, and stays short."""
+    """The formula with numbers in it, where that says more than the formula and the result, and stays
+    short."""
     found = explanation.filled(formula)
     if found is None or found[0].is_Symbol or found[0].is_Indexed:
         return ()
@@ -244,7 +267,10 @@ def _come_to(explanation: Explanation, formula: sympy.Expr, value: np.ndarray | 
     """What a scalar formula comes to: with its numbers in it, and then as one number."""
     if formula.is_number and _text(Formula(formula)) == _number(value):
         return []
-    return [*(piece for piece in _filled(explanation, formula) if _text(piece) != _number(value)), Number(value)]
+    return [
+        *(piece for piece in _filled(explanation, formula) if _text(piece) != _number(value)),
+        Number(value),
+    ]
 
 
 def _gradient(explanation: Explanation, name: str) -> Partial:
@@ -254,7 +280,9 @@ def _gradient(explanation: Explanation, name: str) -> Partial:
     if len(paths) == 1:
         return Partial(output, paths[0].entries[-1])
     rank = explanation.gradients[name].ndim
-    return Partial(output, entry(name, tuple(sympy.Symbol(letter, integer=True) for letter in "ijlpqrst"[:rank])))
+    return Partial(
+        output, entry(name, tuple(sympy.Symbol(letter, integer=True) for letter in "ijlpqrst"[:rank]))
+    )
 
 
 def _shared(explanation: Explanation) -> Section:
@@ -266,8 +294,15 @@ def _shared(explanation: Explanation) -> Section:
             continue
         whole = Number(step.value)
         for part in step.parts:
-            rows.append(Row((Formula(part.formula), Number(part.value)), f"what {part.node} passes back to {step.name}"))
-        rows.append(Row((Formula(step.left), whole), "their sum; with one part forgotten the gradient is wrong"))
+            rows.append(
+                Row(
+                    (Formula(part.formula), Number(part.value)),
+                    f"what {part.node} passes back to {step.name}",
+                )
+            )
+        rows.append(
+            Row((Formula(step.left), whole), "their sum; with one part forgotten the gradient is wrong")
+        )
     if not rows:
         return Section(title, (), ("Nothing is: every name is read once, so nothing is to be added.",))
     return Section(title, tuple(rows))
@@ -281,12 +316,16 @@ def _not_needed(explanation: Explanation) -> Section:
         learned = " and ".join(leaf.name for leaf in explanation.parameters)
         learned += " are" if len(explanation.parameters) > 1 else " is"
         words.append(
-            f"{names}: given. They are data and stay what they are while {learned} learned, so nobody asks how "
-            f"{explanation.output} would change with them, and no gradient is computed. As numbers they still count: "
+            f"{names}: given. They are data and stay what they are while {learned} learned, so nobody asks "
+            "how "
+            f"{explanation.output} would change with them, and no gradient is computed. As numbers they "
+            "still count: "
             "they stand in the local gradients above."
         )
     if explanation.idle:
-        words.append(f"{', '.join(explanation.idle)}: made of given values alone, so nothing flows back through them.")
+        words.append(
+            f"{', '.join(explanation.idle)}: made of given values alone, so nothing flows back through them."
+        )
     return Section("No gradient is needed", (), tuple(words))
 
 
@@ -354,7 +393,8 @@ def _latex(piece: Piece) -> str:
         case Joined():
             sign = {"·": r"\cdot", "+": "+"}[piece.sign]
             return f" {sign} ".join(
-                rf"\left({_latex(part)}\right)" if _stands_apart(piece, part) else _latex(part) for part in piece.pieces
+                rf"\left({_latex(part)}\right)" if _stands_apart(piece, part) else _latex(part)
+                for part in piece.pieces
             )
 
 
@@ -409,7 +449,9 @@ def columns(text: str) -> int:
 
 
 def _wrapped(text: str, margin: str) -> list[str]:
-    return textwrap.wrap(text, MAX_LINE, initial_indent=margin, subsequent_indent=margin, break_long_words=False)
+    return textwrap.wrap(
+        text, MAX_LINE, initial_indent=margin, subsequent_indent=margin, break_long_words=False
+    )
 
 
 def as_markdown(explanations: Sequence[Told]) -> str:
@@ -421,7 +463,9 @@ def _as_markdown(told: Told) -> str:
     shown = [f"# {escape(told.title)}\n"] + [f"{escape(told.teaches)}\n"] * bool(told.teaches)
     for n, section in enumerate(told.sections, 1):
         shown.append(f"## {n}. {escape(section.title)}\n")
-        rows = [[f"$`{math(' = '.join(map(_latex, row.sides)))}`$", escape(row.remark)] for row in section.rows]
+        rows = [
+            [f"$`{math(' = '.join(map(_latex, row.sides)))}`$", escape(row.remark)] for row in section.rows
+        ]
         if rows:
             shown.append(table(rows, ["", ""]) + "\n")
         shown += [f"{escape(sentence)}\n" for sentence in section.words]

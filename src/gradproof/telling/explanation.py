@@ -39,7 +39,8 @@ class Line:
 
 @dataclass(frozen=True, eq=False)
 class Slope:
-    """One local gradient: its formula, the rule behind it in a phrase, and its number at one entry of the Jacobian."""
+    """One local gradient: its formula, the rule behind it in a phrase, and its number at one entry of the
+    Jacobian."""
 
     gradient: LocalGradient
     rule: str
@@ -70,7 +71,8 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """One way from the output back to a parameter: the nodes' entries, the slopes between them, and what it adds."""
+    """One way from the output back to a parameter: the nodes' entries, the slopes between them, and what it
+    adds."""
 
     entries: tuple[Expr, ...]
     slopes: tuple[Slope, ...]
@@ -115,7 +117,8 @@ class Explanation:
 
     @cached_property
     def values(self) -> Mapping[str, np.ndarray]:
-        """The value of every name and, under the name with a bar, its adjoint: exact, then rounded to floats."""
+        """The value of every name and, under the name with a bar, its adjoint: exact, then rounded to
+        floats."""
         found = {name: centres(value) for name, value in self._values.items()}
         return found | {bar(name): centres(value[0]) for name, value in self._adjoints.items()}
 
@@ -126,7 +129,9 @@ class Explanation:
 
     @cached_property
     def lines(self) -> tuple[Line, ...]:
-        return tuple(Line(node.name, *written(node), self.values[node.name]) for node in self.derivation.graph.nodes)
+        return tuple(
+            Line(node.name, *written(node), self.values[node.name]) for node in self.derivation.graph.nodes
+        )
 
     @cached_property
     def slopes(self) -> tuple[Slope, ...]:
@@ -138,15 +143,23 @@ class Explanation:
         with precision(BITS):
             seed = full((1, *node.shape), ZERO)
             seed[(0,) * seed.ndim] = UNIT
-            pulled = pullback([node], self._values, {node.name: seed}, {gradient.wrt}, exact()).get(gradient.wrt)
+            pulled = pullback([node], self._values, {node.name: seed}, {gradient.wrt}, exact()).get(
+                gradient.wrt
+            )
         row = np.zeros(shape) if pulled is None else centres(pulled[0])
         # Of the first row the first entry that is not zero; of a diagonal that is the one on it.
-        at = np.unravel_index(int(np.flatnonzero(row.reshape(-1))[0]), shape) if row.any() and shape else (0,) * len(shape)
+        at = (
+            np.unravel_index(int(np.flatnonzero(row.reshape(-1))[0]), shape)
+            if row.any() and shape
+            else (0,) * len(shape)
+        )
         left, right = gradient.left
         places = dict(zip(_indices(left), (0,) * len(node.shape), strict=True))
         places |= dict(zip(_indices(right), map(int, at), strict=True))
         fixed = (at_entry(left, places), at_entry(right, places))
-        return Slope(gradient, rule(node, gradient.wrt), fixed, at_entry(gradient.formula, places), float(row[at]))
+        return Slope(
+            gradient, rule(node, gradient.wrt), fixed, at_entry(gradient.formula, places), float(row[at])
+        )
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -156,7 +169,10 @@ class Explanation:
                 adjoint.name,
                 adjoint.left,
                 adjoint.formula,
-                tuple(Part(use.node, use.formula, self._part(adjoint.name, use.node, use.read)) for use in adjoint.parts),
+                tuple(
+                    Part(use.node, use.formula, self._part(adjoint.name, use.node, use.read))
+                    for use in adjoint.parts
+                ),
                 self.values.get(bar(adjoint.name), np.zeros(self.derivation.graph.shapes[adjoint.name])),
             )
             for adjoint in self.derivation.adjoints[1:]
@@ -169,10 +185,15 @@ class Explanation:
         if node not in self._adjoints:
             return np.zeros(shape)
         other = f"{name} elsewhere"
-        reads = tuple(replace(r, parent=other) if n != read and r.parent == name else r for n, r in enumerate(user.reads))
+        reads = tuple(
+            replace(r, parent=other) if n != read and r.parent == name else r
+            for n, r in enumerate(user.reads)
+        )
         values = {**self._values, other: self._values[name]}
         with precision(BITS):
-            pulled = pullback([replace(user, reads=reads)], values, {node: self._adjoints[node]}, {name}, exact())
+            pulled = pullback(
+                [replace(user, reads=reads)], values, {node: self._adjoints[node]}, {name}, exact()
+            )
         return centres(pulled[name][0]) if name in pulled else np.zeros(shape)
 
     @cached_property
@@ -194,7 +215,8 @@ class Explanation:
         return found
 
     def paths(self, parameter: str) -> tuple[Path, ...]:
-        """Every path from the output back to a parameter; none where there are too many of them, or one is too long."""
+        """Every path from the output back to a parameter; none where there are too many of them, or one is
+        too long."""
         if self.ways.get(parameter, 0) > MAX_PATHS:
             return ()
         slopes = {(slope.gradient.node, slope.gradient.wrt): slope for slope in self.slopes}
@@ -205,7 +227,11 @@ class Explanation:
             if names[-1] == parameter:
                 found.append(names)
             elif len(names) <= MAX_LENGTH:
-                stack += [(*names, gradient.wrt) for gradient in self._below.get(names[-1], ()) if gradient.wrt in self.ways]
+                stack += [
+                    (*names, gradient.wrt)
+                    for gradient in self._below.get(names[-1], ())
+                    if gradient.wrt in self.ways
+                ]
         if len(found) != self.ways.get(parameter, 0):
             return ()
         return tuple(
@@ -218,7 +244,8 @@ class Explanation:
         letters = iter(f"{c}{n or ''}" for n in range(100) for c in "ijlpqrst")
         shapes = self.derivation.graph.shapes
         return tuple(
-            entry(name, tuple(Symbol(next(letters), integer=True, nonnegative=True) for _ in shapes[name])) for name in names
+            entry(name, tuple(Symbol(next(letters), integer=True, nonnegative=True) for _ in shapes[name]))
+            for name in names
         )
 
     def _along(self, names: Sequence[str]) -> np.ndarray:
@@ -290,7 +317,9 @@ def _terms(sum_: Sum) -> Expr:
     if np.prod([len(r) for r in ranges]) > MAX_TERMS:
         return sum_
     letters = [limit[0] for limit in sum_.limits]
-    return sympy.Add(*(sum_.function.xreplace(dict(zip(letters, map(Integer, p), strict=True))) for p in product(*ranges)))
+    return sympy.Add(
+        *(sum_.function.xreplace(dict(zip(letters, map(Integer, p), strict=True))) for p in product(*ranges))
+    )
 
 
 def rule(node: Node, parent: str) -> str:
@@ -302,7 +331,9 @@ def rule(node: Node, parent: str) -> str:
     if len(places) > 1:
         return f"it is read at {len(places)} places here, and their parts are added"
     told = _rule(node.formula, slot(places[0]))
-    if node.over and any(index.free_symbols & set(node.indices[len(node.shape) :]) for index in node.reads[places[0]].index):
+    if node.over and any(
+        index.free_symbols & set(node.indices[len(node.shape) :]) for index in node.reads[places[0]].index
+    ):
         return f"a sum: each entry goes in for itself{'' if told == _ADDED else f'; {told}'}"
     return told
 

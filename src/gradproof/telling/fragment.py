@@ -1,4 +1,5 @@
-"""What a notebook shows of a report, a problem and a graph: a piece of a page, and nobody's text is markup in it."""
+"""What a notebook shows of a report, a problem and a graph: a piece of a page, and nobody's text is markup in
+it."""
 
 from __future__ import annotations
 
@@ -58,7 +59,11 @@ def of_report(report: Report) -> str:
             tables.append(Table((title, *HEAD), tuple(map(_row, findings[:ROWS]))))
     notes = [f"{name_of(f)}{place(f.index)}: {f.note}" for f in report.findings if f.note][:ROWS]
     return _page(
-        report.title, lines, drawing(report.problem, report) if report.problem else "", tables, [*notes, *sensitivity(report)]
+        report.title,
+        lines,
+        drawing(report.problem, report) if report.problem else "",
+        tables,
+        [*notes, *sensitivity(report)],
     )
 
 
@@ -82,7 +87,9 @@ def of_problem(problem: Problem) -> str:
 
 
 def of_graph(graph: Graph) -> str:
-    leaves = tuple((leaf.name, _shape(leaf.shape), "given" if leaf.given else "learned") for leaf in graph.leaves)
+    leaves = tuple(
+        (leaf.name, _shape(leaf.shape), "given" if leaf.given else "learned") for leaf in graph.leaves
+    )
     return _page("", (), drawing(graph), [_lines(graph), Table((), leaves)], ())
 
 
@@ -97,7 +104,12 @@ def markdown(problem: Problem) -> str:
     from .markdown import escape, table
 
     rows = [[escape(name), escape(value), word] for name, value, word in _point(problem)]
-    parts = [f"**{escape(problem.title)}**", escape(problem.teaches), latex(problem.graph), table(rows, ["", "", ""])]
+    parts = [
+        f"**{escape(problem.title)}**",
+        escape(problem.teaches),
+        latex(problem.graph),
+        table(rows, ["", "", ""]),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -121,7 +133,11 @@ def _point(problem: Problem) -> list[tuple[str, str, str]]:
     rows = []
     for leaf in problem.graph.leaves:
         value = problem.point[leaf.name]
-        shown = number(float(value)) if value.ndim == 0 else np.array2string(value, precision=6, separator=", ", threshold=12)
+        shown = (
+            number(float(value))
+            if value.ndim == 0
+            else np.array2string(value, precision=6, separator=", ", threshold=12)
+        )
         rows.append((leaf.name, " ".join(shown.split()), "given" if leaf.given else "learned"))
     return rows
 
@@ -130,7 +146,9 @@ def _shape(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape)) or "scalar"
 
 
-def _page(title: str, lines: Sequence[str], picture: str, tables: Sequence[Table], notes: Sequence[str]) -> str:
+def _page(
+    title: str, lines: Sequence[str], picture: str, tables: Sequence[Table], notes: Sequence[str]
+) -> str:
     shown, told = [shortened(line) for line in lines], [shortened(note) for note in notes]
     return rendered(
         "fragment.html.jinja",

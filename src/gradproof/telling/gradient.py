@@ -48,7 +48,14 @@ def as_csv(gradients: Gradients) -> str:
     writer.writerow(["parameter", "index", "value", "exact"])
     for name, gradient in gradients.items():
         for index in np.ndindex(gradient.values.shape):
-            writer.writerow([name, " ".join(map(str, index)), repr(float(gradient.values[index])), gradient.decimals[index]])
+            writer.writerow(
+                [
+                    name,
+                    " ".join(map(str, index)),
+                    repr(float(gradient.values[index])),
+                    gradient.decimals[index],
+                ]
+            )
     return out.getvalue().rstrip("\n")
 
 

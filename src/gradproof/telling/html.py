@@ -1,7 +1,8 @@
 """Reports as pages: one file each, that needs nothing from elsewhere and can be read without its script.
 
-Jinja escapes every text; what is markup already (MathML, drawings) comes from modules that escape every name themselves.
-The script sorts tables and searches the index. A page allows this script by its hash, and nothing else.
+Jinja escapes every text; what is markup already (MathML, drawings) comes from modules that escape every name
+themselves. The script sorts tables and searches the index. A page allows this script by its hash, and nothing
+else.
 """
 
 from __future__ import annotations
@@ -140,7 +141,9 @@ def listing(entries: Sequence[Entry], errors: Sequence[Failure] = (), title: str
     return _page(title, (), sorted(entries, key=lambda entry: entry.verdict.ok), errors)
 
 
-def _page(title: str, views: Sequence[View], entries: Sequence[Entry] = (), errors: Sequence[Failure] = ()) -> str:
+def _page(
+    title: str, views: Sequence[View], entries: Sequence[Entry] = (), errors: Sequence[Failure] = ()
+) -> str:
     script = source("page.js")
     counts = Counter(entry.verdict.word for entry in entries)
     return rendered(
@@ -178,7 +181,9 @@ def _view(report: Report, anchor: str) -> View:
         headline=shortened(headline(report)),
         run=_run(report),
         picture=Markup(drawing(problem, report) if problem else ""),
-        faults=tuple(_fault(finding, report) for finding in _ordered(report.findings) if not finding.verdict.passes),
+        faults=tuple(
+            _fault(finding, report) for finding in _ordered(report.findings) if not finding.verdict.passes
+        ),
         sections=explanation.told(problem).sections[1:] if problem else (),
         tables=tuple(_tables(report)),
         remarks=tuple(_remarks(report)),
@@ -191,7 +196,11 @@ def _ordered(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _fault(finding: Finding, report: Report) -> Fault:
-    off = f"off by {number(finding.ulp, 3)} ulp, allowed {number(finding.allowed_ulp, 3)}" if finding.ulp is not None else ""
+    off = (
+        f"off by {number(finding.ulp, 3)} ulp, allowed {number(finding.allowed_ulp, 3)}"
+        if finding.ulp is not None
+        else ""
+    )
     return Fault(
         name=shortened(name_of(finding) + place(finding.index)),
         place=finding.place,
@@ -220,7 +229,9 @@ def _tables(report: Report) -> Iterator[Table]:
             yield Table(title, head, tuple(_row(finding, formulas, report) for finding in findings))
 
 
-def _row(finding: Finding, formulas: dict[tuple[str, str, str | None], Expr], report: Report) -> tuple[Any, ...]:
+def _row(
+    finding: Finding, formulas: dict[tuple[str, str, str | None], Expr], report: Report
+) -> tuple[Any, ...]:
     formula = formulas.get((finding.kind, finding.node, finding.wrt))
     drawn = formula is not None and formula.count_ops() <= MAX_FORMULA
     return (

@@ -1,8 +1,9 @@
 """JUnit XML, as CI systems read it: a test suite a report, a test case a finding.
 
-True to the schema of Jenkins (junit-10.xsd), which is strict about attributes: a file is told on the suite, and a line in the
-text of the failure. `wrong` is a failure. `failed`, `undecided` and `unsupported` are errors and not `skipped`, because CI
-systems show a skipped case as green, and only what was compared can pass.
+True to the schema of Jenkins (junit-10.xsd), which is strict about attributes: a file is told on the suite,
+and a line in the text of the failure. `wrong` is a failure. `failed`, `undecided` and `unsupported` are
+errors and not `skipped`, because CI systems show a skipped case as green, and only what was compared can
+pass.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
-    """The reports as one XML text, in ASCII so that every encoding holds it; who could not be read is an error."""
+    """The reports as one XML text, in ASCII so that every encoding holds it; who could not be read is an
+    error."""
     root = ET.Element("testsuites", name="gradproof")
     root.extend(_suite(report) for report in reports)
     root.extend(_unread(target, message) for target, message in errors)
@@ -74,7 +76,9 @@ def _line(report: Report, finding: Finding) -> str:
     """Where a file's node stands, or nothing."""
     if report.problem is None:
         return ""
-    return next((str(line.place) for line in report.problem.statements if line.name == finding.node), report.target)
+    return next(
+        (str(line.place) for line in report.problem.statements if line.name == finding.node), report.target
+    )
 
 
 def _unread(target: str, message: str) -> ET.Element:
@@ -111,7 +115,10 @@ def _class(target: str) -> str:
     >>> _class("expressions/ols.toml"), _class("docs/examples.py:swish")
     ('expressions.ols', 'docs.examples.swish')
     """
-    return _sayable(re.sub(r"[/\\:]+", ".", re.sub(r"\.toml$|\.py(?=:|$)", "", target)).strip(".")) or "gradproof"
+    return (
+        _sayable(re.sub(r"[/\\:]+", ".", re.sub(r"\.toml$|\.py(?=:|$)", "", target)).strip("."))
+        or "gradproof"
+    )
 
 
 def _sayable(text: str) -> str:

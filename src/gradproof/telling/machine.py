@@ -56,7 +56,9 @@ def _report(report: Report) -> dict[str, Any]:
 def _entries(report: Report) -> dict[str, Any]:
     return {
         "gradients": {name: _numbers(numbers) for name, numbers in report.gradients.items()},
-        "local": [{"node": node, "wrt": wrt, **_numbers(numbers)} for (node, wrt), numbers in report.local.items()],
+        "local": [
+            {"node": node, "wrt": wrt, **_numbers(numbers)} for (node, wrt), numbers in report.local.items()
+        ],
     }
 
 

@@ -51,7 +51,9 @@ def index(entries: Sequence[tuple[Report, str]], errors: Sequence[Failure] = ())
     parts.append(table(rows, ["", "verdict", "expression file", "what it teaches"]))
     if errors:
         parts.append("\n## Could not be checked\n")
-        parts.append(table([[escape(target), escape(message)] for target, message in errors], ["file", "why"]))
+        parts.append(
+            table([[escape(target), escape(message)] for target, message in errors], ["file", "why"])
+        )
     return "\n".join(parts) + "\n"
 
 
@@ -104,7 +106,9 @@ def page(report: Report) -> str:
             parts.append(_findings(findings) + "\n")
     told = [f"* {escape(line)}" for line in (*chained_error(report), *sensitivity(report))]
     notes = [
-        f"* {escape(name_of(f) + place(f.index))}: {escape(f.note)}" for f in report.findings if f.note and f.verdict.passes
+        f"* {escape(name_of(f) + place(f.index))}: {escape(f.note)}"
+        for f in report.findings
+        if f.note and f.verdict.passes
     ]
     if told or notes:
         parts.append("## Remarks\n")
@@ -189,7 +193,8 @@ def _picture(report: Report, derivation: Derivation) -> str:
     lines += [
         "```",
         "",
-        "Round: parameters; stadium: given; boxes: nodes, coloured by verdict. On the edges: local gradients.",
+        "Round: parameters; stadium: given; boxes: nodes, coloured by verdict. On the edges: local "
+        "gradients.",
         "",
     ]
     return "\n".join(lines)

@@ -1,4 +1,5 @@
-"""Formulas as MathML, by SymPy's presentation printer in our notation; every name is a text node, so nothing gets out of it."""
+"""Formulas as MathML, by SymPy's presentation printer in our notation; every name is a text node, so nothing
+gets out of it."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ class _MathML(MathMLPresentationPrinter):
     def __init__(self, filling: Filling) -> None:
         super().__init__({"mul_symbol": "times"})
         self.filling = filling
-        # SymPy writes its texts as they are, entities and all, so that a name with a tag in it would be one. Here every
-        # text is escaped, and SymPy's own entities are turned into their characters before.
+        # SymPy writes its texts as they are, entities and all, so that a name with a tag in it would be one.
+        # Here every text is escaped, and SymPy's own entities are turned into their characters before.
         self.dom = Document()
         self.dom.createTextNode = lambda data: self.text(html.unescape(data))  # type: ignore[method-assign]
 
@@ -54,7 +55,8 @@ class _MathML(MathMLPresentationPrinter):
         return element
 
     def name(self, name: str) -> Any:
-        """`y_hat` has a hat, `x_1` a subscript, a Greek word is its letter; a source text stands in brackets."""
+        """`y_hat` has a hat, `x_1` a subscript, a Greek word is its letter; a source text stands in
+        brackets."""
         if BAR in name:
             return self.over("mover", self.name(name.replace(BAR, "")), self.leaf("mo", "¯"))
         if not name.isidentifier():
@@ -66,7 +68,9 @@ class _MathML(MathMLPresentationPrinter):
             shown = self.over("mover", shown, self.leaf("mo", ACCENTS[accent]))
         if not below:
             return shown
-        return self.over("msub", shown, self.leaf("mi", ",".join(greek_unicode.get(part, part) for part in below)))
+        return self.over(
+            "msub", shown, self.leaf("mi", ",".join(greek_unicode.get(part, part) for part in below))
+        )
 
     def listed(self, items: Any) -> list[Any]:
         shown: list[Any] = []
@@ -95,7 +99,10 @@ class _MathML(MathMLPresentationPrinter):
             negative = term.could_extract_minus_sign()
             body = -term if negative else term
             printed = self._print(body)
-            shown += [self.leaf("mo", "−" if negative else "+"), self.bracketed(printed) if body.is_Add else printed]
+            shown += [
+                self.leaf("mo", "−" if negative else "+"),
+                self.bracketed(printed) if body.is_Add else printed,
+            ]
         return self.over("mrow", *shown)
 
     def _print_Sum(self, e: sympy.Sum) -> Any:
@@ -135,7 +142,9 @@ class _MathML(MathMLPresentationPrinter):
         return self.called("sign", e.args)
 
     def _print_Max(self, e: sympy.Basic) -> Any:
-        return self.called("maximum" if isinstance(e, sympy.Max) else "minimum", sorted(e.args, key=default_sort_key))
+        return self.called(
+            "maximum" if isinstance(e, sympy.Max) else "minimum", sorted(e.args, key=default_sort_key)
+        )
 
     _print_Min = _print_Max
 

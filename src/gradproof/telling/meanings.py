@@ -4,21 +4,27 @@ from __future__ import annotations
 
 MEANINGS = {
     "exact": (
-        "The engine's number is correctly rounded. It lies within half a unit in the last place of the true value, which is\n"
+        "The engine's number is correctly rounded. It lies within half a unit in the last place of the true "
+        "value, which is\n"
         "known as a ball with proved bounds; no other number of this dtype is better. It passes."
     ),
     "rounding": (
-        "The engine's number is one that rounding explains. The same formula was evaluated with every operation allowed to\n"
-        "round as the dtype does, which gives a set of numbers; this one lies in it, and the report says how far it is from\n"
+        "The engine's number is one that rounding explains. The same formula was evaluated with every "
+        "operation allowed to\n"
+        "round as the dtype does, which gives a set of numbers; this one lies in it, and the report says how "
+        "far it is from\n"
         "the true value (ulp) and how far it might be (allowed). It passes."
     ),
     "kink": (
-        "There is no derivative at this point, and the engine's number is one that convention allows. It lies between the\n"
-        "one-sided derivatives, and all entries at the kink together are a generalised gradient (Clarke's). It passes, and is\n"
+        "There is no derivative at this point, and the engine's number is one that convention allows. It "
+        "lies between the\n"
+        "one-sided derivatives, and all entries at the kink together are a generalised gradient (Clarke's). "
+        "It passes, and is\n"
         "told: a neighbouring point has another gradient."
     ),
     "unsupported": (
-        "Something is not covered, and is named with its place. An operation without a formula, a dtype, a layout, numbers\n"
+        "Something is not covered, and is named with its place. An operation without a formula, a dtype, a "
+        "layout, numbers\n"
         "that left the engine: nothing that a parameter reaches becomes a constant in silence. Nothing is said of its\n"
         "gradient, so it does not pass; exit code 3. `register_formula` or `formula=` says what an operation computes."
     ),

@@ -33,7 +33,11 @@ def latex(expression: sympy.Basic, filling: Filling = MappingProxyType({})) -> s
 def _short(expression: sympy.Basic) -> sympy.Basic:
     """Fractions that only a computer wrote, such as a float's for 1/3, as decimals."""
     long = [number for number in expression.atoms(sympy.Rational) if number.q > 10**9]
-    return expression.xreplace({number: sympy.Float(float(number), 6) for number in long}) if long else expression
+    return (
+        expression.xreplace({number: sympy.Float(float(number), 6) for number in long})
+        if long
+        else expression
+    )
 
 
 class _Shared:
@@ -110,7 +114,9 @@ SHOWN_AS = {"Abs": "abs", "Max": "maximum", "Min": "minimum", "loggamma": "lgamm
 def _named(name: str) -> str:
     """A node's name; one that is a source text stands in brackets."""
     bare = name.replace(BAR, "")
-    return name if bare.isidentifier() or (name.startswith("(") and name.endswith((")", BAR))) else f"({name})"
+    return (
+        name if bare.isidentifier() or (name.startswith("(") and name.endswith((")", BAR))) else f"({name})"
+    )
 
 
 class _Latex(_Shared, LatexPrinter):
@@ -164,7 +170,8 @@ class _Latex(_Shared, LatexPrinter):
 
 
 def latex_name(name: str) -> str:
-    r"""A user's name in LaTeX: `y_hat` is \hat{y}, `lambda_` is \lambda, a long word is set upright; nothing else gets in.
+    r"""A user's name in LaTeX: `y_hat` is \hat{y}, `lambda_` is \lambda, a long word is set upright; nothing
+    else gets in.
 
     >>> latex_name("y_hat")
     '\\hat{y}'
@@ -172,7 +179,9 @@ def latex_name(name: str) -> str:
     if BAR in name:
         return rf"\bar{{{latex_name(name.replace(BAR, ''))}}}"
     if not name.replace("_", "").isalnum():
-        plain = re.sub(r"([\\{}$&#^_%~])", lambda m: _ESCAPED[m[1]], name.strip("()") if name.startswith("(") else name)
+        plain = re.sub(
+            r"([\\{}$&#^_%~])", lambda m: _ESCAPED[m[1]], name.strip("()") if name.startswith("(") else name
+        )
         return rf"(\text{{{plain}}})"
     stem, *subscripts = name.strip("_").split("_")
     accent = subscripts.pop() if subscripts and subscripts[-1] in ("hat", "bar", "tilde") else ""
@@ -183,7 +192,9 @@ def latex_name(name: str) -> str:
     out = out if len(stem) == 1 or out.startswith("\\") else rf"\mathrm{{{stem}}}"
     out = rf"\{accent}{{{out}}}" if accent else out
     if subscripts:
-        parts = ",".join(part if len(part) == 1 or part.isdigit() else rf"\mathrm{{{part}}}" for part in subscripts)
+        parts = ",".join(
+            part if len(part) == 1 or part.isdigit() else rf"\mathrm{{{part}}}" for part in subscripts
+        )
         out = rf"{out}_{{{parts}}}"
     return out
 

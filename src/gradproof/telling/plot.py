@@ -16,7 +16,8 @@ TICKS = 6
 
 @dataclass(frozen=True)
 class Series:
-    """A line: values by step (None or not finite: a gap), its place among the colours; `label` stands at its end."""
+    """A line: values by step (None or not finite: a gap), its place among the colours; `label` stands at its
+    end."""
 
     name: str
     values: tuple[float | None, ...]
@@ -26,7 +27,8 @@ class Series:
 
 
 def plot(title: str, series: Sequence[Series], *, log: bool = False, first: int = 1) -> str:
-    """The lines over the steps from `first` on; `log` is for values that are all positive, others are left out there."""
+    """The lines over the steps from `first` on; `log` is for values that are all positive, others are left
+    out there."""
     drawn = [_cleaned(one, log) for one in series]
     numbers = [y for one in drawn for y in one if y is not None]
     low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
@@ -53,7 +55,9 @@ def plot(title: str, series: Sequence[Series], *, log: bool = False, first: int 
         shown = [" ".join(run if len(run) > 1 else run * 2) for run in runs if run]
         ends = [(n, value) for n, value in enumerate(values) if value is not None][-1:] if one.label else []
         label = [{"x": x(n) + 5, "y": y(value) + 4, "text": one.label} for n, value in ends]
-        lines.append({"name": one.name, "runs": shown, "colour": one.colour % 6, "dashed": one.dashed, "label": label})
+        lines.append(
+            {"name": one.name, "runs": shown, "colour": one.colour % 6, "dashed": one.dashed, "label": label}
+        )
     marks = [{"y": y(at), "label": _power(at) if log else f"{at:.4g}"} for at in _ticks(low, high, log)]
     steps = [{"x": x(n), "label": first + n} for n in sorted({round((count - 1) * k / 4) for k in range(5)})]
     return rendered(

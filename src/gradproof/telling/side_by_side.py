@@ -16,22 +16,30 @@ if TYPE_CHECKING:
 
 
 def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
-    """The verdicts; then, a line each, what is not as it should be, and where the formula is to be suspected."""
+    """The verdicts; then, a line each, what is not as it should be, and where the formula is to be
+    suspected."""
     engines = list(dict.fromkeys(report.engine for report in reports))
     files: dict[str, dict[str, Report]] = {}
     for report in reports:
         files.setdefault(report.target, {})[report.engine] = report
     rows = [
-        [target, *(_cell(found[engine]) if engine in found else "–" for engine in engines)] for target, found in files.items()
+        [target, *(_cell(found[engine]) if engine in found else "–" for engine in engines)]
+        for target, found in files.items()
     ]
     table = tabulate(rows, headers=["file", *engines], tablefmt="simple", disable_numparse=True)
     parts = ["\n".join(line.rstrip() for line in table.splitlines())] if rows else []
-    other = [f"{report.target}: {report.engine}, {report.dtype}: {_why(report)}" for report in reports if not report.ok]
+    other = [
+        f"{report.target}: {report.engine}, {report.dtype}: {_why(report)}"
+        for report in reports
+        if not report.ok
+    ]
     if other:
         parts.append("\n".join(other))
     alike = {target: sorted(wrong_alike(list(found.values()))) for target, found in files.items()}
     if any(alike.values()):
-        parts.append("\n".join(f"{target}: {', '.join(nodes)}: {SUSPECT}" for target, nodes in alike.items() if nodes))
+        parts.append(
+            "\n".join(f"{target}: {', '.join(nodes)}: {SUSPECT}" for target, nodes in alike.items() if nodes)
+        )
     fine = len(reports) - len(other)
     unread = f", {len(errors)} files could not be checked" if errors else ""
     parts.append(f"{fine} of {len(reports)} as they should be{unread}; * marks those that are not")

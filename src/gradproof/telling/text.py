@@ -27,7 +27,10 @@ def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
     parts = []
     failing = [report for report in reports if not report.ok]
     if reports:
-        rows = [[_mark(report), report.verdict.value, report.target, report.title, len(report.findings)] for report in reports]
+        rows = [
+            [_mark(report), report.verdict.value, report.target, report.title, len(report.findings)]
+            for report in reports
+        ]
         parts.append(_table(rows, ["", "verdict", "file", "title", "compared"]))
     parts += [_full(report) for report in failing]
     counted = f"{len(reports) - len(failing)} of {len(reports)} as they should be"
@@ -50,7 +53,11 @@ def _full(report: Report) -> str:
             parts.append(f"{title}\n{findings_table(findings)}")
     if chain := _chain(report):
         parts.append("\n".join(chain))
-    notes = [f"  {name_of(f)}{place_of(f.index)}: {f.verdict.value}: {f.note}" + _numbers(f) for f in report.findings if f.note]
+    notes = [
+        f"  {name_of(f)}{place_of(f.index)}: {f.verdict.value}: {f.note}" + _numbers(f)
+        for f in report.findings
+        if f.note
+    ]
     if notes:
         parts.append("Notes\n" + "\n".join(notes[:ROWS]))
     parts.append("\n".join(sensitivity(report)))
@@ -63,7 +70,14 @@ def _function(report: Report) -> list[str]:
     rows = node_rows(report)
     if rows:
         table = [
-            [row.node, row.place, row.forward, row.backward, number(row.worst.ulp, 3), number(row.worst.allowed_ulp, 3)]
+            [
+                row.node,
+                row.place,
+                row.forward,
+                row.backward,
+                number(row.worst.ulp, 3),
+                number(row.worst.allowed_ulp, 3),
+            ]
             for row in rows[:ROWS]
         ]
         passing = all(row.worst.verdict.passes for row in rows[ROWS:])
@@ -85,7 +99,8 @@ def _function(report: Report) -> list[str]:
 
 
 def brief(report: Report, findings: Sequence[Finding]) -> str:
-    """For a failing test: what is wrong and where, a table of these findings, and the first of them in full."""
+    """For a failing test: what is wrong and where, a table of these findings, and the first of them in
+    full."""
     own = [finding for finding in findings if not finding.inherited] or findings
     first = f"{own[0].verdict.value}: {name_of(own[0])}{place_of(own[0].index)}" if own else headline(report)
     if report.expected:
@@ -102,16 +117,22 @@ def brief(report: Report, findings: Sequence[Finding]) -> str:
 
 def told(finding: Finding) -> list[str]:
     """One finding in full."""
-    what = {"forward": "value", "local": f"gradient by {finding.wrt}" if finding.wrt else "gradient", "gradient": "gradient"}
+    what = {
+        "forward": "value",
+        "local": f"gradient by {finding.wrt}" if finding.wrt else "gradient",
+        "gradient": "gradient",
+    }
     place = f" ({finding.place})" if finding.place else ""
     origin = "inherited" if finding.inherited else "its own"
     lines = [
-        f"{finding.verdict.value.upper()} {finding.node}{place}: {what[finding.kind]}{place_of(finding.index)}, {origin} error"
+        f"{finding.verdict.value.upper()} {finding.node}{place}: "
+        f"{what[finding.kind]}{place_of(finding.index)}, {origin} error"
     ]
     if finding.exact is not None or finding.value is not None:
         count = f"; {finding.refuted} of {finding.entries} entries are wrong" if finding.refuted else ""
         lines.append(f"  expected {number(finding.exact, 17)}, got {number(finding.value, 17)}: "
-                     f"off by {number(finding.ulp, 3)} ulp, allowed {number(finding.allowed_ulp, 3)}{count}")  # fmt: skip
+                     f"off by {number(finding.ulp, 3)} ulp, allowed "
+                     f"{number(finding.allowed_ulp, 3)}{count}")  # fmt: skip
     if finding.formula:
         shown = finding.formula if len(finding.formula) <= 300 else finding.formula[:299] + "…"
         left = f"∂{finding.node}/∂{finding.wrt} = " if finding.kind == "local" else ""
@@ -129,7 +150,9 @@ def _numbers(finding: Finding) -> str:
 
 def findings_table(findings: Sequence[Finding]) -> str:
     """Findings of one kind as a table; where there are too many, those that do not pass."""
-    order = sorted(findings, key=lambda f: (f.verdict.passes, f.inherited)) if len(findings) > ROWS else findings
+    order = (
+        sorted(findings, key=lambda f: (f.verdict.passes, f.inherited)) if len(findings) > ROWS else findings
+    )
     rows = [
         [
             name_of(finding).removeprefix("chained gradient of "),
@@ -142,7 +165,13 @@ def findings_table(findings: Sequence[Finding]) -> str:
         ]
         for finding in order[:ROWS]
     ]
-    first = "gradient of" if findings[0].kind == "gradient" else "node" if findings[0].kind == "forward" else "local"
+    first = (
+        "gradient of"
+        if findings[0].kind == "gradient"
+        else "node"
+        if findings[0].kind == "forward"
+        else "local"
+    )
     table = _table(rows, [first, "formula", "exact", "engine", "ulp", "allowed", "verdict"])
     if len(order) <= ROWS:
         return table
@@ -158,11 +187,19 @@ def _chain(report: Report) -> list[str]:
     adjoints = derivation.adjoints[1:]
     if len(adjoints) > ROWS:
         return []
-    scalars = {f.node: f.exact for f in report.findings if f.kind == "gradient" and not f.index and f.exact is not None}
+    scalars = {
+        f.node: f.exact
+        for f in report.findings
+        if f.kind == "gradient" and not f.index and f.exact is not None
+    }
     lines = ["Chain rule"]
     for adjoint in adjoints:
         shared = f"   ({adjoint.uses} uses, added)" if adjoint.uses > 1 else ""
-        value = f" = {number(scalars[adjoint.name])}" if adjoint.name in scalars and adjoint.formula.free_symbols else ""
+        value = (
+            f" = {number(scalars[adjoint.name])}"
+            if adjoint.name in scalars and adjoint.formula.free_symbols
+            else ""
+        )
         lines.append(f"  {notation.text(adjoint.left)} = {notation.text(adjoint.formula)}{value}{shared}")
     output = derivation.graph.output.name
     for name, formula in derivation.closed.items():

@@ -19,7 +19,15 @@ KINDS = (
 
 
 # A verdict's symbol, so that nothing hangs on a colour, and its style.
-SYMBOLS = {"exact": "✓", "rounding": "✓", "kink": "◇", "wrong": "✗", "failed": "✗", "undecided": "?", "unsupported": "–"}
+SYMBOLS = {
+    "exact": "✓",
+    "rounding": "✓",
+    "kink": "◇",
+    "wrong": "✗",
+    "failed": "✗",
+    "undecided": "?",
+    "unsupported": "–",
+}
 STYLES = {
     "exact": "good", "rounding": "good", "kink": "told", "undecided": "told", "unsupported": "told", "wrong": "bad",
     "failed": "bad",
@@ -50,7 +58,9 @@ def node_rows(report: Report) -> list[NodeRow]:
         for finding in sorted(findings, key=lambda f: f.verdict.severity):
             verdicts[finding.kind] = finding.verdict.value
         worst = max(findings, key=lambda f: (f.verdict.severity, not f.inherited, f.ulp or 0.0))
-        rows.append(NodeRow(node, findings[0].place, verdicts.get("forward", "–"), verdicts.get("local", "–"), worst))
+        rows.append(
+            NodeRow(node, findings[0].place, verdicts.get("forward", "–"), verdicts.get("local", "–"), worst)
+        )
     return sorted(rows, key=lambda row: (row.worst.verdict.passes, row.worst.inherited))
 
 
@@ -84,14 +94,18 @@ def sensitivity(report: Report) -> list[str]:
     """What the check could have seen, and what it could not judge."""
     lines = []
     if report.sensitivity is not None and report.verdict.passes:
-        lines.append(f"Sensitivity: a relative error above {report.sensitivity:.2g} in any step would have been caught.")
+        lines.append(
+            f"Sensitivity: a relative error above {report.sensitivity:.2g} in any step would have been "
+            "caught."
+        )
     blurred = [finding for finding in report.findings if finding.cancelled and finding.verdict.passes]
     if blurred:
         count = sum(finding.cancelled for finding in blurred)
         names = ", ".join(name_of(finding) for finding in blurred[:4]) + (" …" if len(blurred) > 4 else "")
         entries = "entry" if count == 1 else "entries"
         lines.append(
-            f"Not told apart from 0 by their size alone: {count} {entries} where rounding is as large as the number ({names})."
+            f"Not told apart from 0 by their size alone: {count} {entries} where rounding is as large as the "
+            f"number ({names})."
         )
     given = [leaf.name for leaf in report.problem.graph.leaves if leaf.given] if report.problem else []
     wrong = {finding.node for finding in report.findings if finding.formula == "given: no gradient"}
@@ -111,7 +125,9 @@ def chained_error(report: Report) -> list[str]:
     for finding in report.findings:
         if finding.kind == "gradient" and finding.node in parameters and finding.ulp is not None:
             relative = f", {finding.error:.2g} relative" if finding.error is not None else ""
-            lines.append(f"gradient of {finding.node}: off by {number(finding.ulp, 3)} ulp{relative} from the leaves")
+            lines.append(
+                f"gradient of {finding.node}: off by {number(finding.ulp, 3)} ulp{relative} from the leaves"
+            )
     return lines
 
 

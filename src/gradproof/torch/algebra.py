@@ -1,10 +1,12 @@
-"""Definitions of torch's operations in terms of simpler ones, where neither a formula nor torch's own decomposition tells.
+"""Definitions of torch's operations in terms of simpler ones, where neither a formula nor torch's own
+decomposition tells.
 
-Each is a plain torch function that takes the operation's arguments by their names in torch's schema, and `outs`, the
-results that torch gave, where a choice is read off them (the signs of a QR). It is recorded like any other code, so it says
-only what the operation computes: its derivative comes from calculus. Textbook algorithms stand here for what has no formula
-for each entry; which algorithm computes a function does not matter to its derivative, and its rounding is a good one's.
-Choices that no derivative depends on (pivots, which places repeat) are made with plain numbers, outside of the recording.
+Each is a plain torch function that takes the operation's arguments by their names in torch's schema, and
+`outs`, the results that torch gave, where a choice is read off them (the signs of a QR). It is recorded like
+any other code, so it says only what the operation computes: its derivative comes from calculus. Textbook
+algorithms stand here for what has no formula for each entry; which algorithm computes a function does not
+matter to its derivative, and its rounding is a good one's. Choices that no derivative depends on (pivots,
+which places repeat) are made with plain numbers, outside of the recording.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ def _symmetric(matrix: Tensor, upper: bool) -> Tensor:
 
 
 def _completed(matrix: Tensor, upper: bool) -> Tensor | None:
-    """The matrix that one triangle tells, as numbers; None where the other one says the same, up to rounding."""
+    """The matrix that one triangle tells, as numbers; None where the other one says the same, up to
+    rounding."""
     with plainly():
         rounding = 64 * torch.finfo(matrix.dtype).eps * matrix.abs().amax() if matrix.numel() else 0.0
         if bool(((matrix - matrix.mT).abs() <= rounding).all()):
@@ -142,7 +145,9 @@ def solved(matrix: Tensor, right: Tensor) -> Tensor:
         return right.expand(*lead, *right.shape[-2:])
     order = _rows(_pivots(matrix), matrix.shape[-2])
     lower, upper = _eliminated(_permuted(matrix, order))
-    return _substituted(upper, _substituted(lower, _permuted(right, order), upper=False, unit=True), upper=True)
+    return _substituted(
+        upper, _substituted(lower, _permuted(right, order), upper=False, unit=True), upper=True
+    )
 
 
 def _solve(A: Tensor, B: Tensor, left: bool, outs: Sequence[Tensor]) -> Any:
@@ -161,7 +166,8 @@ def _inverse(A: Tensor, outs: Sequence[Tensor]) -> Any:
 
 
 def _minors(matrix: Tensor) -> Tensor:
-    """The determinant by Laplace's expansion, row after row: a polynomial, so that a singular matrix has one, too."""
+    """The determinant by Laplace's expansion, row after row: a polynomial, so that a singular matrix has one,
+    too."""
     order = matrix.shape[-1]
     if order > 8:
         raise NotDefinedError("a singular matrix of more than 8 rows")
@@ -186,7 +192,9 @@ def _parity(order: Tensor) -> Tensor:
 
 def _diagonal_of_elimination(matrix: Tensor) -> tuple[Tensor, Tensor]:
     order = _rows(_pivots(matrix), matrix.shape[-2])
-    return _eliminated(_permuted(matrix, order))[1].diagonal(dim1=-2, dim2=-1), _parity(order).to(matrix.dtype)
+    return _eliminated(_permuted(matrix, order))[1].diagonal(dim1=-2, dim2=-1), _parity(order).to(
+        matrix.dtype
+    )
 
 
 def determinant(matrix: Tensor) -> Tensor:
@@ -280,7 +288,9 @@ def _triangular_solve(
 ) -> Any:
     _sizable(A)
     matrix = A.mT if transpose else A
-    return _substituted(matrix, self, upper=upper != transpose, unit=unitriangular), A.expand(outs[1].shape).clone()
+    return _substituted(matrix, self, upper=upper != transpose, unit=unitriangular), A.expand(
+        outs[1].shape
+    ).clone()
 
 
 # Cholesky
@@ -310,7 +320,8 @@ def _cholesky_old(self: Tensor, upper: bool) -> Tensor:
 
 
 def _cholesky_solve(self: Tensor, input2: Tensor, upper: bool) -> Tensor:
-    """Torch's gradient is that of `(L Lᵀ)⁻¹ B` for any L; the other triangle is not read, unless it holds zeros anyway.
+    """Torch's gradient is that of `(L Lᵀ)⁻¹ B` for any L; the other triangle is not read, unless it holds
+    zeros anyway.
 
     It is computed by products with the inverse, whose rounding goes with the condition of `L Lᵀ`.
     """
@@ -331,7 +342,8 @@ def _cholesky_inverse(self: Tensor, upper: bool) -> Tensor:
 
 
 def _orthogonalised(matrix: Tensor, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Q and R of as many columns as rows at most, by Gram and Schmidt's modified method; `signs` are R's diagonal's."""
+    """Q and R of as many columns as rows at most, by Gram and Schmidt's modified method; `signs` are R's
+    diagonal's."""
     _sizable(matrix)
     rows, columns = matrix.shape[-2:]
     order = min(rows, columns)
@@ -364,7 +376,9 @@ def _triangularised(matrix: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
             upper.append(torch.cat([rest.new_zeros(*lead, 1, n), rest], -1))
             break
         head = signs[..., n, None, None] * (column * column).sum(-2, keepdim=True).sqrt()
-        v = torch.cat([torch.ones_like(head), column[..., 1:, :] * (column[..., :1, :] - head).reciprocal()], -2)
+        v = torch.cat(
+            [torch.ones_like(head), column[..., 1:, :] * (column[..., :1, :] - head).reciprocal()], -2
+        )
         tau = (head - column[..., :1, :]) / head
         reflections.append((v, tau))
         others = rest[..., :, 1:]
@@ -424,13 +438,16 @@ def _ormqr(self: Tensor, input2: Tensor, input3: Tensor, left: bool, transpose: 
 
 
 def _pseudo_inverse(matrix: Tensor, least: Any = 0.0) -> Tensor:
-    """Of a matrix of full rank: R⁻¹Qᵀ; `least` is the relative size below which singular values are taken to be 0."""
+    """Of a matrix of full rank: R⁻¹Qᵀ; `least` is the relative size below which singular values are taken to
+    be 0."""
     if not matrix.numel():
         return matrix.mT
     rows, columns = matrix.shape[-2:]
     with plainly():
         singular = torch.linalg.svdvals(matrix.double())
-        if bool((singular <= singular.amax(-1, True) * torch.as_tensor(least).unsqueeze(-1).clamp(min=1e-6)).any()):
+        if bool(
+            (singular <= singular.amax(-1, True) * torch.as_tensor(least).unsqueeze(-1).clamp(min=1e-6)).any()
+        ):
             raise NotDefinedError("a matrix that is not of full rank, beside which the rank jumps")
     if rows < columns:
         return _pseudo_inverse(matrix.mT, least).mT
@@ -439,7 +456,8 @@ def _pseudo_inverse(matrix: Tensor, least: Any = 0.0) -> Tensor:
 
 
 def _pinv(self: Tensor, rtol: Any, atol: Any, hermitian: bool) -> Tensor:
-    """`hermitian=True` reads one triangle, and gives the gradient of the general function, not of its symmetric part."""
+    """`hermitian=True` reads one triangle, and gives the gradient of the general function, not of its
+    symmetric part."""
     whole = _completed(self, upper=False) if hermitian else None
     if whole is not None:
         self = whole + _moved_by(self)
@@ -475,14 +493,18 @@ def _matrix_exp(self: Tensor) -> Tensor:
 
 
 def _eigenpairs(matrix: Tensor, values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Newton's steps for `A v = λ v, |v|² = 1`, each pair by itself; `values` (..., n) and `vectors` (..., n, n) are starts.
+    """Newton's steps for `A v = λ v, |v|² = 1`, each pair by itself; `values` (..., n) and `vectors` (..., n,
+    n) are starts.
 
-    The derivative of what a step gives is right as soon as its start is: it does not depend on the start's own.
+    The derivative of what a step gives is right as soon as its start is: it does not depend on the start's
+    own.
     """
     _sizable(matrix)
     order = matrix.shape[-1]
     with plainly():
-        if order > 1 and bool((values.double().diff(dim=-1).abs() < 1e-3 * values.double().abs().amax(-1, True)).any()):
+        if order > 1 and bool(
+            (values.double().diff(dim=-1).abs() < 1e-3 * values.double().abs().amax(-1, True)).any()
+        ):
             raise NotDefinedError("eigenvalues that are close to each other")
     a = matrix.unsqueeze(-3)
     v, x = vectors.mT.unsqueeze(-1).to(matrix.dtype), values[..., None, None]
@@ -512,7 +534,9 @@ def _svd(A: Tensor, full_matrices: bool, compute_uv: bool, outs: Sequence[Tensor
         return outs
     rows, columns = A.shape[-2:]
     if full_matrices and rows != columns and compute_uv:
-        raise NotDefinedError("full_matrices=True of a matrix that is not square: part of it is not determined")
+        raise NotDefinedError(
+            "full_matrices=True of a matrix that is not square: part of it is not determined"
+        )
     u, s, vh = outs
     with plainly():
         if not compute_uv:
@@ -530,7 +554,9 @@ def _svd(A: Tensor, full_matrices: bool, compute_uv: bool, outs: Sequence[Tensor
         norms = ((left * left).sum(-2, keepdim=True) + (right * right).sum(-2, keepdim=True)) / 2 - 1
         residual = torch.cat([a @ right - x * left, at @ left - x * right, norms], -2)
         one = torch.cat([-(x * top).expand(*lead, rows, rows), a.expand(*lead, rows, columns), -left], -1)
-        two = torch.cat([at.expand(*lead, columns, rows), -(x * bottom).expand(*lead, columns, columns), -right], -1)
+        two = torch.cat(
+            [at.expand(*lead, columns, rows), -(x * bottom).expand(*lead, columns, columns), -right], -1
+        )
         three = torch.cat([left.mT, right.mT, torch.zeros_like(x)], -1)
         step = solved(torch.cat([one, two, three], -2), residual)
         left, right = left - step[..., :rows, :], right - step[..., rows:-1, :]
@@ -563,7 +589,13 @@ def _pdist(self: Tensor, p: float) -> Tensor:
 
 
 def _trilinear(
-    i1: Tensor, i2: Tensor, i3: Tensor, expand1: list[int], expand2: list[int], expand3: list[int], sumdim: list[int]
+    i1: Tensor,
+    i2: Tensor,
+    i3: Tensor,
+    expand1: list[int],
+    expand2: list[int],
+    expand3: list[int],
+    sumdim: list[int],
 ) -> Tensor:
     spread = []
     for operand, dims in ((i1, expand1), (i2, expand2), (i3, expand3)):
@@ -622,7 +654,12 @@ def _embedding_bag(
 
 
 def _segment_reduce(
-    data: Tensor, reduce: str, lengths: Tensor | None, offsets: Tensor | None, axis: int, initial: float | None
+    data: Tensor,
+    reduce: str,
+    lengths: Tensor | None,
+    offsets: Tensor | None,
+    axis: int,
+    initial: float | None,
 ) -> Tensor:
     axis %= data.ndim
     if lengths is not None:
@@ -635,9 +672,13 @@ def _segment_reduce(
     return _segments(data, reduce, offsets, axis, start, initial)
 
 
-def _segments(data: Tensor, reduce: str, offsets: Tensor, axis: int, start: float, initial: float | None) -> Tensor:
+def _segments(
+    data: Tensor, reduce: str, offsets: Tensor, axis: int, start: float, initial: float | None
+) -> Tensor:
     if offsets.ndim > 1:
-        parts = [_segments(data[n], reduce, offsets[n], axis - 1, start, initial) for n in range(len(offsets))]
+        parts = [
+            _segments(data[n], reduce, offsets[n], axis - 1, start, initial) for n in range(len(offsets))
+        ]
         return torch.stack(parts, 0)
     with plainly():
         ends = offsets.tolist()
@@ -664,7 +705,8 @@ def _lstm_layer(
     input: Tensor, weight0: Tensor, weight1: Tensor, weight2: Tensor, weight3: Tensor, hx_: Tensor, cx_: Tensor,
     reverse: bool, mode: int, has_biases: bool, outs: Sequence[Tensor],
 ) -> Any:  # fmt: skip
-    """One layer and one direction of an LSTM (mode 2), its gates in torch's order: input, forget, cell, output."""
+    """One layer and one direction of an LSTM (mode 2), its gates in torch's order: input, forget, cell,
+    output."""
     if mode != 2:
         return NotImplemented
     hidden, cell = hx_.reshape(hx_.shape[-2:]), cx_.reshape(cx_.shape[-2:])
@@ -692,8 +734,8 @@ def _embedding(weight: Tensor, indices: Tensor, padding_idx: int) -> Any:
 
 
 def _middle(self: Tensor, outs: Sequence[Tensor]) -> Any:
-    """The entry that torch gave; tied ones may share its cotangent, as those of a maximum. Along an axis torch names the
-    places."""
+    """The entry that torch gave; tied ones may share its cotangent, as those of a maximum. Along an axis
+    torch names the places."""
     if len(outs) > 1:
         return NotImplemented
     with plainly():
@@ -739,7 +781,8 @@ def _safe_softmax(self: Tensor, dim: int, dtype: Any) -> Tensor:
 
 
 def _logsumexp(self: Tensor, dim: Sequence[int], keepdim: bool) -> Any:
-    """Infinite where an infinity is the largest entry: there it is the largest entry. Finite ones have a formula."""
+    """Infinite where an infinity is the largest entry: there it is the largest entry. Finite ones have a
+    formula."""
     dims = tuple(dim) or tuple(range(self.ndim))
     with plainly():
         infinite = self.amax(dims, keepdim=True).isinf()
@@ -771,8 +814,11 @@ def _logcumsumexp(self: Tensor, dim: int) -> Tensor:
 # Norms
 
 
-def _layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
-    """With `x*s - m*s`, s = 1/sqrt(var + eps), as torch's kernels compute it: it cancels where `(x - m)*s` does not."""
+def _layer_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Any:
+    """With `x*s - m*s`, s = 1/sqrt(var + eps), as torch's kernels compute it: it cancels where `(x - m)*s`
+    does not."""
     dims = tuple(range(input.ndim - len(normalized_shape), input.ndim))
     mean = input.mean(dims, keepdim=True)
     scale = (input.var(dims, correction=0, keepdim=True) + eps).rsqrt()
@@ -785,7 +831,8 @@ def _batch_norm(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None, running_var: Tensor | None,
     training: bool, eps: float, outs: Sequence[Tensor],
 ) -> Any:  # fmt: skip
-    """With `x*a + (b - m*a)`, a = w/sqrt(var + eps), as torch's kernels compute it: it cancels where `(x - m)*a` does not."""
+    """With `x*a + (b - m*a)`, a = w/sqrt(var + eps), as torch's kernels compute it: it cancels where `(x -
+    m)*a` does not."""
     dims = tuple(n for n in range(input.ndim) if n != 1)
     shape = [-1 if n == 1 else 1 for n in range(input.ndim)]
     if training or running_mean is None or running_var is None:
@@ -796,14 +843,18 @@ def _batch_norm(
     alpha = scale if weight is None else scale * weight
     shift = -(mean * alpha) if bias is None else bias - mean * alpha
     out = input * alpha.reshape(shape) + shift.reshape(shape)
-    saved = [mean if outs[1].numel() else torch.empty_like(outs[1]), scale if outs[2].numel() else torch.empty_like(outs[2])]
+    saved = [
+        mean if outs[1].numel() else torch.empty_like(outs[1]),
+        scale if outs[2].numel() else torch.empty_like(outs[2]),
+    ]
     return out.to(outs[0].dtype), saved[0].to(outs[1].dtype), saved[1].to(outs[2].dtype)
 
 
 def _cross_entropy_with_logits(
     self: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, reduction: int
 ) -> Tensor:
-    """`(1 - t) x + w softplus(-x)` with w = 1 + (p - 1) t; torch's slope is taken of sigmoid(x), not of sigmoid(-x)."""
+    """`(1 - t) x + w softplus(-x)` with w = 1 + (p - 1) t; torch's slope is taken of sigmoid(x), not of
+    sigmoid(-x)."""
     tail = torch.nn.functional.softplus(self) - self
     loss = (1 - target) * self + (tail if pos_weight is None else ((pos_weight - 1) * target + 1) * tail)
     loss = loss if weight is None else loss * weight
@@ -838,7 +889,9 @@ def _attention(
             later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
         scores = scores.masked_fill(later, -math.inf)
     if attn_mask is not None:
-        scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        scores = (
+            scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        )
     return _safe_softmax(scores, -1, None) @ value, outs[1]
 
 
@@ -863,8 +916,11 @@ def _reflected(x: Tensor, low2: int, high2: int) -> Tensor:
     return torch.where(even, rest + low, span - rest + low)
 
 
-def _grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
-    """Bilinear (0), nearest (1) or bicubic (2) samples of an image of two or three axes at the grid's places."""
+def _grid_sampler(
+    input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool
+) -> Tensor:
+    """Bilinear (0), nearest (1) or bicubic (2) samples of an image of two or three axes at the grid's
+    places."""
     extents = input.shape[:1:-1]  # x, y, z
     axes = len(extents)
     cubic = interpolation_mode == 2
@@ -882,8 +938,12 @@ def _grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_
 
     def entries(corner: Sequence[Tensor]) -> Tensor:
         with plainly():
-            corner = [inside(c, extent) for c, extent in zip(corner, extents, strict=True)] if cubic else corner
-            there = torch.stack([(c >= 0) & (c < extent) for c, extent in zip(corner, extents, strict=True)]).all(0)
+            corner = (
+                [inside(c, extent) for c, extent in zip(corner, extents, strict=True)] if cubic else corner
+            )
+            there = torch.stack(
+                [(c >= 0) & (c < extent) for c, extent in zip(corner, extents, strict=True)]
+            ).all(0)
             index = [c.clamp(0, extent - 1).long() for c, extent in zip(corner, extents, strict=True)]
         return torch.where(there.unsqueeze(-1), channels_last[(batch, *reversed(index))], 0)
 
@@ -892,7 +952,9 @@ def _grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_
     if interpolation_mode == 1:
         return entries(floors).movedim(-1, 1)
     parts = [x - start for x, start in zip(places, floors, strict=True)]
-    weights = [keys(t) if cubic else [start + 1 - x, t] for t, x, start in zip(parts, places, floors, strict=True)]
+    weights = [
+        keys(t) if cubic else [start + 1 - x, t] for t, x, start in zip(parts, places, floors, strict=True)
+    ]
     taps, first = len(weights[0]), -1 if cubic else 0
     total: Any = 0
     for corner in product(range(taps), repeat=axes):
@@ -919,19 +981,26 @@ def keys(t: Any, a: Any = -0.75) -> list[Any]:
 
 
 def _ctc(
-    log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int, outs: Sequence[Tensor]
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Any,
+    target_lengths: Any,
+    blank: int,
+    outs: Sequence[Tensor],
 ) -> Any:
     """The sum over all alignments, by Graves' forward variables.
 
-    Torch's gradient is that of the loss of `log_softmax(log_probs)`: it holds where the logarithms are of probabilities
-    that add up to 1, and that function is meant there.
+    Torch's gradient is that of the loss of `log_softmax(log_probs)`: it holds where the logarithms are of
+    probabilities that add up to 1, and that function is meant there.
     """
     with plainly():
         times = input_lengths.tolist() if isinstance(input_lengths, Tensor) else list(input_lengths)
         counts = target_lengths.tolist() if isinstance(target_lengths, Tensor) else list(target_lengths)
         rows, start = [], 0
         for n, count in enumerate(counts):
-            rows.append((targets[n, :count] if targets.ndim == 2 else targets[start : start + count]).tolist())
+            rows.append(
+                (targets[n, :count] if targets.ndim == 2 else targets[start : start + count]).tolist()
+            )
             start += count
     with plainly():
         normalised = bool((log_probs.logsumexp(-1).abs() < 1e-3).all())
@@ -940,7 +1009,9 @@ def _ctc(
     longest = 2 * max(counts, default=0) + 1
     states = [[blank, *(s for label in labels for s in (label, blank))] for labels in rows]
     states = [[*row, *[blank] * (longest - len(row))] for row in states]
-    skips = torch.tensor([[float(k > 1 and s != blank and s != row[k - 2]) for k, s in enumerate(row)] for row in states])
+    skips = torch.tensor(
+        [[float(k > 1 and s != blank and s != row[k - 2]) for k, s in enumerate(row)] for row in states]
+    )
     probs = log_probs.gather(-1, torch.tensor(states).expand(len(log_probs), len(rows), longest)).exp()
     skips = skips.to(probs.dtype)
     paths = [probs[0] * (torch.arange(longest) < 2).to(probs.dtype)]
@@ -957,7 +1028,9 @@ def _ctc(
     for n, count in enumerate(counts):
         last = paths[times[n] - 1][n]
         total = last[max(2 * count - 1, 0) : 2 * count + 1].sum()
-        losses.append(-(total.log() + torch.xlogy(0 * total + halvings[times[n] - 1][n, 0], 2.0)))  # log(2), exactly
+        losses.append(
+            -(total.log() + torch.xlogy(0 * total + halvings[times[n] - 1][n, 0], 2.0))
+        )  # log(2), exactly
     return torch.stack(losses), outs[1]
 
 

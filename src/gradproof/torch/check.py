@@ -1,14 +1,16 @@
 """Any torch function as it is: every autograd node checked against the calculus of what it recorded.
 
-The forward is the specification of the backward. A run is recorded (`tape`), and for each autograd node, built-in or
-custom, the operations that it ran are put into index notation. With the engine's own numbers taken as exact,
+The forward is the specification of the backward. A run is recorded (`tape`), and for each autograd node,
+built-in or custom, the operations that it ran are put into index notation. With the engine's own numbers
+taken as exact,
 
 * forward: is the node's value within its rounding?
 * local: is the cotangent that it passed to each input what calculus gives for the cotangent that it received?
 * gradient: is what arrived at a tensor the sum of what its uses passed on?
 
-Each is tight at any depth. By induction from the output back, if all hold, the gradients are the chain rule up to rounding.
-What autograd does not see at all is looked for as well: a `detach`, `.data` or `no_grad` that loses part of the gradient.
+Each is tight at any depth. By induction from the output back, if all hold, the gradients are the chain rule
+up to rounding. What autograd does not see at all is looked for as well: a `detach`, `.data` or `no_grad` that
+loses part of the gradient.
 """
 
 from __future__ import annotations
@@ -72,20 +74,23 @@ def check_function(
 ) -> Report:
     """Check the gradients of a torch function at these inputs, node by node.
 
-    `func` is any callable that returns a tensor, or any nest of tensors: lists, dicts, dataclasses, model outputs. Its
-    parameters are the leaves that need a gradient, among the inputs and among what it holds. It runs once, its backward
-    three times. The verdict is in the dtype that it runs in.
+    `func` is any callable that returns a tensor, or any nest of tensors: lists, dicts, dataclasses, model
+    outputs. Its parameters are the leaves that need a gradient, among the inputs and among what it holds. It
+    runs once, its backward three times. The verdict is in the dtype that it runs in.
 
-    `formula` says what an operation computes that the recording cannot see into, over the names of the function's
-    arguments, in the language of expression files. `stops="trust"` takes every `detach`, `.data` and `no_grad` as meant.
-    With `net` the function is also run as it is, unrecorded: what it gives must be what was judged, and must not change
-    otherwise than the judged gradients say. Whatever it changes is put back. With `passes=1` the backward runs once, for one
-    that cannot run twice on the same graph: then nobody knows whether it repeats itself.
+    `formula` says what an operation computes that the recording cannot see into, over the names of the
+    function's arguments, in the language of expression files. `stops="trust"` takes every `detach`, `.data`
+    and `no_grad` as meant. With `net` the function is also run as it is, unrecorded: what it gives must be
+    what was judged, and must not change otherwise than the judged gradients say. Whatever it changes is put
+    back. With `passes=1` the backward runs once, for one that cannot run twice on the same graph: then nobody
+    knows whether it repeats itself.
 
-    Keyword arguments are the function's own (`check_function(F.softmax, x, dim=-1)`); those that are called as an option of
-    ours stand in `kwargs`. What the function is given and holds, and the random states, are as before afterwards.
+    Keyword arguments are the function's own (`check_function(F.softmax, x, dim=-1)`); those that are called
+    as an option of ours stand in `kwargs`. What the function is given and holds, and the random states, are
+    as before afterwards.
 
-    What goes wrong in the function, and what is not covered, are findings. Raises `InputError` for bad options.
+    What goes wrong in the function, and what is not covered, are findings. Raises `InputError` for bad
+    options.
     """
     if stops not in ("judge", "trust"):
         raise InputError(f"stops={stops!r}: expected 'judge' or 'trust'")
@@ -117,7 +122,11 @@ def check_function(
         findings = _compared(found)
     seconds = time.perf_counter() - start
     dtype = check.dtype.name if check.dtype else "none"
-    remarks = [f"Needs a gradient, and the output does not reach it: {', '.join(tape.unused)}."] if tape.unused else []
+    remarks = (
+        [f"Needs a gradient, and the output does not reach it: {', '.join(tape.unused)}."]
+        if tape.unused
+        else []
+    )
     remarks += [f"Nothing reads the input {', '.join(tape.idle)}."] if tape.idle else []
     remarks += [f"No differences beside the point were taken: {left_out}."] if left_out else []
     missing = NOT_EXERCISED if passes == 3 else (*NOT_EXERCISED, "a second backward")
@@ -148,11 +157,13 @@ def _compared(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 def gradcheck(func: Callable[..., Any], inputs: Any, *, raise_exception: bool = True, **options: Any) -> bool:
     """`torch.autograd.gradcheck` by proof: the same call, without step, tolerance or float64.
 
-    Options of torch's that choose a step or a tolerance are accepted: this is stricter than any of them. Those that ask for
-    a kind of derivative that is not exercised raise `OptionError`, unless they say that it is not asked for.
+    Options of torch's that choose a step or a tolerance are accepted: this is stricter than any of them.
+    Those that ask for a kind of derivative that is not exercised raise `OptionError`, unless they say that it
+    is not asked for.
 
     Raises `GradcheckError` with the report where something is wrong, failed, undecided or unsupported; with
-    `raise_exception=False` the answer is False then. Where no input needs a gradient it is a `ValueError`, as torch's.
+    `raise_exception=False` the answer is False then. Where no input needs a gradient it is a `ValueError`, as
+    torch's.
     """
     for name, value in options.items():
         if name in _STRICTER:
@@ -161,11 +172,14 @@ def gradcheck(func: Callable[..., Any], inputs: Any, *, raise_exception: bool = 
             raise TypeError(f"gradcheck() got an unexpected keyword argument {name!r}")
         accepted, missing = _REFUSED[name]
         if bool(value) is not accepted:
-            raise OptionError(f"gradcheck({name}={value!r}): {missing}; leave it out, or give {name}={accepted}")
+            raise OptionError(
+                f"gradcheck({name}={value!r}): {missing}; leave it out, or give {name}={accepted}"
+            )
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     if not any(tensor.requires_grad for tensor in flat(arguments)):
         raise ValueError(
-            "gradcheck expects at least one input tensor to require gradient, but none of the them have requires_grad=True."
+            "gradcheck expects at least one input tensor to require gradient, but none of the them have "
+            "requires_grad=True."
         )
     report = check_function(func, *arguments)
     if not report.ok and raise_exception:
@@ -196,8 +210,9 @@ class GradcheckError(GradproofError, RuntimeError):
 
 
 def register_formula(operation: str, formula: str) -> None:
-    """Say what an operation computes that the recording cannot see into: a kernel of a library's, `mylib::swish`, over the
-    names of its arguments, or a custom `autograd.Function` by its class's name, over those of its forward.
+    """Say what an operation computes that the recording cannot see into: a kernel of a library's,
+    `mylib::swish`, over the names of its arguments, or a custom `autograd.Function` by its class's name, over
+    those of its forward.
 
     Raises `InputError` for text that is not of the language.
     """
@@ -231,7 +246,11 @@ def _as_one(tape: Tape, name: str, formula: str, func: Any, inputs: Sequence[Any
         assert output.edge is not None
         step.received.append((seeds[output.edge],))
         step.passed.append(tuple(leaf.gradients[number] for leaf in tape.leaves))
-    return replace(tape, steps=[step], seeds=[{(-1, 0): seeds[output.edge]} for seeds in tape.seeds if output.edge is not None])
+    return replace(
+        tape,
+        steps=[step],
+        seeds=[{(-1, 0): seeds[output.edge]} for seeds in tape.seeds if output.edge is not None],
+    )
 
 
 def _as_leaf(value: Any) -> Any:
@@ -251,12 +270,14 @@ def _name_of(func: Any) -> str:
     return name
 
 
-_TRANSFORMED = "it is called under a transform of torch.func (grad, vjp), which calls its backward: that is not judged"
-_UNSEEN = 'what happens there is not seen; if it is meant as a constant, say so by stops="trust"'
-_NOT_THE_SUM = (
-    "what arrived is not what its uses passed on: a hook, an addition that went wrong, or memory that one of them wrote to"
+_TRANSFORMED = (
+    "it is called under a transform of torch.func (grad, vjp), which calls its backward: that is not judged"
 )
-MAX_WHOLE = 20_000  # entries of all domains together: beyond, the whole function is not looked at from both sides
+_UNSEEN = 'what happens there is not seen; if it is meant as a constant, say so by stops="trust"'
+_NOT_THE_SUM = "what arrived is not what its uses passed on: a hook, an addition that went wrong, or memory that one of them wrote to"
+MAX_WHOLE = (
+    20_000  # entries of all domains together: beyond, the whole function is not looked at from both sides
+)
 _OPEN = (Verdict.KINK, Verdict.UNDECIDED)
 
 
@@ -285,7 +306,10 @@ class TapeCheck:
             verdict = Verdict.FAILED if self.tape.supported else Verdict.UNSUPPORTED
             return [bare_finding("forward", "the function", verdict, self.tape.trouble)]
         if not self.tape.leaves:
-            note = self.tape.unmarked or "no tensor that needs a gradient reaches the output; mark inputs with requires_grad_()"
+            note = (
+                self.tape.unmarked
+                or "no tensor that needs a gradient reaches the output; mark inputs with requires_grad_()"
+            )
             found.append(bare_finding("gradient", "the function", Verdict.UNDECIDED, note))
         with precision(START_BITS):
             self._deliver()
@@ -326,7 +350,10 @@ class TapeCheck:
             return found
         note = "right from the leaves: what is lost at one place is made up for"
         return [
-            replace(as_finding("gradient", f.node, None, "the whole function, from its leaves", judged[f.node]), note=note)
+            replace(
+                as_finding("gradient", f.node, None, "the whole function, from its leaves", judged[f.node]),
+                note=note,
+            )
             if f in bad and f.node in names
             else replace(f, verdict=Verdict.ROUNDING, note=f"{f.note}; the function as a whole is right")
             if f in bad
@@ -337,15 +364,19 @@ class TapeCheck:
     def _end_to_end(self, found: list[Finding], bounds: Sequence[str]) -> list[Finding]:
         """Where a step has a kink or cannot be judged alone, the whole function is looked at from its leaves.
 
-        So it is where a condition stands at its boundary, at the places `bounds`: a node takes its mask as given.
+        So it is where a condition stands at its boundary, at the places `bounds`: a node takes its mask as
+        given.
 
-        It may be smooth although its pieces have kinks; then only the one value is right. And a cotangent of 0 may have
-        met a slope without end: then the function tells what the piece cannot.
+        It may be smooth although its pieces have kinks; then only the one value is right. And a cotangent of
+        0 may have met a slope without end: then the function tells what the piece cannot.
         """
         judged = self._whole()
         if not judged:
             note = "a condition stands at its boundary, and the whole function is too large to be looked at from both sides"
-            told = [replace(bare_finding("local", "the function", Verdict.KINK, note), place=place) for place in bounds[:1]]
+            told = [
+                replace(bare_finding("local", "the function", Verdict.KINK, note), place=place)
+                for place in bounds[:1]
+            ]
             return found + told
         settled = all(_tight(whole) for whole in judged.values())
         found = [self._cancelled(finding, judged) for finding in found]
@@ -358,7 +389,11 @@ class TapeCheck:
                 and (note := self._reason(leaf, judgement, found, bounds))
             ):
                 named = as_finding(
-                    "gradient", leaf.name, None, "the whole function, from its leaves", replace(judgement, note=note)
+                    "gradient",
+                    leaf.name,
+                    None,
+                    "the whole function, from its leaves",
+                    replace(judgement, note=note),
                 )
                 found = [f for f in found if not (f.kind == "gradient" and f.node == leaf.name)] + [named]
         return found
@@ -385,10 +420,16 @@ class TapeCheck:
         if not (finding.inherited and finding.kind == "gradient" and whole is not None and _tight(whole)):
             return finding
         note = f"right from the leaves, although {finding.note.removeprefix('inherited from ')} is wrong: it cancels"
-        return replace(as_finding("gradient", finding.node, None, "the whole function, from its leaves", whole), note=note)
+        return replace(
+            as_finding("gradient", finding.node, None, "the whole function, from its leaves", whole),
+            note=note,
+        )
 
-    def from_the_leaves(self, outputs: Sequence[np.ndarray], gradients: Sequence[np.ndarray | None]) -> Verdict:
-        """What the calculus of the whole run says of other numbers for the same function, as a compiler's, all together.
+    def from_the_leaves(
+        self, outputs: Sequence[np.ndarray], gradients: Sequence[np.ndarray | None]
+    ) -> Verdict:
+        """What the calculus of the whole run says of other numbers for the same function, as a compiler's,
+        all together.
 
         Raises `UnsupportedError` where the whole is too large or not covered.
         """
@@ -398,18 +439,25 @@ class TapeCheck:
             run, given, rows = self._all()
             pulled = Enclosures(self.dtype).pulled(run, given, rows)
             told = [
-                judged if _tight(judged) or not judged.verdict.passes else replace(judged, verdict=Verdict.UNDECIDED)
+                judged
+                if _tight(judged) or not judged.verdict.passes
+                else replace(judged, verdict=Verdict.UNDECIDED)
                 for judged in self._judged_leaves(pulled, gradients).values()
             ]
-            sharp, loose = (evaluate(run.nodes, given, arithmetic) for arithmetic in (exact(), rounding(self.dtype)))
-            names = {region.edge: name for name, region in zip(rows, _distinct(self.tape.outputs), strict=True)}
+            sharp, loose = (
+                evaluate(run.nodes, given, arithmetic) for arithmetic in (exact(), rounding(self.dtype))
+            )
+            names = {
+                region.edge: name for name, region in zip(rows, _distinct(self.tape.outputs), strict=True)
+            }
             for region, value in zip(self.tape.outputs, outputs, strict=True):
                 name = names[region.edge]
                 told.append(judge(Comparison(value, sharp[name], loose[name]), self.dtype))
         return worst([judged.verdict for judged in told])
 
     def _whole(self) -> dict[str, Judgement]:
-        """The gradients of the leaves by the calculus of the whole run; nothing where it is too large or not covered."""
+        """The gradients of the leaves by the calculus of the whole run; nothing where it is too large or not
+        covered."""
         if self.dtype is None or not self.tape.seeds:
             return {}
         try:
@@ -425,22 +473,30 @@ class TapeCheck:
         return run.run, run.given, run.rows
 
     def _overflowed(self) -> list[Finding]:
-        """An infinity on the way may be right, and what the function makes of it not: its values, from the leaves."""
+        """An infinity on the way may be right, and what the function makes of it not: its values, from the
+        leaves."""
         if self.dtype is None:
             return []
         run, given, rows = self._all()
         values = evaluate(run.nodes, given, exact())
         found = []
-        for name, region in zip(rows, {region.edge: region for region in self.tape.outputs}.values(), strict=False):
+        for name, region in zip(
+            rows, {region.edge: region for region in self.tape.outputs}.values(), strict=False
+        ):
             judged = judge(
-                Comparison(region.values, values[name], rounding(self.dtype).multiply(values[name], UNIT)), self.dtype
+                Comparison(region.values, values[name], rounding(self.dtype).multiply(values[name], UNIT)),
+                self.dtype,
             )
             if not np.isfinite(region.values).all() and judged.verdict is Verdict.WRONG:
                 note = f"{judged.note}; a value overflows on the way"
-                found.append(as_finding("forward", "the function", None, "from its leaves", replace(judged, note=note)))
+                found.append(
+                    as_finding("forward", "the function", None, "from its leaves", replace(judged, note=note))
+                )
         return found
 
-    def _judged_leaves(self, pulled: Mapping[str, Pulled], gradients: Sequence[np.ndarray | None]) -> dict[str, Judgement]:
+    def _judged_leaves(
+        self, pulled: Mapping[str, Pulled], gradients: Sequence[np.ndarray | None]
+    ) -> dict[str, Judgement]:
         """The gradients of all leaves beside what was pulled back to them."""
         values: dict[str, np.ndarray | None] = {}
         formats: dict[str, DType] = {}
@@ -465,10 +521,13 @@ class TapeCheck:
             return [bare_finding("gradient", "a value without its history", Verdict.UNSUPPORTED, str(error))]
         gradients = {leaf.edge[0]: leaf.gradients[0] for leaf in self.tape.leaves}
         nested = {leaf.edge[0] for leaf in self.tape.leaves if leaf.nested}
-        losses = [loss for loss in losses if loss.leaf not in nested]  # judged from the leaves, with what arrived otherwise
+        losses = [
+            loss for loss in losses if loss.leaf not in nested
+        ]  # judged from the leaves, with what arrived otherwise
         found = [
             replace(
-                bare_finding("gradient", "the function", Verdict.UNSUPPORTED, f"{seen.why}: {_UNSEEN}"), place=str(seen.place)
+                bare_finding("gradient", "the function", Verdict.UNSUPPORTED, f"{seen.why}: {_UNSEEN}"),
+                place=str(seen.place),
             )
             for seen in dict.fromkeys(stops.unseen)
         ]
@@ -484,13 +543,17 @@ class TapeCheck:
                 continue
             where = ", ".join(map(str, loss.places)) or "an unknown place"
             note = (
-                f"part of the gradient is lost at {where}: a detach, .data, no_grad or item() stops autograd, not the "
+                f"part of the gradient is lost at {where}: a detach, .data, no_grad or item() stops "
+                "autograd, not the "
                 'function; if that is meant, say so by stops="trust"'
             )
             judged = replace(judged, note=note)
             formula = "with what autograd does not see"
             found.append(
-                replace(as_finding("gradient", name, None, formula, judged), place=str(loss.places[0]) if loss.places else "")
+                replace(
+                    as_finding("gradient", name, None, formula, judged),
+                    place=str(loss.places[0]) if loss.places else "",
+                )
             )
         return found
 
@@ -513,13 +576,17 @@ class TapeCheck:
         for leaf in self.tape.leaves:
             if leaf.nested:
                 told = whole.get(leaf.name)
-                meant = self.stops == "trust" and told is not None and not told.verdict.passes  # the whole knows no stops
+                meant = (
+                    self.stops == "trust" and told is not None and not told.verdict.passes
+                )  # the whole knows no stops
                 found.append(_nested(leaf.name, None if meant else told))
                 continue
             finding = self._sum(leaf.name, leaf.edge, leaf.region, leaf.gradients[0])
             if finding.verdict.passes and leaf.edge[0] in self.blamed:
                 note = f"inherited from {self.blamed[leaf.edge[0]]}"
-                finding = replace(finding, verdict=Verdict.WRONG, exact=None, ulp=None, inherited=True, note=note)
+                finding = replace(
+                    finding, verdict=Verdict.WRONG, exact=None, ulp=None, inherited=True, note=note
+                )
             found.append(finding)
         for step in self.tape.steps:
             received = step.received[0] if step.received else ()
@@ -537,7 +604,9 @@ class TapeCheck:
         if dtype is None:
             return bare_finding("gradient", name, Verdict.UNSUPPORTED, f"dtype {region.dtype}")
         if edge in self.unhooked:
-            return bare_finding("gradient", name, Verdict.UNDECIDED, "a part of it was not seen", inherited=True)
+            return bare_finding(
+                "gradient", name, Verdict.UNDECIDED, "a part of it was not seen", inherited=True
+            )
         if value is None:
             verdict = Verdict.WRONG if any(part.any() for part in parts) else Verdict.EXACT
             note = "no gradient (None)" + ("" if verdict is Verdict.WRONG else "; nothing was passed to it")
@@ -549,10 +618,17 @@ class TapeCheck:
         if any(part is HIDDEN for part in (value, *parts)):
             return bare_finding("gradient", name, Verdict.UNSUPPORTED, "a part of it is no plain tensor")
         if not all(np.isfinite(part).all() for part in parts):
-            return bare_finding("gradient", name, Verdict.UNDECIDED, "a part is not finite already", inherited=True)
+            return bare_finding(
+                "gradient", name, Verdict.UNDECIDED, "a part is not finite already", inherited=True
+            )
         if any(part.shape != value.shape for part in parts):
             shapes = " and ".join(str(part.shape) for part in parts)
-            return bare_finding("gradient", name, Verdict.WRONG, f"parts of shapes {shapes} for a value of shape {value.shape}")
+            return bare_finding(
+                "gradient",
+                name,
+                Verdict.WRONG,
+                f"parts of shapes {shapes} for a value of shape {value.shape}",
+            )
         terms = [balls(part) for part in parts]
         judged = judge(Comparison(value, exact().add_all(terms), rounding(dtype).add_all(terms)), dtype)
         if judged.verdict is Verdict.WRONG and not judged.note:
@@ -560,7 +636,8 @@ class TapeCheck:
         return as_finding("gradient", name, None, formula, judged)
 
     def _not_the_sum(self, edge: Edge) -> str:
-        """Who may have changed what arrives: the nodes that gave the parts, and those that write to what they receive."""
+        """Who may have changed what arrives: the nodes that gave the parts, and those that write to what they
+        receive."""
         givers = [step.name for step in self.tape.steps if edge in step.edges]
         writers = [step.name for step in self.tape.steps if step.changes]
         told = f"{_NOT_THE_SUM} ({', '.join(givers)})"
@@ -577,7 +654,11 @@ class TapeCheck:
             reached = any(edge[0] == step.number for edge in self.delivered[0])
             self.unhooked.update(edge for edge in step.edges if edge is not None)
             note = "a cotangent was passed to it, and its hook was not called"
-            return [replace(bare_finding("local", title, Verdict.UNSUPPORTED, note), place=place)] if reached else []
+            return (
+                [replace(bare_finding("local", title, Verdict.UNSUPPORTED, note), place=place)]
+                if reached
+                else []
+            )
         try:
             work = self._work(step)
         except UnsupportedError as error:
@@ -585,8 +666,13 @@ class TapeCheck:
         found = [replace(finding, node=title, place=place) for finding in work.findings()]
         if not (step.events or step.by_function) and any(f.verdict is Verdict.WRONG for f in found):
             return [bare_finding("local", title, Verdict.UNSUPPORTED, "no operation of it was seen")]
-        harmless = {name for edge, name in work.inputs.items() if not self._matters(edge, work.astray.get(name))}
-        found = [_remarked(f) if f.kind == "local" and f.verdict is Verdict.WRONG and f.wrt in harmless else f for f in found]
+        harmless = {
+            name for edge, name in work.inputs.items() if not self._matters(edge, work.astray.get(name))
+        }
+        found = [
+            _remarked(f) if f.kind == "local" and f.verdict is Verdict.WRONG and f.wrt in harmless else f
+            for f in found
+        ]
         # From the outputs back, so that whoever reads this step's inputs is told already.
         wrong = {f.wrt for f in found if f.kind == "local" and f.verdict is Verdict.WRONG}
         for edge, name in work.inputs.items():
@@ -601,12 +687,15 @@ class TapeCheck:
         return self.works[step.number]
 
     def _matters(self, edge: Edge, error: np.ndarray | None) -> bool:
-        """Whether an error in what was passed on to a value reaches any parameter, by the calculus of what lies between."""
+        """Whether an error in what was passed on to a value reaches any parameter, by the calculus of what
+        lies between."""
         if error is None:
             return True
         arriving: dict[Edge, Balls] = {edge: balls(error)}
         for step in reversed(self.tape.steps):
-            mine = {nr: arriving.pop((step.number, nr)) for nr in step.outputs if (step.number, nr) in arriving}
+            mine = {
+                nr: arriving.pop((step.number, nr)) for nr in step.outputs if (step.number, nr) in arriving
+            }
             if not mine:
                 continue
             try:
@@ -647,7 +736,8 @@ def _distinct(outputs: Sequence[Region]) -> Sequence[Region]:
 
 
 def _nested(name: str, whole: Judgement | None) -> Finding:
-    """A leaf that a backward within the backward gave a part of its gradient, which only the whole function can tell."""
+    """A leaf that a backward within the backward gave a part of its gradient, which only the whole function
+    can tell."""
     way = "a part of it arrives by a backward within the backward (a reentrant checkpoint)"
     if whole is None:
         note = f"{way}, which is not recorded, and the whole function is too large or not covered"
@@ -655,7 +745,9 @@ def _nested(name: str, whole: Judgement | None) -> Finding:
     if whole.verdict.passes and not _tight(whole):
         whole = replace(whole, verdict=Verdict.UNDECIDED)
     note = "; ".join(part for part in (whole.note, way) if part)
-    return as_finding("gradient", name, None, "the whole function, from its leaves", replace(whole, note=note))
+    return as_finding(
+        "gradient", name, None, "the whole function, from its leaves", replace(whole, note=note)
+    )
 
 
 def _tight(whole: Judgement) -> bool:
@@ -687,7 +779,8 @@ def _inherited(finding: Finding) -> Finding:
 
 
 def _guarded(part: Callable[[], list[Finding]], before: Sequence[Finding] = ()) -> list[Finding]:
-    """A part of the check; where it breaks down, which is a fault of ours, that is said beside what was found before."""
+    """A part of the check; where it breaks down, which is a fault of ours, that is said beside what was found
+    before."""
     try:
         return part()
     except InputError:

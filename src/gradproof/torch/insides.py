@@ -80,8 +80,8 @@ def is_transformed(tensor: Tensor) -> bool:
 
 
 def is_differentiated(frame: FrameType | None) -> bool:
-    """Whether what runs in the frame is differentiated by one of torch.func's transforms (grad, vjp, jvp): by custom Functions'
-    backwards that are no nodes of the outer graph."""
+    """Whether what runs in the frame is differentiated by one of torch.func's transforms (grad, vjp, jvp): by
+    custom Functions' backwards that are no nodes of the outer graph."""
     while frame is not None:
         if frame.f_code.co_filename.endswith(_TRANSFORMS):
             return True
@@ -115,8 +115,8 @@ _MODULE_CALL = getattr(getattr(torch.nn.Module, "_call_impl", None), "__code__",
 
 @dataclass(frozen=True, eq=False)
 class Forward:
-    """A running forward of a custom Function: its class (one of them, where several share the code), its arguments, and its
-    autograd node, where the forward is given a context."""
+    """A running forward of a custom Function: its class (one of them, where several share the code), its
+    arguments, and its autograd node, where the forward is given a context."""
 
     classes: tuple[Any, ...]
     arguments: tuple[Any, ...]
@@ -126,8 +126,8 @@ class Forward:
 class Forwards:
     """The forwards of all custom Functions that there are, told by their code.
 
-    Up to torch 2.13 `Function.apply` is Python and stands on the stack, from 2.14 on it is C and does not: the forward does
-    in all of them.
+    Up to torch 2.13 `Function.apply` is Python and stands on the stack, from 2.14 on it is C and does not:
+    the forward does in all of them.
     """
 
     def __init__(self) -> None:
@@ -201,13 +201,17 @@ def _probes() -> dict[str, Callable[[], object]]:
         "function modes": lambda: entered(without_functions),
         "numbers of autograd nodes": lambda: next_number() > number_of(y.grad_fn) >= 0,
         "leaves of accumulators": lambda: leaf_of(y.grad_fn.next_functions[0][0]) is x,
-        "addresses of memory": lambda: storage_of(x)[0] != storage_of(y)[0] and storage_of(x)[0] == storage_of(x.detach())[0],
+        "addresses of memory": lambda: (
+            storage_of(x)[0] != storage_of(y)[0] and storage_of(x)[0] == storage_of(x.detach())[0]
+        ),
         "addresses of tensors": lambda: address_of(x) != address_of(y),
         "bases of views": lambda: base_of(y[:1]) is y and base_of(y) is None,
         "transforms": lambda: not is_transformed(x) and not is_differentiated(sys._getframe()),
         "derivatives of transforms": lambda: _seen_by_grad(x),
         "classes of tensors": lambda: not has_own_rules(x) and not has_own_rules(torch.nn.Parameter(x)),
-        "decompositions": lambda: len(decomposition_table) > 0 and not is_composite(torch.ops.aten.mul.Tensor),
+        "decompositions": lambda: (
+            len(decomposition_table) > 0 and not is_composite(torch.ops.aten.mul.Tensor)
+        ),
         "calls of modules": lambda: _MODULE_CALL is not None,
         "classes of custom Functions": lambda: forward_class(_Probe.apply(x).grad_fn) is _Probe,
     }

@@ -26,7 +26,8 @@ def given_of(lowering: Lowering) -> Values:
 
 @dataclass(frozen=True, eq=False)
 class Whole:
-    """A tape from its leaves to its outputs: the run, its leaves' numbers, and the outputs' cotangents of the first pass."""
+    """A tape from its leaves to its outputs: the run, its leaves' numbers, and the outputs' cotangents of the
+    first pass."""
 
     run: Run
     given: Values
@@ -36,8 +37,8 @@ class Whole:
 def whole(tape: Tape, leaves: Mapping[str, Region], most: int, cut: Collection[int] = ()) -> Whole:
     """The whole tape as one run. Where a region in `cut` (by identity) is read, it is a constant.
 
-    Raises `UnsupportedError` for an operation without a formula, for domains of more than `most` entries together, and
-    where there is nothing to pull back.
+    Raises `UnsupportedError` for an operation without a formula, for domains of more than `most` entries
+    together, and where there is nothing to pull back.
     """
     lowering = Lowering("whole")
     for name, region in leaves.items():

@@ -1,8 +1,9 @@
 """Recorded operations to nodes.
 
-An operation with a formula becomes nodes by the language's own lowering. One that only moves entries is run on the
-entries' places: each entry of each operand gets a number of its own, torch moves these numbers, and where they end up is
-the index map. What is in no table is decomposed by torch, and its parts are lowered in its place.
+An operation with a formula becomes nodes by the language's own lowering. One that only moves entries is run
+on the entries' places: each entry of each operand gets a number of its own, torch moves these numbers, and
+where they end up is the index map. What is in no table is decomposed by torch, and its parts are lowered in
+its place.
 """
 
 from __future__ import annotations
@@ -36,7 +37,16 @@ from .resampling import interpolated
 
 aten = torch.ops.aten
 MAX_PARTS = 2000  # operations that one operation decomposes into
-SEEN_OTHERWISE = {"transpose_", "t_", "squeeze_", "unsqueeze_", "swapaxes_", "swapdims_", "as_strided_", "detach_"}
+SEEN_OTHERWISE = {
+    "transpose_",
+    "t_",
+    "squeeze_",
+    "unsqueeze_",
+    "swapaxes_",
+    "swapdims_",
+    "as_strided_",
+    "detach_",
+}
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,9 @@ class Lowering:
             unknown = np.ones_like(unknown)
         if unknown.any():
             own = self.memory.all_of(self.constant(region.values), region.shape)
-            content = Content(np.where(unknown, own.who, content.who), np.where(unknown, own.where, content.where))
+            content = Content(
+                np.where(unknown, own.who, content.who), np.where(unknown, own.where, content.where)
+            )
             self.memory.know(region, content)
         return content
 
@@ -118,7 +130,8 @@ class Lowering:
         return any(n >= 0 and self.memory.names[n] in self.reached for n in self.memory.read(region).sources)
 
     def operand(self, region: Region) -> Operand:
-        """The tensor as one node at one index map; entries of several nodes are put together in a node of their own."""
+        """The tensor as one node at one index map; entries of several nodes are put together in a node of
+        their own."""
         return self._gathered(self.content(region), region.shape, region)
 
     def _gathered(self, content: Content, shape: Shape, region: Region | None = None) -> Operand:
@@ -164,7 +177,9 @@ class Lowering:
         """A new node; its name is returned."""
         name = name or f"{self.owner}.{len(self.nodes)}"
         if 0 in over:  # of nothing
-            formula = {"sum": S.Zero, "prod": S.One, "max": S.NegativeInfinity, "min": S.Infinity}[reduce or ""]
+            formula = {"sum": S.Zero, "prod": S.One, "max": S.NegativeInfinity, "min": S.Infinity}[
+                reduce or ""
+            ]
             over, reduce, reads = (), None, ()
         node = Node(name, shape, formula, reads, over, reduce, self.owner, source, shift)
         self.nodes.append(node)
@@ -186,13 +201,16 @@ class Lowering:
         self.memory.put(region, Content.unknown(region.shape))
 
     def disown(self, region: Region) -> None:
-        """A tensor of this geometry is a constant, also where the same memory holds what a gradient flows to."""
+        """A tensor of this geometry is a constant, also where the same memory holds what a gradient flows
+        to."""
         self.memory.know(region, Content.unknown(region.shape))
 
     def copy(self, operand: Operand | Region, *, name: str = "", source: str = "copy") -> str:
         """A node of a tensor's entries, each in its own place."""
         operand = self.operand(operand) if isinstance(operand, Region) else operand
-        return self.emit(slot(0), (Read(operand.node, operand.index),), operand.shape, name=name, source=source)
+        return self.emit(
+            slot(0), (Read(operand.node, operand.index),), operand.shape, name=name, source=source
+        )
 
     # Operations
 
@@ -222,9 +240,14 @@ class Lowering:
         return None
 
     def _unreached(self, event: Event, targets: list[Region]) -> None:
-        """What no gradient reaches is taken as torch computed it. But the parts of an operation are ours and not torch's
-        own: there a number counts that is computed from operands (1/sqrt(var + eps)), with its rounding."""
-        known = [region for region in event.regions if region.floating and (self.memory.read(region).who >= 0).any()]
+        """What no gradient reaches is taken as torch computed it. But the parts of an operation are ours and
+        not torch's own: there a number counts that is computed from operands (1/sqrt(var + eps)), with its
+        rounding."""
+        known = [
+            region
+            for region in event.regions
+            if region.floating and (self.memory.read(region).who >= 0).any()
+        ]
         if self.replaying and known and all(region.floating for region in targets):
             before = len(self.nodes)
             try:
@@ -238,7 +261,9 @@ class Lowering:
     def _told(self, event: Event, targets: list[Region]) -> None:
         name = event.name
         base = name[:-1] if name.endswith("_") and name not in MOVES and event.written else name
-        if base in CONSTANT or all(not r.floating and r.dtype != torch.bool and not r.dtype.is_complex for r in targets):
+        if base in CONSTANT or all(
+            not r.floating and r.dtype != torch.bool and not r.dtype.is_complex for r in targets
+        ):
             for region in targets:
                 self.forget(region)
             return
@@ -272,13 +297,16 @@ class Lowering:
             self._decomposed(event, targets)
 
     def view(self, event: Event) -> None:
-        """Another look at the same memory: run on the places, since a tensor that overlaps itself has no others."""
+        """Another look at the same memory: run on the places, since a tensor that overlaps itself has no
+        others."""
         if not event.regions:
             return
         source = event.regions[0]
         if any(out.opaque or source.opaque or out.dtype != source.dtype for out in event.outs):
             if self.is_reached(source):
-                raise UnsupportedError(f"{event.op}: {source.opaque or event.outs[0].opaque or 'memory seen as another dtype'}")
+                raise UnsupportedError(
+                    f"{event.op}: {source.opaque or event.outs[0].opaque or 'memory seen as another dtype'}"
+                )
             return
         if event.name == "as_strided" or not source.shape:
             return
@@ -291,12 +319,15 @@ class Lowering:
             moved = event.op(*args[0], **args[1])
         except RuntimeError:
             return  # the memory tells
-        for place, region in zip([t for t in tree_leaves(moved) if isinstance(t, torch.Tensor)], event.outs, strict=True):
+        for place, region in zip(
+            [t for t in tree_leaves(moved) if isinstance(t, torch.Tensor)], event.outs, strict=True
+        ):
             if tuple(place.shape) == region.shape:
                 self.memory.know(region, content.at(place.numpy()))
 
     def _moved(self, event: Event, targets: list[Region]) -> None:
-        """An operation that only moves entries, run on numbers that stand for places; 0 stands for the number 0."""
+        """An operation that only moves entries, run on numbers that stand for places; 0 stands for the number
+        0."""
         sources: list[Content] = []
         starts: list[int] = []
         total = 1
@@ -327,7 +358,9 @@ class Lowering:
         elif event.name in ("copy_", "copy"):
             moved = coded(arguments["src"]).expand(arguments["self"].shape)
         else:
-            asked = {key: value for key, value in arguments.items() if key not in ("out", "layout", "pin_memory")}
+            asked = {
+                key: value for key, value in arguments.items() if key not in ("out", "layout", "pin_memory")
+            }
             kwargs = {key: tree_map(coded, value) for key, value in asked.items()}
             names = {argument.name for argument in event.op._schema.arguments if not argument.kwarg_only}
             moved = event.op(*(value for key, value in kwargs.items() if key in names),
@@ -373,7 +406,8 @@ class Lowering:
         self.write(target, self.text(text, arguments, target.shape))
 
     def scalar(self, build: Callable[..., Expr], arguments: Mapping[str, Any], shape: Shape) -> str:
-        """The node of a scalar function of the arguments that it names; tensors are broadcast to the shape."""
+        """The node of a scalar function of the arguments that it names; tensors are broadcast to the
+        shape."""
         reads: list[Read] = []
         given: dict[str, Any] = {}
         for name in inspect.signature(build).parameters:
@@ -417,7 +451,8 @@ class Lowering:
                 axes = {free(n): axis for n, axis in enumerate(read.index)}
                 index = tuple(e.xreplace(axes) for e in operand.index)
                 if not _inside(read, operand.shape, node):
-                    # Beyond the operand's edge lies its fill, and not what lies there in the node that it is a view of.
+                    # Beyond the operand's edge lies its fill, and not what lies there in the node that it is
+                    # a view of.
                     reads.append(replace(read, parent=self.copy(operand)))
                     continue
                 reads.append(replace(read, parent=operand.node, index=index))
@@ -442,7 +477,9 @@ class Lowering:
             if not is_composite(event.op):
                 raise UnsupportedError(f"{event.op} has no formula")
             decomposition = event.op.decompose
-        self._replayed(event, targets, lambda copied: decomposition(*copied(event.args), **copied(event.kwargs)))
+        self._replayed(
+            event, targets, lambda copied: decomposition(*copied(event.args), **copied(event.kwargs))
+        )
 
     def _defined(self, event: Event, base: str, targets: list[Region]) -> bool:
         """By our own definition, where it has one for such arguments."""
@@ -451,11 +488,16 @@ class Lowering:
         asked = [name for name in inspect.signature(definition).parameters if name != "outs"]
         more = {"outs": outs} if "outs" in inspect.signature(definition).parameters else {}
         return self._replayed(
-            event, targets, lambda copied: definition(**copied({name: arguments.get(name) for name in asked}), **more)
+            event,
+            targets,
+            lambda copied: definition(**copied({name: arguments.get(name) for name in asked}), **more),
         )
 
-    def _replayed(self, event: Event, targets: list[Region], call: Callable[[Callable[[Any], Any]], Any]) -> bool:
-        """The parts of an operation, recorded from a run on copies of its numbers; False where there are none."""
+    def _replayed(
+        self, event: Event, targets: list[Region], call: Callable[[Callable[[Any], Any]], Any]
+    ) -> bool:
+        """The parts of an operation, recorded from a run on copies of its numbers; False where there are
+        none."""
         recorder = Recorder({})
         self.replays.append(recorder)
         copies: dict[int, torch.Tensor] = {}
@@ -520,8 +562,11 @@ class Lowering:
 
     # Operations with nodes of their own
 
-    def accumulate(self, shape: Shape, terms: Sequence[tuple[Content, np.ndarray]], reduce: str = "sum") -> str:
-        """The sum, product or extreme of the entries that go to each place; a term has for each entry its flat place."""
+    def accumulate(
+        self, shape: Shape, terms: Sequence[tuple[Content, np.ndarray]], reduce: str = "sum"
+    ) -> str:
+        """The sum, product or extreme of the entries that go to each place; a term has for each entry its
+        flat place."""
         who = np.concatenate([content.who.reshape(-1) for content, _ in terms])
         where = np.concatenate([content.where.reshape(-1) for content, _ in terms])
         targets = np.concatenate([places.reshape(-1) for _, places in terms])
@@ -568,18 +613,23 @@ def _statement(text: str) -> Statement:
 
 
 @lru_cache(maxsize=4096)
-def _template(text: str, numbers: tuple[tuple[str, Fraction], ...], shapes: tuple[tuple[str, Shape], ...]) -> tuple[Node, ...]:
+def _template(
+    text: str, numbers: tuple[tuple[str, Fraction], ...], shapes: tuple[tuple[str, Shape], ...]
+) -> tuple[Node, ...]:
     """The formula's nodes, over operands by their names."""
     statement = _statement(text)
     known = dict(numbers)
     terms = tuple(
-        replace(term, op="number", value=known[term.value]) if term.op == "name" and term.value in known else term
+        replace(term, op="number", value=known[term.value])
+        if term.op == "name" and term.value in known
+        else term
         for term in statement.terms
     )
     return tuple(lower(replace(statement, terms=terms), dict(shapes)))
 
 
-# Operations that neither a formula nor a move tells. Each returns False where it is to be decomposed after all.
+# Operations that neither a formula nor a move tells. Each returns False where it is to be decomposed after
+# all.
 
 Special = Callable[[Lowering, Event, list[Region]], bool]
 
@@ -613,22 +663,35 @@ def _fill(self: Lowering, event: Event, targets: list[Region]) -> bool:
     """Filled from a tensor: one entry everywhere."""
     arguments = event.arguments
     value = arguments.get("value")
-    source = self.content(value) if isinstance(value, Region) else self._content_of(np.asarray(float(value or 0)))
+    source = (
+        self.content(value) if isinstance(value, Region) else self._content_of(np.asarray(float(value or 0)))
+    )
     (target,) = targets
     spread = Content(np.broadcast_to(source.who, target.shape), np.broadcast_to(source.where, target.shape))
     self.write(target, self.assemble(spread, target.shape))
     return True
 
 
-REDUCES = {"sum": "sum", "add": "sum", "mean": "sum", "prod": "prod", "multiply": "prod", "amax": "max", "amin": "min"}
+REDUCES = {
+    "sum": "sum",
+    "add": "sum",
+    "mean": "sum",
+    "prod": "prod",
+    "multiply": "prod",
+    "amax": "max",
+    "amin": "min",
+}
 
 
 def _adding(destinations: Callable[[Event, torch.Tensor], tuple[str, torch.Tensor]]) -> Special:
-    """Scatter-adds, and other reductions: `destinations` gives for each entry of the source its place in the target."""
+    """Scatter-adds, and other reductions: `destinations` gives for each entry of the source its place in the
+    target."""
 
     def lowered(self: Lowering, event: Event, targets: list[Region]) -> bool:
         arguments = event.arguments
-        if arguments.get("accumulate") is False or ("reduce" not in arguments and event.name.rstrip("_") == "scatter"):
+        if arguments.get("accumulate") is False or (
+            "reduce" not in arguments and event.name.rstrip("_") == "scatter"
+        ):
             return False
         reduce = arguments.get("reduce") or "sum"
         base: Region = arguments["self"]
@@ -639,7 +702,9 @@ def _adding(destinations: Callable[[Event, torch.Tensor], tuple[str, torch.Tenso
         if isinstance(source, Region):
             content = self.content(source)
             if arguments.get("alpha", 1) != 1:
-                content = self.memory.all_of(self.text("source * alpha", arguments, source.shape), source.shape)
+                content = self.memory.all_of(
+                    self.text("source * alpha", arguments, source.shape), source.shape
+                )
         else:
             content = self._content_of(np.asarray(float(source)))
         shape = tuple(at.shape)
@@ -655,7 +720,9 @@ def _adding(destinations: Callable[[Event, torch.Tensor], tuple[str, torch.Tenso
             count = np.maximum(count, 1)
         else:
             count = count + 1
-        total = self.accumulate(base.shape, [(self.content(base), own), (spread, at.numpy())], REDUCES[reduce])
+        total = self.accumulate(
+            base.shape, [(self.content(base), own), (spread, at.numpy())], REDUCES[reduce]
+        )
         if reduce == "mean":
             index = tuple(map(free, range(len(base.shape))))
             reads = (Read(total, index), Read(self.constant(count), index))
@@ -739,7 +806,12 @@ def _average_pool(self: Lowering, event: Event, targets: list[Region]) -> bool:
     total = self.emit(slot(0), reads, target.shape, over=tuple(kernel), reduce="sum", source="window")
     count = self.constant(np.ascontiguousarray(number))
     own = tuple(map(free, range(len(target.shape))))
-    self.write(target, self.emit(slot(0) / slot(1), (Read(total, own), Read(count, own[lead:])), target.shape, source="mean"))
+    self.write(
+        target,
+        self.emit(
+            slot(0) / slot(1), (Read(total, own), Read(count, own[lead:])), target.shape, source="mean"
+        ),
+    )
     return True
 
 
@@ -782,13 +854,18 @@ def _convolution(self: Lowering, event: Event, targets: list[Region]) -> bool:
     weight = self.operand(w)
     taps = (*w_index, *(bound(1 + d) for d in range(axes)))
     w_axes = {free(k): axis for k, axis in enumerate(taps)}
-    reads = (Read(image, (n, channel, *place)), Read(weight.node, tuple(e.xreplace(w_axes) for e in weight.index)))
+    reads = (
+        Read(image, (n, channel, *place)),
+        Read(weight.node, tuple(e.xreplace(w_axes) for e in weight.index)),
+    )
     total = self.emit(slot(0) * slot(1), reads, y.shape, over=over, reduce="sum", source="convolution")
     if a["bias"] is not None:
         bias = self.operand(a["bias"])
         b_index = tuple(e.xreplace({free(0): c}) for e in bias.index)
         own = tuple(map(free, range(len(y.shape))))
-        total = self.emit(slot(0) + slot(1), (Read(total, own), Read(bias.node, b_index)), y.shape, source="bias")
+        total = self.emit(
+            slot(0) + slot(1), (Read(total, own), Read(bias.node, b_index)), y.shape, source="bias"
+        )
     self.write(y, total)
     return True
 

@@ -1,8 +1,9 @@
 """Which node's entry lies where: a tensor's storage as a map from places to (node, entry).
 
-So views, strides and writes in place need nothing of their own: a write puts the new node's entries where they go, and a
-tensor reads whatever lies where it looks. Where a tensor overlaps itself (an expanded one) its places do not tell its
-entries apart; so the tensors that operations gave are known by their geometry as well, until their storage is written to.
+So views, strides and writes in place need nothing of their own: a write puts the new node's entries where
+they go, and a tensor reads whatever lies where it looks. Where a tensor overlaps itself (an expanded one) its
+places do not tell its entries apart; so the tensors that operations gave are known by their geometry as well,
+until their storage is written to.
 """
 
 from __future__ import annotations
@@ -42,9 +43,11 @@ class Located(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """For each entry of a tensor, which node it comes from (-1: unknown) and which of that node's entries it is.
+    """For each entry of a tensor, which node it comes from (-1: unknown) and which of that node's entries it
+    is.
 
-    Of an `alien` one some entries lie there as numbers of another dtype (complex ones seen as real): only `who` is known then.
+    Of an `alien` one some entries lie there as numbers of another dtype (complex ones seen as real): only
+    `who` is known then.
     """
 
     who: np.ndarray
@@ -80,10 +83,13 @@ class Memory:
         number = len(self.names)
         self.names.append(name)
         self.shapes.append(shape)
-        return Content(np.full(shape, number, np.int32), np.arange(size(shape), dtype=np.int64).reshape(shape))
+        return Content(
+            np.full(shape, number, np.int32), np.arange(size(shape), dtype=np.int64).reshape(shape)
+        )
 
     def enter(self, region: Located, name: str) -> None:
-        """The tensor comes from outside. Several may lie in the same memory; then autograd's edges tell them apart."""
+        """The tensor comes from outside. Several may lie in the same memory; then autograd's edges tell them
+        apart."""
         content = self.all_of(name, region.shape)
         self._lay(region, content)
         self.know(region, content)
@@ -131,7 +137,8 @@ class Memory:
         return maps[kind]
 
     def _otherwise(self, region: Located) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The same memory as numbers of other dtypes: which nodes lie there, and for each entry the places that it covers."""
+        """The same memory as numbers of other dtypes: which nodes lie there, and for each entry the places
+        that it covers."""
         maps = self._storages[region.storage]
         own = region.key[-1]
         for dtype, (who, _) in maps.items() if len(maps) > 1 else ():
@@ -145,7 +152,8 @@ _numbers = count(1)
 
 
 def index_map(where: np.ndarray, parent: Shape) -> tuple[Expr, ...]:
-    """The parent's indices as formulas of the reader's: entry `where[i0, i1, ...]`, or -1 for outside of the parent.
+    """The parent's indices as formulas of the reader's: entry `where[i0, i1, ...]`, or -1 for outside of the
+    parent.
 
     Affine where it can be, through a quotient and a remainder for a reshape, and through a table otherwise.
     """
@@ -161,7 +169,9 @@ def index_map(where: np.ndarray, parent: Shape) -> tuple[Expr, ...]:
         if flat is not None:
             return unravelled(flat, parent)
     else:
-        parts = [np.where(outside, -1, part) for part in np.unravel_index(np.where(outside, 0, where), parent)]
+        parts = [
+            np.where(outside, -1, part) for part in np.unravel_index(np.where(outside, 0, where), parent)
+        ]
     return tuple(_table(part) for part in parts)
 
 
@@ -186,7 +196,11 @@ def _table(values: np.ndarray) -> Expr:
     affine = _affine(values) if (values >= 0).all() else None
     if affine is not None:
         return affine
-    axes = [n for n, extent in enumerate(values.shape) if extent > 1 and (values != values.take([0], axis=n)).any()]
+    axes = [
+        n
+        for n, extent in enumerate(values.shape)
+        if extent > 1 and (values != values.take([0], axis=n)).any()
+    ]
     kept = values[tuple(slice(None) if n in axes else 0 for n in range(values.ndim))]
     return lookup(f"index{next(_numbers)}", np.ascontiguousarray(kept))(*(free(n) for n in axes))
 

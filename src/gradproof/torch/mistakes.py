@@ -40,9 +40,13 @@ class _Attempts:
         self.check, self.name, self.rows, self.region = check, name, rows, region
         self.nodes: Sequence[Node] = check.lowering.nodes
 
-    def pulled(self, nodes: Sequence[Node], given: Values, rows: Mapping[str, Balls], wrt: str = "") -> np.ndarray:
+    def pulled(
+        self, nodes: Sequence[Node], given: Values, rows: Mapping[str, Balls], wrt: str = ""
+    ) -> np.ndarray:
         wrt = wrt or self.name
-        run = Run(tuple(nodes), tuple(rows), {wrt: self.region.shape}, frozenset({*self.check.lowering.active, wrt}))
+        run = Run(
+            tuple(nodes), tuple(rows), {wrt: self.region.shape}, frozenset({*self.check.lowering.active, wrt})
+        )
         return centres(run.pull(given, self.check.enclosures.exact, rows)[0]).reshape(self.region.shape)
 
     def uses(self) -> Tried:
@@ -66,7 +70,9 @@ class _Attempts:
                     part = np.zeros_like(cotangent)
                     part[at] = cotangent[at]
                     rows = {**self.rows, output: balls(part)[None]}
-                    told = f"only the {words} entry along axis {axis} of the cotangent counts: a sum is missing"
+                    told = (
+                        f"only the {words} entry along axis {axis} of the cotangent counts: a sum is missing"
+                    )
                     yield told, self.pulled(self.nodes, self.check.given, rows)
 
     def later(self) -> Tried:

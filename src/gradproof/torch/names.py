@@ -1,4 +1,5 @@
-"""What people call things: the arguments of a callable, what it holds, and the tensors and modules in both."""
+"""What people call things: the arguments of a callable, what it holds, and the tensors and modules in
+both."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def modules_of(func: Any) -> dict[int, str]:
 
 
 def leaf_names(func: Any, inputs: Sequence[Any]) -> dict[int, str]:
-    """A name for each tensor that the function is given or holds: its argument, its module's path, its variable."""
+    """A name for each tensor that the function is given or holds: its argument, its module's path, its
+    variable."""
     names: dict[int, str] = {}
     for path, tensor in named_tensors(func, inputs):
         names.setdefault(id(tensor), path)
@@ -55,7 +57,8 @@ def arguments_of(func: Any, inputs: Sequence[Any]) -> list[tuple[str, Any]]:
 
 
 def holdings(func: Any) -> Iterator[tuple[str, Any]]:
-    """What a callable holds: itself, the object it is a method of, its closure, and the globals that it names."""
+    """What a callable holds: itself, the object it is a method of, its closure, and the globals that it
+    names."""
     yield "", func
     if hasattr(func, "__self__"):
         yield "", func.__self__

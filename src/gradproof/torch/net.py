@@ -1,9 +1,10 @@
 """A net under everything: the function as its user runs it, without a recorder.
 
-Whatever the recording does not see, it would take for a constant. So the function is run once more, plainly, and what it gives
-must be what was judged, bit for bit or within what two plain runs differ by. And along random directions the differences of
-the plain function must not contradict the gradients that were judged. A net, never a proof: it speaks only where several steps
-of several sizes agree with each other and not with the gradients.
+Whatever the recording does not see, it would take for a constant. So the function is run once more, plainly,
+and what it gives must be what was judged, bit for bit or within what two plain runs differ by. And along
+random directions the differences of the plain function must not contradict the gradients that were judged. A
+net, never a proof: it speaks only where several steps of several sizes agree with each other and not with the
+gradients.
 """
 
 from __future__ import annotations
@@ -31,13 +32,18 @@ CONTRADICTS = 2e-3  # relative: what is told, beside what rounding hides
 COARSE = 0.3  # ... where the gradients are of a coarser dtype: they may have cancelled to so few digits
 
 Func = Callable[..., Any]
-Whole = Callable[[Sequence[np.ndarray], Sequence[np.ndarray | None]], Verdict]  # of outputs and of leaves' gradients
+Whole = Callable[
+    [Sequence[np.ndarray], Sequence[np.ndarray | None]], Verdict
+]  # of outputs and of leaves' gradients
 
 
-def plain_findings(func: Func, inputs: Sequence[Any], tape: Tape, state: State, whole: Whole) -> list[Finding]:
+def plain_findings(
+    func: Func, inputs: Sequence[Any], tape: Tape, state: State, whole: Whole
+) -> list[Finding]:
     """Findings where a plain run gives other outputs or gradients than those that were judged.
 
-    Other numbers are right as well where the whole function from its leaves tells so: a compiler rounds otherwise.
+    Other numbers are right as well where the whole function from its leaves tells so: a compiler rounds
+    otherwise.
     """
     try:
         first = _ran(func, inputs, tape, state)
@@ -60,7 +66,10 @@ def plain_findings(func: Func, inputs: Sequence[Any], tape: Tape, state: State, 
     if first.compiled and verdict is not Verdict.WRONG:
         note = f"compiled code, which rounds otherwise: {note}, and the whole function is not told apart from its rounding"
         return [bare_finding("gradient", "the function", Verdict.UNSUPPORTED, note)]
-    return [bare_finding("forward" if name.startswith("output") else "gradient", name, Verdict.FAILED, note) for name in apart]
+    return [
+        bare_finding("forward" if name.startswith("output") else "gradient", name, Verdict.FAILED, note)
+        for name in apart
+    ]
 
 
 def _told_by(whole: Whole, plain: _Plain, tape: Tape) -> Verdict:
@@ -70,7 +79,9 @@ def _told_by(whole: Whole, plain: _Plain, tape: Tape) -> Verdict:
     there = [value for value in outputs if value is not None]
     missing = [leaf.name for leaf, plain_one in zip(tape.leaves, gradients, strict=True)
                if (plain_one is None) != (leaf.gradients[0] is None)]  # fmt: skip
-    if missing or any(value.shape != region.shape for value, region in zip(there, tape.outputs, strict=False)):
+    if missing or any(
+        value.shape != region.shape for value, region in zip(there, tape.outputs, strict=False)
+    ):
         return Verdict.WRONG
     try:
         return whole(there, gradients) if len(there) == len(outputs) else Verdict.WRONG
@@ -80,14 +91,22 @@ def _told_by(whole: Whole, plain: _Plain, tape: Tape) -> Verdict:
 
 def _within(value: np.ndarray | None, one: np.ndarray | None, two: np.ndarray | None) -> bool:
     """Whether two plain runs differ, and the judged numbers by no more than they do."""
-    if value is None or one is None or two is None or not one.shape == two.shape == value.shape or _same(one, two):
+    if (
+        value is None
+        or one is None
+        or two is None
+        or not one.shape == two.shape == value.shape
+        or _same(one, two)
+    ):
         return False
     return bool((np.abs(value - one) <= 4 * np.max(np.abs(one - two))).all())
 
 
 def _judged(tape: Tape) -> dict[str, np.ndarray | None]:
     """The numbers that were judged, by name."""
-    outputs: dict[str, np.ndarray | None] = {f"output {n}": region.values for n, region in enumerate(tape.outputs)}
+    outputs: dict[str, np.ndarray | None] = {
+        f"output {n}": region.values for n, region in enumerate(tape.outputs)
+    }
     return outputs | {leaf.name: leaf.gradients[0] for leaf in tape.leaves}
 
 
@@ -108,7 +127,9 @@ def _ran(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> _Plain:
             leaf.grad = None
         with torch.enable_grad():
             outputs = _differentiable(func(*inputs))
-            numbers: dict[str, np.ndarray | None] = {f"output {n}": _array(out) for n, out in enumerate(outputs)}
+            numbers: dict[str, np.ndarray | None] = {
+                f"output {n}": _array(out) for n, out in enumerate(outputs)
+            }
             compiled = _compiled(outputs)
             torch.autograd.backward(outputs, next(cotangents_of(outputs)))
         numbers |= {name: None if leaf.grad is None else _array(leaf.grad) for name, leaf in leaves.items()}
@@ -186,12 +207,17 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
         move(tensors, points)
         with torch.enable_grad():
             outputs = _differentiable(func(*inputs))
-        if len(outputs) != len(weights) or any(a.shape != b.shape for a, b in zip(outputs, weights, strict=True)):
+        if len(outputs) != len(weights) or any(
+            a.shape != b.shape for a, b in zip(outputs, weights, strict=True)
+        ):
             return float("nan")
-        return sum(float((out.detach().double().cpu() * w).sum()) for out, w in zip(outputs, weights, strict=True))
+        return sum(
+            float((out.detach().double().cpu() * w).sum()) for out, w in zip(outputs, weights, strict=True)
+        )
 
     def wide_gradients(points: Sequence[torch.Tensor]) -> list[np.ndarray | None]:
-        """Autograd's own, of the function in float64: what it does not see there it does not see in any dtype."""
+        """Autograd's own, of the function in float64: what it does not see there it does not see in any
+        dtype."""
         state.restore()
         _widen(state.tensors)
         move(tensors, points)
@@ -222,7 +248,11 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
             unit = UNIT if wide else own
             caught = _along_directions(value, here, wide_gradients(here) if wide else gradients, unit, floor)
             hidden = caught.findings and _absorbed(tape, here)
-            return Net([], "a number so large is added to a whole row that nothing moves it") if hidden else caught
+            return (
+                Net([], "a number so large is added to a whole row that nothing moves it")
+                if hidden
+                else caught
+            )
         except Exception as error:
             raised = said(error)  # where it has no value there is nothing to compare
         finally:
@@ -231,11 +261,20 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
 
 
 def _absorbed(tape: Tape, here: Sequence[torch.Tensor]) -> bool:
-    """Whether numbers so large are added to a whole row that the leaves do not move it at all: a mask over all of it."""
+    """Whether numbers so large are added to a whole row that the leaves do not move it at all: a mask over
+    all of it."""
     most = max((float(x.abs().max()) for x in here if x.numel()), default=0.0)
     adding = (event for event in tape.events if event.name in ("add", "add_", "sub", "rsub"))
-    made = (region for event in adding for region in event.outs if region.floating and region.values.size and region.shape)
-    return any(bool((np.abs(region.values).min(axis=-1) * torch.finfo(region.dtype).eps / 4 > most).any()) for region in made)
+    made = (
+        region
+        for event in adding
+        for region in event.outs
+        if region.floating and region.values.size and region.shape
+    )
+    return any(
+        bool((np.abs(region.values).min(axis=-1) * torch.finfo(region.dtype).eps / 4 > most).any())
+        for region in made
+    )
 
 
 def _without_gradient(held: Sequence[torch.Tensor], leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -265,14 +304,20 @@ def _along_directions(
         return Net([], "it does not repeat itself")
     for _ in range(DIRECTIONS):
         along = [direction(tensor, random) for tensor in here]
-        pairs = [(g, d.double().cpu().numpy()) for g, d in zip(gradients, along, strict=True) if g is not None]
+        pairs = [
+            (g, d.double().cpu().numpy()) for g, d in zip(gradients, along, strict=True) if g is not None
+        ]
         said_so = float(sum((g * d).sum() for g, d in pairs))
         scale = float(sum(np.abs(g * d).sum() for g, d in pairs)) * min(1024 * unit, 0.25) + floor
         told = _slope(value, here, along, unit)
         coarse = CONTRADICTS if unit == UNIT else COARSE
-        if told is not None and abs(told[0] - said_so) > coarse * (abs(said_so) + abs(told[0])) + scale + told[1]:
+        if (
+            told is not None
+            and abs(told[0] - said_so) > coarse * (abs(said_so) + abs(told[0])) + scale + told[1]
+        ):
             note = (
-                f"something was not seen: along a random direction the function changes by {told[0]:.6g}, and the gradients "
+                f"something was not seen: along a random direction the function changes by {told[0]:.6g}, "
+                "and the gradients "
                 f"that were judged say {said_so:.6g}"
             )
             return Net([bare_finding("gradient", "the function", Verdict.UNDECIDED, note)])
@@ -287,7 +332,8 @@ SYMMETRIC = frozenset(
 
 
 def _declared(event: Event) -> bool:
-    """Whether an operation's gradient is another than its function's: by a convention, or because its caller asks for it."""
+    """Whether an operation's gradient is another than its function's: by a convention, or because its caller
+    asks for it."""
     padding = event.arguments.get("padding_idx") if event.name in ("embedding", "_embedding_bag") else None
     # Torch passes nothing on to the parameters that a number is drawn by.
     drawn = event.name == "normal" and bool(event.regions)
@@ -297,21 +343,29 @@ def _declared(event: Event) -> bool:
 def _slope(
     value: Callable[..., float], here: Sequence[torch.Tensor], along: Sequence[torch.Tensor], unit: float
 ) -> tuple[float, float] | None:
-    """The derivative along the direction and what rounding makes of it, where four steps in a row and both sides agree."""
+    """The derivative along the direction and what rounding makes of it, where four steps in a row and both
+    sides agree."""
     middle = value(here)
     good: list[float] = []
     apart = np.inf  # how far the two sides were, a step before
     changed = False
     for step in STEPS:
-        right, left = (value([x + sign * step * d for x, d in zip(here, along, strict=True)]) for sign in (1, -1))
+        right, left = (
+            value([x + sign * step * d for x, d in zip(here, along, strict=True)]) for sign in (1, -1)
+        )
         if changed and right == left == middle:
             return None  # a staircase, as of a coarser dtype inside: below its steps nothing is told
         changed = changed or right != left
-        forward, backward, central = (right - middle) / step, (middle - left) / step, (right - left) / (2 * step)
+        forward, backward, central = (
+            (right - middle) / step,
+            (middle - left) / step,
+            (right - left) / (2 * step),
+        )
         noise = NOISE * unit * (abs(right) + abs(left) + abs(middle)) / step
         near = AGREE * abs(central) + noise
         before, apart = apart, abs(forward - backward)
-        # The two sides differ by the curvature, which goes with the step; by a kink they differ at every step alike.
+        # The two sides differ by the curvature, which goes with the step; by a kink they differ at every step
+        # alike.
         smooth = apart <= near or apart <= before / 2
         if not np.isfinite(central) or not smooth or (noise > abs(central) and noise > abs(middle)):
             good = []

@@ -1,7 +1,7 @@
 """One autograd node: its operations as nodes in index notation, and what they say about its numbers.
 
-The node's value, and each cotangent that it passed on, are judged at torch's own numbers, so that no error of another node
-counts here.
+The node's value, and each cotangent that it passed on, are judged at torch's own numbers, so that no error of
+another node counts here.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class NodeCheck:
         regions += [region for event in step.events for region in (*event.regions, *event.outs)]
         dtype = dtype_of(regions, self.formats)
         if dtype is None:
-            raise UnsupportedError(f"{step.name} works in {', '.join(sorted({str(r.dtype) for r in regions}))}")
+            raise UnsupportedError(
+                f"{step.name} works in {', '.join(sorted({str(r.dtype) for r in regions}))}"
+            )
         self.dtype = dtype
         self.lowering = Lowering(step.name)
         self.inputs: dict[Edge, str] = {}
@@ -71,7 +73,8 @@ class NodeCheck:
             if event.call is None:
                 for region in event.regions:
                     if region.edge is None and region.floating:
-                        # The same memory as an input's perhaps, but not the same value to autograd: a detached one.
+                        # The same memory as an input's perhaps, but not the same value to autograd: a
+                        # detached one.
                         self.lowering.disown(region)
         if step.formula:
             self._said()
@@ -80,7 +83,9 @@ class NodeCheck:
         self.outputs = {nr: self._output(nr, region) for nr, region in sorted(step.outputs.items())}
         self.enclosures = Enclosures(dtype)
         self.given = given_of(self.lowering)
-        self.astray: dict[str, np.ndarray | None] = {}  # how far off a wrong cotangent is, by the input's name
+        self.astray: dict[
+            str, np.ndarray | None
+        ] = {}  # how far off a wrong cotangent is, by the input's name
 
     def _said(self) -> None:
         """The value by the user's formula."""
@@ -122,7 +127,9 @@ class NodeCheck:
             return None
         nodes = self.lowering.nodes
         rounded = evaluate(nodes, self.given, self.enclosures.rounding)[name]
-        exact = self.enclosures.settled(lambda: evaluate(nodes, self.given, self.enclosures.exact)[name], rounded)
+        exact = self.enclosures.settled(
+            lambda: evaluate(nodes, self.given, self.enclosures.exact)[name], rounded
+        )
         value, exact, rounded = self._without_unknown(name, region.values, exact, rounded)
         judged = judge(Comparison(value, exact, rounded), dtype)
 
@@ -133,13 +140,20 @@ class NodeCheck:
         judged = explained(judged, region.values, by, dtype)
         return as_finding("forward", self.step.name, None, self._source(), judged)
 
-    def _without_unknown(self, name: str, value: np.ndarray, exact: Balls, rounded: Balls) -> tuple[np.ndarray, Balls, Balls]:
+    def _without_unknown(
+        self, name: str, value: np.ndarray, exact: Balls, rounded: Balls
+    ) -> tuple[np.ndarray, Balls, Balls]:
         """NaN that was there before (memory not yet written to) and only moved is no value to judge."""
-        if not np.isnan(value).any() or not any(np.isnan(values).any() for values in self.lowering.numbers.values()):
+        if not np.isnan(value).any() or not any(
+            np.isnan(values).any() for values in self.lowering.numbers.values()
+        ):
             return value, exact, rounded
 
         def filled(number: float) -> Balls:
-            given: Values = {name: balls(np.nan_to_num(values, nan=number)) for name, values in self.lowering.numbers.items()}
+            given: Values = {
+                name: balls(np.nan_to_num(values, nan=number))
+                for name, values in self.lowering.numbers.items()
+            }
             return centres(evaluate(self.lowering.nodes, given, self.enclosures.exact)[name])
 
         unknown = np.isnan(value) & (filled(0.0) != filled(1.0))
@@ -165,14 +179,18 @@ class NodeCheck:
         by = lru_cache(lambda held: held.pulled(run, self.given, rows))
         found = []
         single = {name: each.row(0) for name, each in pulled.items()}
-        formats = {name: format_of(self.region_of(edge).dtype, self.formats) for edge, name in self.inputs.items()}
+        formats = {
+            name: format_of(self.region_of(edge).dtype, self.formats) for edge, name in self.inputs.items()
+        }
         known = {name: dtype for name, dtype in formats.items() if dtype is not None}
         passed = {name: totals.get(edge) for edge, name in self.inputs.items() if name in known}
         together = judge_pulled(passed, single, known)
         for edge, name in self.inputs.items():
             region, dtype = self.region_of(edge), formats[name]
             if dtype is None:
-                found.append(bare_finding("local", self.step.name, Verdict.UNSUPPORTED, f"dtype {region.dtype}"))
+                found.append(
+                    bare_finding("local", self.step.name, Verdict.UNSUPPORTED, f"dtype {region.dtype}")
+                )
                 continue
             if not region.values.size:
                 continue
@@ -251,19 +269,24 @@ class NodeCheck:
             return ""
 
     def _again(self) -> list[Finding]:
-        """The second pass must repeat the first; the third, of -2 times the cotangent, be -2 times as much, or pass itself."""
+        """The second pass must repeat the first; the third, of -2 times the cotangent, be -2 times as much,
+        or pass itself."""
         step = self.step
         if len(step.received) < 3:
             return []
         found = []
         if _same(step.received[0], step.received[1], 1) and not _same(step.passed[0], step.passed[1], 1):
-            note = "the backward is not deterministic: run again on the same cotangent it passed other numbers"
+            note = (
+                "the backward is not deterministic: run again on the same cotangent it passed other numbers"
+            )
             found.append(bare_finding("local", step.name, Verdict.FAILED, note))
         if not (_same(step.received[0], step.received[2], -2) and _same(step.passed[0], step.passed[2], -2)):
             for finding in self._pass(2):
                 if not finding.verdict.passes:
                     note = "; ".join(
-                        part for part in (finding.note, "for a cotangent of -2 times as much, two entries apart") if part
+                        part
+                        for part in (finding.note, "for a cotangent of -2 times as much, two entries apart")
+                        if part
                     )
                     found.append(replace(finding, note=note))
         return found
@@ -273,6 +296,7 @@ def _same(a: Sequence[np.ndarray | None], b: Sequence[np.ndarray | None], factor
     if len(a) != len(b):
         return False
     return all(
-        (x is None) == (y is None) and (x is None or y is None or np.array_equal(factor * x, y, equal_nan=True))
+        (x is None) == (y is None)
+        and (x is None or y is None or np.array_equal(factor * x, y, equal_nan=True))
         for x, y in zip(a, b, strict=True)
     )

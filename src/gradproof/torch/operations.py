@@ -1,9 +1,10 @@
 """Torch's operations as formulas: one row an operation, in the language of expression files.
 
-A row is a text over the operation's arguments by their names in torch's schema, or a function of those arguments that
-gives it. Numbers among the arguments stand for themselves. A scalar function that the language has no name for is a row of
-`SCALARS`, SymPy of the arguments. What only moves entries has no formula: it is listed in `MOVES` and runs on the entries'
-places (see `lowering`). What is in no table is defined in `algebra`, or decomposed by torch's own decompositions.
+A row is a text over the operation's arguments by their names in torch's schema, or a function of those
+arguments that gives it. Numbers among the arguments stand for themselves. A scalar function that the language
+has no name for is a row of `SCALARS`, SymPy of the arguments. What only moves entries has no formula: it is
+listed in `MOVES` and runs on the entries' places (see `lowering`). What is in no table is defined in
+`algebra`, or decomposed by torch's own decompositions.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ def _variance(a: Arguments) -> str:
     return _corrected("self", axes, a["self"].shape, correction, keep)
 
 
-def _corrected(name: str, axes: tuple[int, ...], shape: tuple[int, ...], correction: float, keep: str = "") -> str:
+def _corrected(
+    name: str, axes: tuple[int, ...], shape: tuple[int, ...], correction: float, keep: str = ""
+) -> str:
     """The variance, of any correction: torch takes numbers between the integers, too."""
     if correction == int(correction):
         return f"var({name}, axis={axes}, ddof={int(correction)}{keep})"
@@ -121,9 +124,17 @@ def _power_norm(total: str, order: float) -> str:
     if order in (1, 2, math.inf, -math.inf):
         return total.format("abs(self)")
     q = abs(Fraction(order))
-    power = f"abs(self) ** ({q.numerator}/{q.denominator})" if q.denominator > 1 else f"abs(self) ** {q.numerator}"
+    power = (
+        f"abs(self) ** ({q.numerator}/{q.denominator})"
+        if q.denominator > 1
+        else f"abs(self) ** {q.numerator}"
+    )
     root = f"({q.denominator}/{q.numerator})"
-    return f"({total.format(power)}) ** {root}" if order > 0 else f"1 / ({total.format(f'1 / {power}')}) ** {root}"
+    return (
+        f"({total.format(power)}) ** {root}"
+        if order > 0
+        else f"1 / ({total.format(f'1 / {power}')}) ** {root}"
+    )
 
 
 def _softmax(function: str) -> Callable[[Arguments], str]:
@@ -185,7 +196,8 @@ def _comparison(relation: str) -> str:
 FORMULAS: dict[str, Row] = {
     # elementwise
     **{name: f"{name}(self)" for name in (
-        "exp log log1p expm1 sqrt abs sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh log2 log10 erf erfc "
+        "exp log log1p expm1 sqrt abs sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh log2 log10 "
+        "erf erfc "
         "sigmoid silu relu sign".split()
     )},
     "sgn": "sign(self)",
@@ -226,7 +238,8 @@ FORMULAS: dict[str, Row] = {
     # of masks: integers are no operands that a gradient reaches
     "bitwise_and": "where((self != 0) & (other != 0), 1, 0)",
     "bitwise_or": "where((self != 0) | (other != 0), 1, 0)",
-    **dict.fromkeys(("logical_xor", "bitwise_xor"), "where((self != 0) & (other == 0) | (self == 0) & (other != 0), 1, 0)"),
+    **dict.fromkeys(("logical_xor", "bitwise_xor"), "where((self != 0) & (other == 0) | (self == 0) & (other "
+                                                    "!= 0), 1, 0)"),
     "bitwise_not": "where(self == 0, 1, 0)",
     # activations
     "gelu": _gelu,
@@ -262,7 +275,8 @@ FORMULAS: dict[str, Row] = {
     "smooth_l1_loss": lambda a: _loss(
         "where(abs(self - target) < beta, (self - target)**2 / 2 / beta, abs(self - target) - beta/2)" if a["beta"] else
         "abs(self - target)")(a),
-    "huber_loss": _loss("where(abs(self - target) <= delta, (self - target)**2 / 2, delta*(abs(self - target) - delta/2))"),
+    "huber_loss": _loss("where(abs(self - target) <= delta, (self - target)**2 / 2, delta*(abs(self - "
+                        "target) - delta/2))"),
     "soft_margin_loss": _loss("log1p(exp(-target*self))"),
 }  # fmt: skip
 
@@ -286,7 +300,8 @@ FORMULAS |= {
         ("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="), ("eq", "=="), ("ne", "!="))},
 }  # fmt: skip
 
-# Scalar functions beside those of the language: SymPy of the arguments, by their names; tensors are broadcast.
+# Scalar functions beside those of the language: SymPy of the arguments, by their names; tensors are
+# broadcast.
 SCALARS: dict[str, Callable[..., Expr]] = {
     "floor": lambda self: floor(self), "ceil": lambda self: ceil(self), "trunc": lambda self: trunc(self),
     "fix": lambda self: trunc(self), "frac": lambda self: self - trunc(self),
@@ -320,7 +335,8 @@ def _log_of_two(a: Expr, b: Expr, exp: Callable[[Expr], Expr], log1p: Callable[[
     return Piecewise((a + log1p(exp(b - a)), a > b), (b + log1p(exp(a - b)), True))
 
 
-# Operations that only move entries (or fill in zeros): they run on the entries' places in place of their numbers.
+# Operations that only move entries (or fill in zeros): they run on the entries' places in place of their
+# numbers.
 MOVES = frozenset(
     """alias as_strided_copy cat stack clone contiguous _to_copy copy copy_ detach detach_copy diag_embed diagonal_copy
     diagonal_scatter expand_copy flip roll rot90 gather take index index_select index_copy index_put _unsafe_index
@@ -340,7 +356,8 @@ MOVES = frozenset(
     """.split()
 )
 
-# Operations whose first output is the operand's entries at the places that their second output names, along `dim`.
+# Operations whose first output is the operand's entries at the places that their second output names, along
+# `dim`.
 CHOICES = frozenset("sort topk kthvalue median nanmedian mode max min cummax cummin msort".split())
 
 # ... and those that name places in the flattened window axes, so many at the end.
@@ -349,7 +366,8 @@ POOLS = {
     "fractional_max_pool2d": 2, "fractional_max_pool3d": 3, "max_pool1d_with_indices": 1,
 }  # fmt: skip
 
-# Operations whose outputs do not depend on their tensors' numbers: shapes, fresh memory, random numbers, flags.
+# Operations whose outputs do not depend on their tensors' numbers: shapes, fresh memory, random numbers,
+# flags.
 CONSTANT = frozenset(
     """empty empty_like empty_strided new_empty new_empty_strided zeros ones full zeros_like ones_like full_like new_zeros
     new_ones new_full rand rand_like randn randn_like randint randint_like randperm arange linspace logspace eye

@@ -13,7 +13,8 @@ DEPTH = 16  # of nests
 
 
 def flat(value: Any, depth: int = DEPTH) -> Iterator[torch.Tensor]:
-    """The tensors of lists, dicts, dataclasses, named tuples, model outputs and other objects, in their order."""
+    """The tensors of lists, dicts, dataclasses, named tuples, model outputs and other objects, in their
+    order."""
     if isinstance(value, torch.Tensor):
         yield value
     elif not depth or isinstance(value, torch.nn.Module | type | str | np.ndarray):
@@ -55,7 +56,9 @@ def _named(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return "a NumPy array"
     kind = type(value)
-    name = kind.__name__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__name__}"
+    name = (
+        kind.__name__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__name__}"
+    )
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 

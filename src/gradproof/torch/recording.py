@@ -1,9 +1,11 @@
-"""A run of a torch function, as it was: operations, autograd nodes, and the cotangents that really went in and out.
+"""A run of a torch function, as it was: operations, autograd nodes, and the cotangents that really went in
+and out.
 
-A dispatch mode sees every operation below autograd, with its numbers; those are kept as copies, since tensors are written
-in place. An operation belongs to the autograd node that its outputs name, and those inside a custom `Function.forward` to
-that function's node. Then the output is pulled back three times, with hooks on every node: once to be judged, once more to
-see whether the backward repeats itself, and once with another cotangent in another memory layout.
+A dispatch mode sees every operation below autograd, with its numbers; those are kept as copies, since tensors
+are written in place. An operation belongs to the autograd node that its outputs name, and those inside a
+custom `Function.forward` to that function's node. Then the output is pulled back three times, with hooks on
+every node: once to be judged, once more to see whether the backward repeats itself, and once with another
+cotangent in another memory layout.
 """
 
 from __future__ import annotations
@@ -39,22 +41,28 @@ LAYERS = f"{TORCH}nn{os.sep}"  # told where a module of torch's is all that the 
 # What opaque operations and custom Functions compute, by name, as the user said it: `register_formula`.
 OPAQUE: dict[str, str] = {}
 
-FORWARDING = ("__torch_dispatch__", "__torch_function__", "_run")  # our frames that what others raise passes through
+FORWARDING = (
+    "__torch_dispatch__",
+    "__torch_function__",
+    "_run",
+)  # our frames that what others raise passes through
 AMBIGUOUS = object()
 HIDDEN = np.full((), np.nan)  # in place of the numbers of a tensor that has none of its own
 
 # Calls that hand a tensor's numbers to the world outside of torch.
-EXPORTS = {getattr(torch.Tensor, name): name for name in ("numpy", "__array__", "tolist", "data_ptr", "__dlpack__")}
+EXPORTS = {
+    getattr(torch.Tensor, name): name for name in ("numpy", "__array__", "tolist", "data_ptr", "__dlpack__")
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Region:
     """A tensor at one moment: where it lies in its storage, and a copy of its numbers.
 
-    `edge` is where autograd passes its cotangent on to, None for a tensor that has no history and needs no gradient.
-    `extent` is the size of the whole storage in entries. `changed` says that its memory was written to by no operation of
-    torch's. An `opaque` one has no plain memory (the reason is told): it stands as one entry in memory of its own, and its
-    numbers are not known.
+    `edge` is where autograd passes its cotangent on to, None for a tensor that has no history and needs no
+    gradient. `extent` is the size of the whole storage in entries. `changed` says that its memory was written
+    to by no operation of torch's. An `opaque` one has no plain memory (the reason is told): it stands as one
+    entry in memory of its own, and its numbers are not known.
     """
 
     storage: int
@@ -100,7 +108,8 @@ class Region:
 class Event:
     """One operation that torch ran. Tensors in `args` and `kwargs` stand as regions.
 
-    `side` are operands that it wrote to and does not return, as they were afterwards: running statistics, a list of tensors.
+    `side` are operands that it wrote to and does not return, as they were afterwards: running statistics, a
+    list of tensors.
     """
 
     op: Any
@@ -143,13 +152,17 @@ class Event:
         found = []
         for argument in self.op._schema.arguments:
             if argument.alias_info is not None and argument.alias_info.is_write:
-                found += [leaf for leaf in tree_leaves(self.arguments[argument.name]) if isinstance(leaf, Region)]
+                found += [
+                    leaf for leaf in tree_leaves(self.arguments[argument.name]) if isinstance(leaf, Region)
+                ]
         return found
 
     @property
     def is_item(self) -> bool:
         """Whether it hands a number that is none of the integers to Python."""
-        return self.op is torch.ops.aten._local_scalar_dense.default and not whole_numbers(self.regions[0].dtype)
+        return self.op is torch.ops.aten._local_scalar_dense.default and not whole_numbers(
+            self.regions[0].dtype
+        )
 
     @property
     def rebinds(self) -> bool:
@@ -165,7 +178,8 @@ class Event:
 
 @dataclass(eq=False)
 class Step:
-    """One autograd node: its operations, the values that its edges stand for, and its cotangents in each pass."""
+    """One autograd node: its operations, the values that its edges stand for, and its cotangents in each
+    pass."""
 
     number: int
     name: str
@@ -191,12 +205,15 @@ class LeafStep:
     edge: Edge
     region: Region
     gradients: tuple[np.ndarray | None, ...]
-    nested: bool = False  # whether a part of it arrived by a backward within the backward: a reentrant checkpoint
+    nested: bool = (
+        False  # whether a part of it arrived by a backward within the backward: a reentrant checkpoint
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A call of a custom Function: its frame (held, so that no address is used again), its arguments, and the user's line."""
+    """A call of a custom Function: its frame (held, so that no address is used again), its arguments, and the
+    user's line."""
 
     frame: FrameType
     counter: int
@@ -218,11 +235,12 @@ class Export:
 
 @dataclass(frozen=True, eq=False)
 class Trail:
-    """Numbers that left torch and came back, by the position of the operation that read them, and which of its operands.
+    """Numbers that left torch and came back, by the position of the operation that read them, and which of
+    its operands.
 
-    `known` are numbers that `item()` handed out, `lifted` new tensors made of such (-1 for other entries): each by the position
-    of the `item()`. `moved` tells for operands which entries move when the leaves are moved; `numbers` are operations with a
-    number of Python's that does.
+    `known` are numbers that `item()` handed out, `lifted` new tensors made of such (-1 for other entries):
+    each by the position of the `item()`. `moved` tells for operands which entries move when the leaves are
+    moved; `numbers` are operations with a number of Python's that does.
     """
 
     known: Mapping[tuple[int, int], int] = field(default_factory=dict)
@@ -233,7 +251,8 @@ class Trail:
 
 @dataclass(frozen=True, eq=False)
 class Tape:
-    """A recorded run. `seeds` are the cotangents of the outputs, by edge and pass; `trouble` is what stopped it, in words."""
+    """A recorded run. `seeds` are the cotangents of the outputs, by edge and pass; `trouble` is what stopped
+    it, in words."""
 
     events: list[Event]
     steps: list[Step]
@@ -244,10 +263,14 @@ class Tape:
     unseen: set[int]  # storages that were written to by no operation of torch's
     trouble: str = ""
     supported: bool = True
-    held: Mapping[int, Any] = field(default_factory=dict)  # the storages: their addresses must not be used again
+    held: Mapping[int, Any] = field(
+        default_factory=dict
+    )  # the storages: their addresses must not be used again
     tensors: Mapping[int, torch.Tensor] = field(default_factory=dict)  # the leaves themselves, by number
     names: Mapping[int, str] = field(default_factory=dict)  # of every leaf that was seen, by number
-    transformed: list[tuple[str, Place]] = field(default_factory=list)  # custom Functions under torch.func's transforms
+    transformed: list[tuple[str, Place]] = field(
+        default_factory=list
+    )  # custom Functions under torch.func's transforms
     trail: Trail = field(default_factory=lambda: Trail())  # of numbers that left torch
     given: list[Region] = field(default_factory=list)  # the leaves that were there before the run
     foreign: frozenset[int] = frozenset()  # storages that no operation of the run made
@@ -255,7 +278,9 @@ class Tape:
     unmarked: str = ""  # why no leaf was reached, in words
     unused: tuple[str, ...] = ()  # tensors that need a gradient and that the outputs do not reach
     idle: tuple[str, ...] = ()  # tensors that the function is given and never reads
-    inner: frozenset[int] = frozenset()  # those that the function itself made of other tensors' memory: `x.detach()`
+    inner: frozenset[int] = (
+        frozenset()
+    )  # those that the function itself made of other tensors' memory: `x.detach()`
 
 
 class Recorder(insides.TorchDispatchMode):
@@ -263,14 +288,21 @@ class Recorder(insides.TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # Torch would wrap the mode for its compiler, which takes a second to import and is not asked for here.
+        # Torch would wrap the mode for its compiler, which takes a second to import and is not asked for
+        # here.
         return False
 
-    def __init__(self, modules: Mapping[int, str], leaves: frozenset[int] = frozenset(), digits: int = 64) -> None:
+    def __init__(
+        self, modules: Mapping[int, str], leaves: frozenset[int] = frozenset(), digits: int = 64
+    ) -> None:
         super().__init__()
-        self.digits = digits  # a number of no larger denominator is not known again: such stand in programs anyway
+        self.digits = (
+            digits  # a number of no larger denominator is not known again: such stand in programs anyway
+        )
         self.leaves = leaves  # the tensors, by identity, that were there before the run
-        self.inner: set[int] = set()  # numbers of leaves that the function itself made of other tensors' memory
+        self.inner: set[int] = (
+            set()
+        )  # numbers of leaves that the function itself made of other tensors' memory
         self.events: list[Event] = []
         self.modules = modules
         self.storages: dict[int, Any] = {}  # held, so that no address is used again
@@ -285,7 +317,9 @@ class Recorder(insides.TorchDispatchMode):
         self.exports: list[Export] = []
         self.scalars: dict[float, int] = {}  # the numbers that `item()` handed out: by which operation
         self.known: dict[tuple[int, int], int] = {}  # where such a number came back: an operation's argument
-        self.lifted: dict[int, tuple[int, ...]] = {}  # ... or the entries of a new tensor, -1 for other numbers
+        self.lifted: dict[
+            int, tuple[int, ...]
+        ] = {}  # ... or the entries of a new tensor, -1 for other numbers
         self.transformed: list[tuple[str, Place]] = []
         self.unseen: set[int] = set()  # storages that were written to by no operation of torch's
         self.foreign: set[int] = set()  # storages that no operation of the run made
@@ -311,7 +345,9 @@ class Recorder(insides.TorchDispatchMode):
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         came = {id(out) for out in outs}
         written = {id(region) for region in event.written}
-        side = [t for t, region in zip(given, regions, strict=True) if id(region) in written and id(t) not in came]
+        side = [
+            t for t, region in zip(given, regions, strict=True) if id(region) in written and id(t) not in came
+        ]
         event.side = tuple(self.region(tensor) for tensor in side)
         self.making = False
         if event.is_item and isfinite(result) and Fraction(result).denominator > self.digits:
@@ -329,7 +365,9 @@ class Recorder(insides.TorchDispatchMode):
             if isinstance(value, float) and str(argument.type) == "Tensor" and value in self.scalars:
                 self.known[position, n] = self.scalars[value]
         if event.name.startswith("lift") and event.regions and event.regions[0].floating:
-            came = tuple(self.scalars.get(value, -1) for value in event.regions[0].values.reshape(-1).tolist())
+            came = tuple(
+                self.scalars.get(value, -1) for value in event.regions[0].values.reshape(-1).tolist()
+            )
             if any(item >= 0 for item in came):
                 self.lifted[position] = came
 
@@ -387,7 +425,8 @@ class Recorder(insides.TorchDispatchMode):
         event.outs, event.side = tuple(settled_outs[:count]), tuple(settled_outs[count:])
         if owner is None:
             return None
-        # An operation without a node of its own (argmax, a shape) leaves its input's; its own is newer than its inputs'.
+        # An operation without a node of its own (argmax, a shape) leaves its input's; its own is newer than
+        # its inputs'.
         before = {region.edge[0] for region in event.regions if region.edge is not None}
         return None if owner in before else owner
 
@@ -440,7 +479,13 @@ class Recorder(insides.TorchDispatchMode):
 
     def _lying(self, tensor: torch.Tensor, storage: Any, numbers: torch.Tensor, edge: Edge | None) -> Region:
         extent = storage.nbytes() // max(1, tensor.dtype.itemsize)
-        where = (insides.storage_of(tensor)[0], extent, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+        where = (
+            insides.storage_of(tensor)[0],
+            extent,
+            tensor.storage_offset(),
+            tuple(tensor.shape),
+            tensor.stride(),
+        )
         return Region(*where, tensor.dtype, numbers, edge)
 
     def _edge(self, tensor: torch.Tensor) -> Edge | None:
@@ -459,7 +504,8 @@ class Recorder(insides.TorchDispatchMode):
         return found
 
     def number(self, node: Any) -> int:
-        """A number for an autograd node, the same each time it is seen; that of an accumulator is its leaf's."""
+        """A number for an autograd node, the same each time it is seen; that of an accumulator is its
+        leaf's."""
         node = insides.leaf_of(node)
         if id(node) not in self.numbers:
             self.numbers[id(node)] = len(self.nodes)
@@ -469,7 +515,8 @@ class Recorder(insides.TorchDispatchMode):
     # Places
 
     def _whence(self) -> tuple[Place, str, FrameType | None]:
-        """The user's line that is running, the module it is in, and the outermost custom Function around it."""
+        """The user's line that is running, the module it is in, and the outermost custom Function around
+        it."""
         frame: FrameType | None = sys._getframe(1)
         self.forwards.refresh()
         place, module, call, layer = NOWHERE, "", None, NOWHERE
@@ -510,7 +557,8 @@ def _history(tensor: torch.Tensor) -> Any:
     try:
         return tensor.grad_fn
     except RuntimeError:
-        # A view made under no_grad, whose base was written to since: torch refuses its history, not its numbers.
+        # A view made under no_grad, whose base was written to since: torch refuses its history, not its
+        # numbers.
         return AMBIGUOUS
 
 
@@ -568,14 +616,20 @@ def rehearsed(func: Callable[..., Any], inputs: Sequence[Any]) -> tuple[list[Eve
 def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> Tape:
     """Run the function once on the inputs, and its backward so many times, and keep what happened.
 
-    The leaves' `.grad` are as before afterwards. What the function or its backward raises is the tape's `trouble`.
+    The leaves' `.grad` are as before afterwards. What the function or its backward raises is the tape's
+    `trouble`.
     """
     if gone := insides.missing():
         tried = " to ".join(insides.TRIED)
-        return stopped(f"torch {torch.__version__} is not known: {', '.join(gone)} are not as they were; tried are {tried}")
+        return stopped(
+            f"torch {torch.__version__} is not known: {', '.join(gone)} are not as they were; tried are "
+            f"{tried}"
+        )
     names = leaf_names(func, inputs)
     recorder = Recorder(modules_of(func), frozenset(names))
-    given = recorder.given(tensor for _, tensor in named_tensors(func, inputs) if tensor.requires_grad and tensor.is_leaf)
+    given = recorder.given(
+        tensor for _, tensor in named_tensors(func, inputs) if tensor.requires_grad and tensor.is_leaf
+    )
     try:
         result = _run(recorder, func, inputs)
     except Exception as error:
@@ -584,7 +638,9 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
             return replace(_stopped(recorder, why, supported=False), traceback=told(error))
         if ours(error):
             raise  # a fault of the recorder's, and none of the function's
-        return replace(_stopped(recorder, f"the function raised {said(error)}{where(error)}"), traceback=told(error))
+        return replace(
+            _stopped(recorder, f"the function raised {said(error)}{where(error)}"), traceback=told(error)
+        )
     tensors = list(flat(result))
     outputs = [out for out in tensors if out.requires_grad]
     if any(out.dtype.is_complex for out in outputs):
@@ -606,7 +662,9 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
         received: dict[int, Any] = {}
         passed: dict[int, Any] = {}
         changed: set[int] = set()
-        handles = [_Hooks(recorder.nodes[step.number], step.number, received, passed, changed) for step in steps]
+        handles = [
+            _Hooks(recorder.nodes[step.number], step.number, received, passed, changed) for step in steps
+        ]
         before = [(leaf, leaf.grad) for leaf in (*leaves, *others)]
         counters = [] if seeds else [_counted(leaf, arrivals) for leaf in (*leaves, *others)]
         try:
@@ -621,7 +679,11 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
             for column, leaf in zip(gradients, leaves, strict=True):
                 column.append(_numbers(leaf.grad))
         except Exception as error:
-            runs = ("", ", run once more on a retained graph,", ", given its cotangent two entries apart in memory,")
+            runs = (
+                "",
+                ", run once more on a retained graph,",
+                ", given its cotangent two entries apart in memory,",
+            )
             again = runs[len(seeds)]
             trouble = f"the backward{again} raised {said(error)}{where(error)}"
             trouble += "; if it is meant to run once, say so by passes=1" if len(seeds) == 1 else ""
@@ -648,10 +710,20 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
         nested = id(leaf) not in reached or arrivals.get(id(leaf), 0) > 1
         made.append(LeafStep(names.get(id(leaf), f"leaf{number}"), (number, 0), held, tuple(column), nested))
     unused = tuple(marked[id(leaf)][0] for leaf in others)
-    read = {region.storage for event in recorder.events for region in event.regions} | {region.storage for region in kept}
-    handed = [(name, t) for name, t in arguments_of(func, inputs) if isinstance(t, torch.Tensor) and not t.requires_grad]
+    read = {region.storage for event in recorder.events for region in event.regions} | {
+        region.storage for region in kept
+    }
+    handed = [
+        (name, t)
+        for name, t in arguments_of(func, inputs)
+        if isinstance(t, torch.Tensor) and not t.requires_grad
+    ]
     idle = tuple(name for name, t in handed if not _opaque(t) and insides.storage_of(t)[0] not in read)
-    seen = {n: names.get(id(node), f"leaf{n}") for n, node in enumerate(recorder.nodes) if isinstance(node, torch.Tensor)}
+    seen = {
+        n: names.get(id(node), f"leaf{n}")
+        for n, node in enumerate(recorder.nodes)
+        if isinstance(node, torch.Tensor)
+    }
     return Tape(
         recorder.events,
         steps,
@@ -702,7 +774,9 @@ def _counted(leaf: torch.Tensor, arrivals: dict[int, int]) -> Any:
 class _Hooks:
     """What a node receives, before it can change it, and what it passes on."""
 
-    def __init__(self, node: Any, number: int, received: dict[int, Any], passed: dict[int, Any], changed: set[int]) -> None:
+    def __init__(
+        self, node: Any, number: int, received: dict[int, Any], passed: dict[int, Any], changed: set[int]
+    ) -> None:
         def before(grad_outputs: Any) -> None:
             received[number] = tuple(map(_numbers, grad_outputs))
 
@@ -710,7 +784,9 @@ class _Hooks:
             passed[number] = tuple(map(_numbers, grad_inputs))
             now = tuple(map(_numbers, grad_outputs))
             pairs = zip(received.get(number, ()), now, strict=False)
-            if any(a is not None and b is not None and not np.array_equal(a, b, equal_nan=True) for a, b in pairs):
+            if any(
+                a is not None and b is not None and not np.array_equal(a, b, equal_nan=True) for a, b in pairs
+            ):
                 changed.add(number)
 
         self.handles = [node.register_prehook(before), node.register_hook(after)]
@@ -728,14 +804,17 @@ def _numbers(tensor: torch.Tensor | None) -> np.ndarray | None:
         return HIDDEN
     dense = dense.to_dense() if dense.layout != torch.strided else dense
     dense = torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
-    return dense.to(torch.float64).cpu().numpy(force=True).copy()  # also of a tensor that is zero without memory
+    return (
+        dense.to(torch.float64).cpu().numpy(force=True).copy()
+    )  # also of a tensor that is zero without memory
 
 
 def cotangents_of(outputs: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
     """The outputs' cotangents in three passes: twice the same, then -2 times as much in another layout.
 
-    1 for a function with one number as its output; else random numbers, exact in every dtype and without a common factor.
-    A backward is linear, and a factor of -2 exact, so that the third pass is told apart bit by bit.
+    1 for a function with one number as its output; else random numbers, exact in every dtype and without a
+    common factor. A backward is linear, and a factor of -2 exact, so that the third pass is told apart bit by
+    bit.
     """
     random = np.random.default_rng(1)
     first = []
@@ -774,7 +853,9 @@ def _steps(recorder: Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[St
         stack += [following for following, _ in getattr(node, "next_functions", ()) if following is not None]
     leaf = {number: isinstance(recorder.nodes[number], torch.Tensor) for number in found}
     accumulators = [number for number in sorted(found) if leaf[number]]
-    ordered = sorted((number for number in found if not leaf[number]), key=lambda number: insides.number_of(found[number]))
+    ordered = sorted(
+        (number for number in found if not leaf[number]), key=lambda number: insides.number_of(found[number])
+    )
     outs: dict[int, dict[int, Region]] = {}
     for (number, nr), region in recorder.edges.items():
         outs.setdefault(number, {})[nr] = region
@@ -820,16 +901,25 @@ def _steps(recorder: Recorder, outputs: Iterable[torch.Tensor]) -> tuple[list[St
 def _calls_of(recorder: Recorder, nodes: Sequence[Any]) -> dict[int, int]:
     """Which call made which node of a custom Function.
 
-    A forward that is given a context was given its node. Any other made the last one of its class before its first
-    operation: its own number is one less than what the counter stands at, unless it calls other Functions first.
+    A forward that is given a context was given its node. Any other made the last one of its class before its
+    first operation: its own number is one less than what the counter stands at, unless it calls other
+    Functions first.
     """
-    made = {recorder.number(call.forward.node): key for key, call in recorder.calls.items() if call.forward.node is not None}
+    made = {
+        recorder.number(call.forward.node): key
+        for key, call in recorder.calls.items()
+        if call.forward.node is not None
+    }
     custom = [node for node in nodes if insides.forward_class(node) is not None]
     for key, call in sorted(recorder.calls.items(), key=lambda item: item[1].counter):
         if call.forward.node is not None:
             continue
         mine = [node for node in custom if insides.forward_class(node) in call.forward.classes]
-        mine = [node for node in mine if insides.number_of(node) < call.counter and recorder.number(node) not in made]
+        mine = [
+            node
+            for node in mine
+            if insides.number_of(node) < call.counter and recorder.number(node) not in made
+        ]
         if mine:
             made[recorder.number(max(mine, key=insides.number_of))] = key
     return made

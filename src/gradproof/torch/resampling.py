@@ -1,7 +1,8 @@
 """Interpolation of images, axis by axis: `y[..., i, ...] = Σ_k w[i, k] x[..., p[i] + k, ...]`.
 
-The weights are formulas of the output's index, and not numbers: an implementation rounds the place `i*ratio` that they are
-taken at, and rounds it absolutely, which weighs the more the farther from the image's edge the place is.
+The weights are formulas of the output's index, and not numbers: an implementation rounds the place `i*ratio`
+that they are taken at, and rounds it absolutely, which weighs the more the farther from the image's edge the
+place is.
 """
 
 from __future__ import annotations
@@ -60,13 +61,16 @@ class _Axis:
 
 def _axis(before: int, after: int, align_corners: bool, scale: float | None) -> _Axis:
     if align_corners:
-        return _Axis(before, after, Fraction(before - 1, after - 1) if after > 1 else Fraction(0), Fraction(0))
+        return _Axis(
+            before, after, Fraction(before - 1, after - 1) if after > 1 else Fraction(0), Fraction(0)
+        )
     ratio = 1 / Fraction(scale) if scale else Fraction(before, after)
     return _Axis(before, after, ratio, Fraction(1, 2))
 
 
 def _linear(self: Lowering, axis: _Axis) -> tuple[str, np.ndarray]:
-    """1 - t and t at the places below and above, t the part behind the point; before the first entry it is 0."""
+    """1 - t and t at the places below and above, t the part behind the point; before the first entry it is
+    0."""
     starts = np.array([floor(max(axis.place(i), Fraction(0))) for i in range(axis.after)])
     t = Max(axis.formula, 0) - slot(0)
     both = Piecewise((1 - t, free(1) < 1), (t, True))
@@ -99,7 +103,9 @@ def _triangle(self: Lowering, axis: _Axis) -> tuple[str, np.ndarray]:
     reads = (*_starts(self, starts), Read(self.constant(used), (free(0), free(1))))
     shape = (axis.after, taps)
     raw = self.emit(Max(1 - Abs(x), 0) * slot(1), reads, shape, source="triangle")
-    total = self.emit(slot(0), (Read(raw, (free(0), bound(0))),), (axis.after,), over=(taps,), reduce="sum", source="total")
+    total = self.emit(
+        slot(0), (Read(raw, (free(0), bound(0))),), (axis.after,), over=(taps,), reduce="sum", source="total"
+    )
     both = (Read(raw, (free(0), free(1))), Read(total, (free(0),)))
     return self.emit(slot(0) / slot(1), both, shape, source="weight"), starts
 
@@ -115,7 +121,9 @@ def interpolated(self: Lowering, event: Event, targets: list[Region]) -> bool:
     weights, axes = _WEIGHTS[event.name]
     source: Region = arguments["self"] if "self" in arguments else arguments["input"]
     (target,) = targets
-    scales = arguments.get("scale_factors") or [arguments.get(name) for name in ("scales_d", "scales_h", "scales_w")[-axes:]]
+    scales = arguments.get("scale_factors") or [
+        arguments.get(name) for name in ("scales_d", "scales_h", "scales_w")[-axes:]
+    ]
     if axes == 1 and not arguments.get("scale_factors"):
         scales = [arguments.get("scales")]
     operand = self.operand(source)

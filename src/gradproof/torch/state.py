@@ -1,7 +1,8 @@
-"""A check leaves no trace: whatever a function may change is kept before it runs and put back afterwards, bit by bit.
+"""A check leaves no trace: whatever a function may change is kept before it runs and put back afterwards, bit
+by bit.
 
-That is the memory of every tensor that it is given or holds, the tensors' gradients, the attributes of its modules, and
-the states of random generators.
+That is the memory of every tensor that it is given or holds, the tensors' gradients, the attributes of its
+modules, and the states of random generators.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ COUNT = 100_000  # objects that are looked at
 
 @contextmanager
 def untouched(func: Callable[..., Any], *inputs: Any) -> Iterator[State]:
-    """What the function is given and holds, and the random states, are as before when the block ends, however it ends."""
+    """What the function is given and holds, and the random states, are as before when the block ends, however
+    it ends."""
     state = State(func, *inputs)
     enabled = torch.is_grad_enabled()
     try:
@@ -80,7 +82,20 @@ def _held(roots: Sequence[Any]) -> Iterator[Any]:
             stack += [(part, depth - 1) for part in _parts(value)]
 
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, type, ModuleType, BuiltinFunctionType, torch.dtype, torch.device)
+_PLAIN = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type,
+    ModuleType,
+    BuiltinFunctionType,
+    torch.dtype,
+    torch.device,
+)
 _STATEFUL = (torch.Tensor, torch.nn.Module, torch.Generator, np.ndarray, np.random.Generator, random.Random)
 
 
@@ -99,7 +114,9 @@ def _parts(value: Any) -> Iterator[Any]:
         yield from list(value)
     elif callable(value):
         yield from (part for _, part in holdings(value))
-    if not isinstance(value, torch.Tensor | torch.nn.Module) and isinstance(getattr(value, "__dict__", None), dict):
+    if not isinstance(value, torch.Tensor | torch.nn.Module) and isinstance(
+        getattr(value, "__dict__", None), dict
+    ):
         yield from list(vars(value).values())
 
 
@@ -161,7 +178,8 @@ def _module(module: torch.nn.Module) -> Callable[[], None]:
 
 
 def _tensor(tensor: torch.Tensor, memory: dict[tuple[torch.device, int], None]) -> list[Callable[[], None]]:
-    """A tensor's memory, once for all its views, and what its name is bound to: its place there, history and gradient."""
+    """A tensor's memory, once for all its views, and what its name is bound to: its place there, history and
+    gradient."""
     if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
         return []
     undo = [_binding(tensor)]
@@ -201,7 +219,12 @@ def _same(tensor: torch.Tensor, alias: torch.Tensor) -> bool:
     """Whether a tensor lies where it lay."""
     with suppress(Exception):
         lies = tensor.data_ptr() == alias.data_ptr()
-        return lies and tensor.shape == alias.shape and tensor.stride() == alias.stride() and tensor.dtype == alias.dtype
+        return (
+            lies
+            and tensor.shape == alias.shape
+            and tensor.stride() == alias.stride()
+            and tensor.dtype == alias.dtype
+        )
     return True
 
 

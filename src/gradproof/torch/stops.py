@@ -1,9 +1,10 @@
 """Where autograd stops and the function does not: `detach`, `.data`, `no_grad`, `item()`.
 
-Every autograd node can be right and the gradient still not the function's. So each value that an operation reads without
-its history, although a parameter reaches it, is looked at: the cotangent that would have gone there is worked out, at the
-engine's own numbers, and followed back through whatever computed it. All of it may cancel (the shift in a log-sum-exp), or
-meet a derivative of zero (a rounded value); what arrives at a parameter is lost.
+Every autograd node can be right and the gradient still not the function's. So each value that an operation
+reads without its history, although a parameter reaches it, is looked at: the cotangent that would have gone
+there is worked out, at the engine's own numbers, and followed back through whatever computed it. All of it
+may cancel (the shift in a log-sum-exp), or meet a derivative of zero (a rounded value); what arrives at a
+parameter is lost.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Outside:
 
 @dataclass(frozen=True, eq=False)
 class Loss:
-    """What the stops keep from a leaf: a cotangent of its shape, and the places of the stops it is lost at."""
+    """What the stops keep from a leaf: a cotangent of its shape, and the places of the stops it is lost
+    at."""
 
     leaf: int
     region: Region
@@ -76,9 +78,9 @@ class _Cotangent:
 class Stops:
     """The stops of a tape, and what they lose.
 
-    One rule for every operation: what a parameter reaches goes on into each of its results, but for integers and flags, which
-    change in steps alone. Whether there is a formula, or a place in memory, matters only on the way back: there `unseen` says
-    what cannot be followed, and where.
+    One rule for every operation: what a parameter reaches goes on into each of its results, but for integers
+    and flags, which change in steps alone. Whether there is a formula, or a place in memory, matters only on
+    the way back: there `unseen` says what cannot be followed, and where.
     """
 
     def __init__(self, tape: Tape, dtype: DType) -> None:
@@ -174,15 +176,22 @@ class Stops:
         self.put_back = True
 
     def _from_outside(self, region: Region, outside: Outside, moved: np.ndarray | None = None) -> None:
-        """The tensor came from outside; or those of its entries that moved, and that nobody knows otherwise."""
+        """The tensor came from outside; or those of its entries that moved, and that nobody knows
+        otherwise."""
         content = self.flow.memory.read(region)
-        unknown = np.ones(region.shape, bool) if moved is None else (content.who < 0) & moved.reshape(content.who.shape)
+        unknown = (
+            np.ones(region.shape, bool)
+            if moved is None
+            else (content.who < 0) & moved.reshape(content.who.shape)
+        )
         if not unknown.any():
             return
         name = f"outside {len(self.home)}"
         self._value(name, region, outside)
         own = self.flow.memory.all_of(name, region.shape)
-        who, where = (np.where(unknown, new, old) for new, old in ((own.who, content.who), (own.where, content.where)))
+        who, where = (
+            np.where(unknown, new, old) for new, old in ((own.who, content.who), (own.where, content.where))
+        )
         self.flow.memory.put(region, Content(who, where, content.alien))
 
     def _sources_of_call(self, step: Step | None) -> set[int]:
@@ -200,13 +209,15 @@ class Stops:
     def _belongs(
         self, region: Region, event: Event, content: Content, believed: Content, inside: dict[int, set[int]]
     ) -> bool:  # fmt: skip
-        """Whether autograd follows the value: it has its history, or it is computed inside the same custom Function."""
+        """Whether autograd follows the value: it has its history, or it is computed inside the same custom
+        Function."""
         if event.call is not None:
             return set(content.sources) <= inside[event.call] | {-1}
         return region.edge is not None and region.edge[0] not in self.tape.inner and believed is content
 
     def _taken_for(self, region: Region, content: Content) -> Content:
-        """What autograd takes the tensor for: the content itself, unless it was written to where autograd does not see it."""
+        """What autograd takes the tensor for: the content itself, unless it was written to where autograd
+        does not see it."""
         if region.edge is None:
             return content
         born = self.born.get(region.edge)
@@ -231,7 +242,11 @@ class Stops:
 
     def _enter(self, region: Region) -> None:
         """A leaf, when it is first seen."""
-        leaf = region.edge is not None and region.edge[0] in self.tape.names and region.edge[0] not in self.tape.inner
+        leaf = (
+            region.edge is not None
+            and region.edge[0] in self.tape.names
+            and region.edge[0] not in self.tape.inner
+        )
         if region.edge is None or not leaf or region.edge in self.born:
             return
         name = f"leaf {region.edge[0]}"
@@ -247,7 +262,9 @@ class Stops:
         self.flow.shapes[name] = region.shape
         self.flow.active.add(name)
 
-    def _advance(self, event: Event, position: int, inside: dict[int, set[int]], outside: Outside | None) -> None:
+    def _advance(
+        self, event: Event, position: int, inside: dict[int, set[int]], outside: Outside | None
+    ) -> None:
         """What the operation's results are."""
         if event.rebinds:
             return
@@ -256,13 +273,19 @@ class Stops:
         if event.is_view and not hidden:
             with suppress(UnsupportedError):  # memory seen as another dtype: what lies there tells
                 self.flow.view(event)
-        bits = any(whole_numbers(region.dtype) for region in reached)  # those of a number, which go on in integers
+        bits = any(
+            whole_numbers(region.dtype) for region in reached
+        )  # those of a number, which go on in integers
         past = bool(event.written) and self._unowned(event)
         for n, region in enumerate((*event.outs, *event.side)):
             if event.is_view and not (hidden and reached and not self.flow.is_active(region)):
                 self._first_seen(region)
                 continue
-            steps = whole_numbers(region.dtype) and not region.opaque and not (bits and region.dtype != torch.bool)
+            steps = (
+                whole_numbers(region.dtype)
+                and not region.opaque
+                and not (bits and region.dtype != torch.bool)
+            )
             if not (reached or outside) or steps:
                 self.flow.forget(region)
             else:
@@ -323,7 +346,9 @@ class Stops:
             if isinstance(home, Outside):
                 self.unseen.append(home)
             else:
-                found.append(Loss(home, self.regions[name], cotangent.exact, tuple(dict.fromkeys(cotangent.places))))
+                found.append(
+                    Loss(home, self.regions[name], cotangent.exact, tuple(dict.fromkeys(cotangent.places)))
+                )
         if self.unseen and any(stop.credited is not None for stop in (*self.stops, *self.ends)):
             return []  # what autograd gave to the wrong one is known, and what it should have given is not
         return found
@@ -337,7 +362,8 @@ class Stops:
             self.unseen.append(Outside(f"a value without its history goes through {error}", place))
 
     def vanishing(self) -> frozenset[int]:
-        """The leaves that lose nothing by the exact calculus of the whole run, from the leaves, with the stops and without.
+        """The leaves that lose nothing by the exact calculus of the whole run, from the leaves, with the
+        stops and without.
 
         What cancels there need not cancel in the engine's own numbers: the shift by a mean, before a softmax.
         """
@@ -357,7 +383,9 @@ class Stops:
         flowing, cut = self._gradients(most, cut=False), self._gradients(most, cut=True)
         found = set()
         for leaf, gradient in flowing.items():
-            scale = max((abs(x) for x in numbers(np.concatenate([gradient, cut[leaf]]))), default=NOUGHT, key=as_float)
+            scale = max(
+                (abs(x) for x in numbers(np.concatenate([gradient, cut[leaf]]))), default=NOUGHT, key=as_float
+            )
             if all(abs(x) <= scale * TINY for x in numbers(gradient - cut[leaf])):
                 found.add(leaf)
         return frozenset(found)
@@ -370,7 +398,8 @@ class Stops:
         return {home: pulled[name].reshape(-1) for name, home in self.home.items() if isinstance(home, int)}
 
     def _credit(self, stop: Stop, cotangent: Balls, lost: dict[str, _Cotangent]) -> None:
-        """Autograd gave it to whom the value belonged before. Of what came from outside nobody knows whom it belongs to."""
+        """Autograd gave it to whom the value belonged before. Of what came from outside nobody knows whom it
+        belongs to."""
         names = [self.flow.memory.names[n] for n in stop.content.sources if n >= 0]
         if stop.credited is not None and not any(isinstance(self.home.get(name), Outside) for name in names):
             self._scatter(stop.credited, cotangent, cotangent, lost, [stop.place])
@@ -388,7 +417,11 @@ class Stops:
         for name, stop in zip(contents, distinct.values(), strict=True):
             lowering.enter(name, stop.region, given=False)
         lowering.run(step.events)
-        rows = {lowering.copy(region): balls(received[nr])[None] for nr, region in step.outputs.items() if nr in received}
+        rows = {
+            lowering.copy(region): balls(received[nr])[None]
+            for nr, region in step.outputs.items()
+            if nr in received
+        }
         pulled = self._pulled(lowering, contents, rows, rows)
         for stop, (exact, rounding) in zip(distinct.values(), pulled, strict=True):
             passed = _passed(step, stop) if stop.credited is not None else None
@@ -406,7 +439,9 @@ class Stops:
         lowering = Lowering("operation")
         contents: dict[str, Content] = {}
         for n, region in enumerate(event.regions):
-            content = self.before.get(id(region)) or self.flow.memory.read(region)  # those of views are not kept
+            content = self.before.get(id(region)) or self.flow.memory.read(
+                region
+            )  # those of views are not kept
             if self._reached(content):
                 if whole_numbers(region.dtype):
                     raise UnsupportedError(f"{event.op}: {region.opaque or 'the bits of a number'}")
@@ -420,14 +455,19 @@ class Stops:
             name = lowering.copy(event.outs[n])
             exact[name], rounding[name] = cotangent.exact[None], cotangent.rounding[None]
             places += cotangent.places
-        for content, (sharp, loose) in zip(contents.values(), self._pulled(lowering, contents, exact, rounding), strict=True):
+        for content, (sharp, loose) in zip(
+            contents.values(), self._pulled(lowering, contents, exact, rounding), strict=True
+        ):
             self._scatter(content, sharp, loose, lost, places)
 
     def _pulled(
         self, lowering: Lowering, contents: Mapping[str, Content], exact: dict[str, Balls], rounding: dict[str, Balls]
     ) -> Iterator[tuple[Balls, Balls]]:  # fmt: skip
         """What arrives at each of the contents, exact and with rounding, from cotangents of both kinds."""
-        run, given = run_of(lowering, exact, {name: lowering.shapes[name] for name in contents}), given_of(lowering)
+        run, given = (
+            run_of(lowering, exact, {name: lowering.shapes[name] for name in contents}),
+            given_of(lowering),
+        )
         # Where operands are equal, one way to share between them: a span would hold 0, and lose nothing.
         sharp = run.split(run.pull(given, self.enclosures.exact, exact, mode="beside")[0])
         loose = run.split(run.pull(given, self.enclosures.rounding, rounding, mode="beside")[0])
@@ -435,7 +475,12 @@ class Stops:
             yield sharp[name].reshape(-1), loose[name].reshape(-1)
 
     def _scatter(
-        self, content: Content, exact: Balls, rounding: Balls, lost: dict[str, _Cotangent], places: Sequence[Place]
+        self,
+        content: Content,
+        exact: Balls,
+        rounding: Balls,
+        lost: dict[str, _Cotangent],
+        places: Sequence[Place],
     ) -> None:
         if content.alien:
             raise UnsupportedError("memory that is seen as numbers of another dtype")
@@ -453,7 +498,11 @@ class Stops:
 
 
 def _came_back(left: str, event: Event) -> Outside:
-    why = f"numbers that left torch by {left} come back" if left else "numbers that move with the parameters come in"
+    why = (
+        f"numbers that left torch by {left} come back"
+        if left
+        else "numbers that move with the parameters come in"
+    )
     return Outside(f"{why}, as an operand of {event.name}", event.place)
 
 

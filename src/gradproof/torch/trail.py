@@ -1,8 +1,9 @@
 """Numbers that leave torch and come back: by `item()`, `tolist()`, NumPy, a kernel that nobody knows.
 
-A number that comes back as it left is known again. After arithmetic outside of torch it is not; so the forward is recorded
-again with the leaves moved by a little, forth and back. What the recording takes for a constant must stay where it is: an
-operand that nothing computed, a number among an operation's arguments. What moves is found, at its operation.
+A number that comes back as it left is known again. After arithmetic outside of torch it is not; so the
+forward is recorded again with the leaves moved by a little, forth and back. What the recording takes for a
+constant must stay where it is: an operand that nothing computed, a number among an operation's arguments.
+What moves is found, at its operation.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ FAR = 64  # times what the leaves are moved by, relative: what changes by more h
 
 
 def followed(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> Tape:
-    """The tape with the trail of the numbers that left torch; known ones stand in the operations as the tensors they were."""
+    """The tape with the trail of the numbers that left torch; known ones stand in the operations as the
+    tensors they were."""
     if tape.trouble:
         return tape
     trail = tape.trail
@@ -61,7 +63,8 @@ def movable(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _moved_runs(func: Func, inputs: Sequence[Any], state: State) -> tuple[list[Run], float]:
-    """Runs with the leaves moved forth, and back, and one where they stay; none where it does not run there."""
+    """Runs with the leaves moved forth, and back, and one where they stay; none where it does not run
+    there."""
     leaves = movable(state.tensors)
     if not leaves:
         return [], 0.0
@@ -104,7 +107,9 @@ def _compared(tape: Tape, runs: Sequence[Run], step: float) -> Trail:
             lifted.pop(position, None)
             moving = _moves(step, *(event.regions[0].values for event in aligned[position])).reshape(-1)
             none = (-1,) * len(moving)
-            pairs = zip(forth.lifted.get(position, none), other.lifted.get(position, none), moving, strict=True)
+            pairs = zip(
+                forth.lifted.get(position, none), other.lifted.get(position, none), moving, strict=True
+            )
             items = tuple(a if a == b and moves else -1 for a, b, moves in pairs)
             if any(item >= 0 for item in items):
                 lifted[position] = items
@@ -126,11 +131,16 @@ def _compared(tape: Tape, runs: Sequence[Run], step: float) -> Trail:
 
 def _alike(events: Sequence[Event]) -> bool:
     """Whether the same operation ran on tensors of the same kinds."""
-    kinds = [(event.op, [(region.shape, region.dtype, region.opaque) for region in event.regions]) for event in events]
+    kinds = [
+        (event.op, [(region.shape, region.dtype, region.opaque) for region in event.regions])
+        for event in events
+    ]
     return all(kind == kinds[0] for kind in kinds)
 
 
-def _moves(step: float, here: np.ndarray, there: np.ndarray, back: np.ndarray, again: np.ndarray) -> np.ndarray:
+def _moves(
+    step: float, here: np.ndarray, there: np.ndarray, back: np.ndarray, again: np.ndarray
+) -> np.ndarray:
     """Which numbers move with the leaves, each way its own way, and by as little."""
     with np.errstate(invalid="ignore", over="ignore"):
         forth, other = there - here, back - here
