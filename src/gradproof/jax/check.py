@@ -354,7 +354,8 @@ class _FunctionCheck(TapeCheck):
             whole = judged.get(leaf.name)
             if whole is not None and whole.verdict.passes:
                 continue
-            told = f"compiled as a whole it is off by {_distance(gradient, apart):.2g} relative, equation by equation it is right"
+            off = f"{_distance(gradient, apart):.2g} relative"
+            told = f"compiled as a whole it is off by {off}, equation by equation it is right"
             if whole is None:
                 found.append(bare_finding("gradient", leaf.name, Verdict.UNDECIDED, told))
                 continue

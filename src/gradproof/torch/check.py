@@ -274,7 +274,10 @@ _TRANSFORMED = (
     "it is called under a transform of torch.func (grad, vjp), which calls its backward: that is not judged"
 )
 _UNSEEN = 'what happens there is not seen; if it is meant as a constant, say so by stops="trust"'
-_NOT_THE_SUM = "what arrived is not what its uses passed on: a hook, an addition that went wrong, or memory that one of them wrote to"
+_NOT_THE_SUM = (
+    "what arrived is not what its uses passed on: a hook, an addition that went wrong, "
+    "or memory that one of them wrote to"
+)
 MAX_WHOLE = (
     20_000  # entries of all domains together: beyond, the whole function is not looked at from both sides
 )
