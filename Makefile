@@ -33,6 +33,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/corpora.py
 	$(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/planted.py
+	$(BIN)/python benchmarks/deep.py
 	$(BIN)/python benchmarks/operators.py
 
 # The constraints pin what we test with. A torch for CPUs comes from an index that has one: PIP_EXTRA_INDEX_URL=... make test

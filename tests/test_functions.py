@@ -97,14 +97,12 @@ def test_a_fault_in_a_deep_net_is_found_at_its_layer() -> None:
         assert blamed(report) == ([] if layer is None else [f"{layer}: CustomBackward"])
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("layer", [None, 0, 13, 23])
 @pytest.mark.parametrize("name", DEEP)
-def test_a_fault_in_a_deep_stack_is_found(name: str, layer: int | None, dtype: torch.dtype) -> None:
-    func, inputs = DEEP[name](dtype) if layer is None else DEEP[name](dtype, fault=(layer, 1 + 1e-4))
-    report = check_function(func, *inputs)
-    assert report.ok == (layer is None)
-    assert layer is None or all("Faulty" in node for node in blamed(report))
+def test_a_fault_in_a_deep_stack_is_found(name: str) -> None:
+    """`benchmarks/deep.py` tries more layers, in every dtype."""
+    func, inputs = DEEP[name](torch.float32, fault=(13, 1 + 1e-4))
+    nodes = blamed(check_function(func, *inputs))
+    assert nodes and all("Faulty" in node for node in nodes)
 
 
 @pytest.mark.parametrize(
