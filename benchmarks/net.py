@@ -17,6 +17,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ import net_cases
 import reported_cases
 from gradproof import check_function
 from gradproof.progress import tracked
-from gradproof.torch.check import TapeCheck
+from gradproof.torch.check import by_the_whole, judged_tape
 from gradproof.torch.net import contradictions, plain_findings
 from gradproof.torch.recording import record
 from gradproof.torch.state import eager, untouched
@@ -48,7 +49,8 @@ def alone(func: Callable[..., Any], inputs: Sequence[Any]) -> list[Finding]:
             tape = record(func, inputs)
         if tape.trouble or not tape.leaves:
             return []
-        whole = TapeCheck(tape, "judge").from_the_leaves
+        _, judge, _ = judged_tape(tape, trusting=False)
+        whole = partial(by_the_whole, judge, tape)
         return (
             plain_findings(func, inputs, tape, state, whole)
             or contradictions(func, inputs, tape, state).findings

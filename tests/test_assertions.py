@@ -11,7 +11,8 @@ import torch
 
 from conftest import ROOT
 from gradproof import InputError, Verdict, assert_gradients, load
-from gradproof.assertions import STATISTICAL, rounded
+from gradproof.assertions import rounded
+from gradproof.causes import JudgedBy
 from gradproof.dtypes import DTYPES
 
 OLS = "y_hat = w*x\nl = y_hat - y\nloss = l**2"
@@ -129,7 +130,7 @@ def perceptron(dtype: torch.dtype, seed: int = 0) -> tuple[str, dict[str, Any], 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_deep_opaque_case_passes(dtype: str, seed: int) -> None:
     report = assert_gradients(*perceptron(getattr(torch, dtype), seed), dtype=dtype)
-    assert all(STATISTICAL in finding.note for finding in report.findings)
+    assert all(JudgedBy(runs=24) in finding.causes for finding in report.findings)
 
 
 @pytest.mark.parametrize("layer", range(8))

@@ -12,7 +12,7 @@ import gradproof
 SOURCE = Path(gradproof.__file__).parent
 Sources = dict[str, str]  # of each module its text
 
-GROUND = ("errors", "dtypes", "display", "verdict")
+GROUND = ("errors", "dtypes", "display", "verdict", "causes")
 ENGINES = ("torch", "jax", "jaxlib", "autograd", "tinygrad")
 RECORDER = tuple(f"torch.{name}" for name in (
     "algebra", "insides", "lowering", "memory", "names", "operations", "outputs", "recording", "resampling", "state", "trail",
@@ -24,6 +24,7 @@ MAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     **dict.fromkeys(GROUND, (GROUND, (*ENGINES, "sympy", "flint"))),
     "proof": ((*GROUND, "proof"), ENGINES),
     "judging": ((*GROUND, "proof", "judging"), ENGINES),
+    "judging.witness": ((*GROUND, "proof", "judging.witness"), ENGINES),
     "language": ((*GROUND, "proof", "language"), ENGINES),
     "language.syntax": ((*GROUND, "language.syntax"), (*ENGINES, "sympy", "flint")),
     "engines": ((*GROUND, "engines", "targets", "language.syntax"), ("sympy", "flint")),

@@ -11,6 +11,7 @@ import pytest
 
 from conftest import ROOT
 from gradproof import Report, Verdict, check, load, parse
+from gradproof.causes import Raised
 from gradproof.cli import main
 from gradproof.output import visible
 from gradproof.telling import render, summary
@@ -66,7 +67,7 @@ def ols() -> Report:
 def told_as(report: Report, verdict: Verdict) -> Report:
     """The report with another verdict of its first finding."""
     first, *rest = report.findings
-    return replace(report, findings=(replace(first, verdict=verdict, note="a note"), *rest))
+    return replace(report, findings=(replace(first, verdict=verdict, causes=(Raised("a note"),)), *rest))
 
 
 def test_a_finding_is_a_test_case(ols: Report) -> None:
@@ -128,7 +129,9 @@ def test_what_a_file_expects_is_no_failure_and_an_unkept_promise_is_one() -> Non
 
 def test_hostile_texts_stay_texts(ols: Report) -> None:
     first, *rest = ols.findings
-    bad = replace(first, verdict=Verdict.WRONG, node=HOSTILE, note=HOSTILE, formula=HOSTILE, place=HOSTILE)
+    bad = replace(
+        first, verdict=Verdict.WRONG, node=HOSTILE, causes=(Raised(HOSTILE),), formula=HOSTILE, place=HOSTILE
+    )
     report = replace(ols, title=HOSTILE, target=HOSTILE, findings=(bad, bad, *rest), problem=None)
     text = render([report], "junit", [(HOSTILE, HOSTILE)])
     assert text.isascii()

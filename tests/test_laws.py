@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gradproof import Verdict, check, parse
 from gradproof.dtypes import DTYPES
-from gradproof.judging.judge import Comparison, judge
+from gradproof.judging.verdicts import Comparison, judge
 from gradproof.language.files import Problem
 from gradproof.proof.arithmetic import ZERO, balls, compiled, exact, full, numbers, precision, rounding
 from gradproof.proof.functions import SCALARS, Named, define, operands

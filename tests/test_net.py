@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from gradproof import Report, Verdict, check_function
-from gradproof.torch.check import TapeCheck
+from gradproof.judging.judge import Judge
 
 F64 = torch.float64
 PLACES = torch.tensor([[0, 2, 2]])
@@ -100,7 +100,7 @@ def test_what_is_not_seen_does_not_pass(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PAIRS if not name.startswith("by the")])
 def test_the_net_alone_catches_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TapeCheck, "_losses", lambda self: [])
+    monkeypatch.setattr(Judge, "_losses", lambda self: [])
     report = told(PAIRS[name][0], leaf(3))
     assert report.verdict is Verdict.UNDECIDED
     assert "something was not seen" in report.findings[-1].note

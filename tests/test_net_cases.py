@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradproof import Report, Verdict, check_function
-from gradproof.torch.check import TapeCheck
+from gradproof.judging.judge import Judge
 from net_cases import KINDS, Checkpoint, Checkpointed, Missed, compiled, deaf, drawn, reentrant
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own, of what is beta or deprecated
@@ -25,7 +25,7 @@ def told(report: Report) -> str:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_net_alone_catches_a_kind(kind: Missed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TapeCheck, "_losses", lambda self: [])
+    monkeypatch.setattr(Judge, "_losses", lambda self: [])
     assert not check_function(kind.wrong, drawn(kind.shape)).ok
 
 
@@ -96,7 +96,7 @@ def test_a_coarser_dtype_inside_is_no_contradiction(name: str, dtype: torch.dtyp
 def test_a_parameter_that_got_no_gradient_is_moved_as_well(
     stop: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TapeCheck, "_losses", lambda self: [])
+    monkeypatch.setattr(Judge, "_losses", lambda self: [])
     weight = drawn((3,))
     report = check_function(lambda x: (x * (weight.detach() if stop else weight)).sum(), drawn((3,)))
     assert report.ok is not stop

@@ -9,7 +9,7 @@ from flint import arb
 
 import gradproof
 from gradproof.dtypes import DTYPES
-from gradproof.judging.judge import Comparison, judge
+from gradproof.judging.verdicts import Comparison, judge
 from gradproof.verdict import Verdict
 
 INF, NAN = float("inf"), float("nan")

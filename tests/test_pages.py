@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 import gradproof
 from conftest import ROOT
 from gradproof import Report, check, check_function, load, parse
+from gradproof.causes import Raised
 from gradproof.cli import main
 from gradproof.telling import html, markdown
 from gradproof.telling.drawing import MAX_NODES, drawing
@@ -200,7 +201,9 @@ def hostile() -> Report:
             "a = 3 * sum(where((x < 1) | (x > 2), x, x**2))\nloss = sin(a) + a", parameters={"x": [0.5, 1.5]}
         )
     )
-    findings = tuple(replace(finding, note=HOSTILE, place=HOSTILE) for finding in report.findings)
+    findings = tuple(
+        replace(finding, causes=(Raised(HOSTILE),), place=HOSTILE) for finding in report.findings
+    )
     assert report.problem is not None
     return replace(
         report,

@@ -12,6 +12,7 @@ import pytest
 
 from conftest import ROOT
 from gradproof import Report, Verdict, check, load, parse
+from gradproof.causes import Raised
 from gradproof.cli import main, write
 from gradproof.telling import markdown, render
 
@@ -118,7 +119,9 @@ def test_a_title_is_only_text() -> None:
 def test_nothing_that_a_report_quotes_is_markup() -> None:
     report = check(parse("loss = w**2", parameters={"w": 1.0}))
     text = f"{HOSTILE}\n# head\n| a | b |"
-    told = replace(report.findings[0], node=text, note=text, place=text, formula=text, verdict=Verdict.WRONG)
+    told = replace(
+        report.findings[0], node=text, causes=(Raised(text),), place=text, formula=text, verdict=Verdict.WRONG
+    )
     page = markdown.page(replace(report, title=text, target=text, findings=(told, *report.findings)))
     outside = re.sub(r"`` .*? ``", "", page)
     assert "<script>" not in outside

@@ -14,32 +14,23 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from flint import arb
 from tabulate import tabulate
 
 from .dtypes import DType, dtype_named
 from .errors import InputError, did_you_mean
-from .judging.judge import Comparison, judge, missing
-from .judging.likeness import Clues, likeness
-from .judging.together import judge_pulled
+from .judging.judge import Judge
+from .judging.witness import Arrival, Pass, Step, Witness
 from .language.files import Problem, parse
-from .oracle import remarks_on
-from .proof.arithmetic import UNIT, Balls, Sampling, balls, centres, exact, full, numbers, precision, radii
-from .proof.enclosure import START_BITS, Enclosures, Run
+from .oracle import remarks_on, whole_of
+from .proof.arithmetic import balls, exact, numbers, precision, rounding
+from .proof.enclosure import START_BITS
 from .proof.graph import Line, lines, size
 from .proof.walk import evaluate
 from .report import Report
 from .telling import number
 from .telling.derivation import Derivation, derive
 from .telling.words import name_of, place
-from .verdict import Finding, Verdict, as_finding, bare_finding
-
-RUNS = 24  # of the reference under random roundings
-SIGMAS = 6.0  # of their spread that explain a number: with 24 runs a right one falls outside less than once in a million
-NARROW = 2.0**10  # units of roundoff: up to this relative width the ball from the leaves judges alone
-
-BALL = "judged by the ball from the leaves"
-STATISTICAL = f"judged by a statistical rounding set ({RUNS} runs under random roundings)"
+from .verdict import Finding
 
 
 def assert_gradients(
@@ -65,20 +56,21 @@ def assert_gradients(
     start = time.perf_counter()
     format_ = dtype_named(dtype)
     whole = _problem(problem, point, gradients, format_)
-    assertion = _Assertion(whole, format_)
-    findings = tuple(assertion.findings(gradients, values or {}, local or {}))
+    derivation = derive(whole.graph)
+    judged = Judge(_witness(whole, format_, derivation, gradients, values or {}, local or {})).judged()
     seconds = time.perf_counter() - start
-    title, target, derivation = whole.title, whole.target, assertion.derivation
     report = Report(
-        title,
-        target,
+        whole.title,
+        whole.target,
         "given numbers",
         format_.name,
-        findings,
+        judged.findings,
         seconds,
         whole,
         derivation,
         remarks=remarks_on(whole.graph),
+        gradients=judged.gradients,
+        local=judged.local,
     )
     if not report.verdict.passes:
         error = AssertionError(_table(report))
@@ -138,135 +130,88 @@ def rounded(values: np.ndarray, dtype: DType) -> np.ndarray:
         return np.where(np.abs(near) > dtype.largest, np.copysign(np.inf, values), near)
 
 
-class _Assertion:
-    """The comparisons of one assertion."""
+def _witness(
+    problem: Problem,
+    dtype: DType,
+    text: Derivation,
+    gradients: Mapping[str, Any],
+    values: Mapping[str, Any],
+    local: Mapping[tuple[str, str], Any],
+) -> Witness:
+    """Numbers of which no step is known: each beside the run from the leaves."""
+    graph = problem.graph
+    parameters = {leaf.name: leaf.shape for leaf in graph.parameters}
+    for name in gradients:
+        if name not in parameters:
+            what = "given: it has no gradient" if name in problem.point else "no parameter"
+            raise InputError(f"{name!r} is {what}{did_you_mean(name, parameters)}")
+    arrays = {
+        name: None if value is None else as_numbers(f"gradient of {name}", value)
+        for name, value in gradients.items()
+    }
+    steps = [_value(problem, dtype, text, name, value) for name, value in values.items()]
+    steps += [_local(problem, dtype, text, name, parent, value) for (name, parent), value in local.items()]
+    arrivals = [
+        Arrival(name, name, parameters[name], array, dtype, text=text.formula("gradient", name))
+        for name, array in arrays.items()
+    ]
+    return Witness(
+        steps=tuple(steps),
+        arrivals=tuple(arrivals),
+        whole=lambda: whole_of(graph, problem.point, {name: parameters[name] for name in gradients}),
+        dtype=dtype,
+        complete=True,
+        final=True,
+    )
 
-    def __init__(self, problem: Problem, dtype: DType) -> None:
-        self.problem = problem
-        self.graph = problem.graph
-        self.dtype = dtype
-        self.enclosures = Enclosures(dtype)
-        self.derivation: Derivation = derive(problem.graph)
-        self.leaves = {name: balls(value) for name, value in problem.point.items()}
 
-    def findings(
-        self, gradients: Mapping[str, Any], values: Mapping[str, Any], local: Mapping[tuple[str, str], Any]
-    ) -> list[Finding]:
-        with precision(START_BITS):
-            found = [self._value(name, value) for name, value in values.items()]
-            found += [self._local(name, parent, value) for (name, parent), value in local.items()]
-            return found + self._gradients(gradients)
+def _line(problem: Problem, name: str) -> Line:
+    known = {line.name: line for line in lines(problem.graph)}
+    if name not in known:
+        raise InputError(f"the graph has no line {name!r}{did_you_mean(name, known)}")
+    return known[name]
 
-    def _line(self, name: str) -> Line:
-        known = {line.name: line for line in lines(self.graph)}
-        if name not in known:
-            raise InputError(f"the graph has no line {name!r}{did_you_mean(name, known)}")
-        return known[name]
 
-    def _value(self, name: str, value: Any) -> Finding:
-        self._line(name)
-        loose = evaluate(self.graph.nodes, self.leaves, self.enclosures.rounding)[name]
-        sharp = self.enclosures.settled(lambda: evaluate(self.graph.nodes, self.leaves, exact())[name], loose)
-        judged = judge(Comparison(as_numbers(name, value), sharp, loose), self.dtype)
-        return as_finding("forward", name, None, self.derivation.formula("forward", name), judged)
+def _value(problem: Problem, dtype: DType, text: Derivation, name: str, value: Any) -> Step:
+    _line(problem, name)
+    return Step(
+        name,
+        problem.graph.nodes,
+        problem.point,
+        {name: as_numbers(name, value)},
+        {},
+        {name: dtype},
+        dtype,
+        frozenset(),
+        text=lambda wrt: text.formula("forward", name),
+    )
 
-    def _local(self, name: str, parent: str, value: Any) -> Finding:
-        line = self._line(name)
-        if parent not in line.parents:
-            raise InputError(f"line {name!r} does not read {parent!r}{did_you_mean(parent, line.parents)}")
-        jacobian = as_numbers(f"local gradient of {name} by {parent}", value)
-        count, shape = size(line.shape), self.graph.shapes[parent]
-        formula = self.derivation.local_text(name, parent)
-        if jacobian.shape != (*line.shape, *shape):
-            note = f"shape {jacobian.shape}, expected {(*line.shape, *shape)}"
-            return as_finding("local", name, parent, formula, missing((*line.shape, *shape), None, note))
-        rows = {name: balls(np.eye(count).reshape(count, *line.shape))}
-        run = Run(line.nodes, (name,), {parent: shape}, self.graph.active)
-        sharp = {n: numbers(v) for n, v in evaluate(self.graph.nodes, self.leaves, exact()).items()}
-        loose = evaluate(self.graph.nodes, self.leaves, self.enclosures.rounding)
-        given = {n: sharp[n] for n in line.parents}
-        pulled = self.enclosures.pulled(run, given, rows)[parent]
-        wide = run.pull({n: loose[n] for n in line.parents}, self.enclosures.rounding, rows).reshape(
-            pulled.exact.shape
-        )
-        judged = judge_pulled(
-            {parent: jacobian.reshape(pulled.exact.shape)},
-            {parent: replace(pulled, rounding=np.where(pulled.kinks, pulled.rounding, numbers(wide)))},
-            {parent: self.dtype},
-        )[parent]
-        return as_finding("local", name, parent, formula, judged)
 
-    def _gradients(self, gradients: Mapping[str, Any]) -> list[Finding]:
-        parameters = {leaf.name: leaf.shape for leaf in self.graph.parameters}
-        for name in gradients:
-            if name not in parameters:
-                what = "given: it has no gradient" if name in self.problem.point else "no parameter"
-                raise InputError(f"{name!r} is {what}{did_you_mean(name, parameters)}")
-        found = []
-        output = self.graph.output.name
-        targets = {name: parameters[name] for name in gradients}
-        run = Run(self.graph.nodes, (output,), targets, self.graph.active)
-        rows = {output: full((1,), UNIT)}
-        pulled = self.enclosures.pulled(run, self.leaves, rows)
-        spread: dict[str, Balls] | None = None
-        single = {name: whole.row(0) for name, whole in pulled.items()}
-        arrays = {
-            name: None if value is None else as_numbers(f"gradient of {name}", value)
-            for name, value in gradients.items()
-        }
-        fitting = {
-            n: array if array is not None and array.shape == parameters[n] else None
-            for n, array in arrays.items()
-        }
-        together = judge_pulled(fitting, single, dict.fromkeys(gradients, self.dtype))
-        for name, array in arrays.items():
-            expected = single[name]
-            formula = self.derivation.formula("gradient", name)
-            if array is None:
-                found.append(bare_finding("gradient", name, Verdict.WRONG, "no gradient (None)"))
-                continue
-            if array.shape != parameters[name]:
-                judged = missing(
-                    parameters[name], expected.exact, f"shape {array.shape}, expected {parameters[name]}"
-                )
-                found.append(as_finding("gradient", name, None, formula, judged))
-                continue
-            judged, note = together[name], BALL
-            if judged.verdict in (Verdict.ROUNDING, Verdict.UNDECIDED) and not self._narrow(
-                expected.exact, expected.rounding
-            ):
-                spread = self._spread(run, rows) if spread is None else spread
-                if np.isfinite(radii(spread[name])).all():  # at a removable point no run has a number
-                    judged = judge(
-                        Comparison(array, expected.exact, spread[name], expected.kinks), self.dtype
-                    )
-                    note = STATISTICAL
-            looks = (
-                likeness(array, expected.exact, Clues(self.dtype, self._extents()))
-                if not judged.verdict.passes
-                else ""
-            )
-            told = "; ".join(part for part in (judged.note, looks, note) if part)
-            found.append(as_finding("gradient", name, None, formula, replace(judged, note=told)))
-        return found
-
-    def _extents(self) -> tuple[int, ...]:
-        return tuple({n for shape in self.graph.shapes.values() for n in (*shape, size(shape))})
-
-    def _narrow(self, sharp: Balls, loose: Balls) -> bool:
-        """Whether the ball would have caught an error that matters, in every entry."""
-        reach = radii(loose)
-        scale = np.maximum(np.abs(centres(sharp)), self.dtype.smallest_normal)
-        return bool(np.all(reach <= NARROW * self.dtype.unit_roundoff * scale))
-
-    def _spread(self, run: Run, rows: Mapping[str, Balls]) -> dict[str, Balls]:
-        """The exact gradients with what many runs under random roundings spread over."""
-        random = np.random.default_rng(0)
-        samples = [centres(run.pull(self.leaves, Sampling(self.dtype, random), rows)) for _ in range(RUNS)]
-        middle, deviation = np.mean(samples, axis=0)[0], np.std(samples, axis=0, ddof=1)[0]
-        least = np.maximum(np.abs(middle) * self.dtype.unit_roundoff * 2, self.dtype.smallest)
-        reach = SIGMAS * np.maximum(deviation, least)
-        return run.split(np.asarray(balls(middle) + balls(reach) * arb(0, 1), dtype=object))
+def _local(problem: Problem, dtype: DType, text: Derivation, name: str, parent: str, value: Any) -> Step:
+    """A line's Jacobian, at the exact numbers before it, and at those with all their rounding."""
+    line, graph = _line(problem, name), problem.graph
+    if parent not in line.parents:
+        raise InputError(f"line {name!r} does not read {parent!r}{did_you_mean(parent, line.parents)}")
+    jacobian = as_numbers(f"local gradient of {name} by {parent}", value)
+    count, shape = size(line.shape), graph.shapes[parent]
+    if jacobian.shape == (*line.shape, *shape):
+        jacobian = jacobian.reshape(count, *shape)
+    with precision(START_BITS):
+        leaves = {leaf: balls(there) for leaf, there in problem.point.items()}
+        sharp, loose = (evaluate(graph.nodes, leaves, how) for how in (exact(), rounding(dtype)))
+    return Step(
+        name,
+        line.nodes,
+        {n: numbers(sharp[n]) for n in line.parents},
+        {},
+        {parent: shape},
+        {parent: dtype},
+        dtype,
+        graph.active,
+        probes=Pass({name: np.eye(count).reshape(count, *line.shape)}, {parent: jacobian}),
+        text=lambda wrt: text.local_text(name, parent),
+        loose={n: loose[n] for n in line.parents},
+    )
 
 
 def _table(report: Report) -> str:

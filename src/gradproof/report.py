@@ -5,29 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from . import display
 from .display import Displayed
 from .language.files import Expectation, Problem
 from .telling.derivation import Derivation
-from .verdict import Finding, Verdict, worst
-
-
-@dataclass(frozen=True, eq=False)
-class Numbers:
-    """All entries of a derivative, in arrays of one shape.
-
-    `exact` are the floats nearest to the exact numbers, NaN where there is none; `engine` what the engine
-    gave, None where it gave nothing that fits; `ulp` their distance in units in the last place of the dtype.
-    A local gradient has the line's axes and then the parent's; where it was `probed`, it is the gradient of
-    the line's contraction with one random cotangent, in the parent's shape.
-    """
-
-    exact: np.ndarray
-    engine: np.ndarray | None
-    ulp: np.ndarray | None
-    probed: bool = False
+from .verdict import Finding, Numbers, Verdict, worst
 
 
 @dataclass(frozen=True, eq=False)

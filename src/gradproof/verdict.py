@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from . import display
+from .causes import Cause
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Verdict(StrEnum):
@@ -55,7 +62,7 @@ class Finding:
     allowed_ulp: float | None
     index: tuple[int, ...]
     verdict: Verdict
-    note: str = ""
+    causes: tuple[Cause, ...] = ()
     error: float | None = None
     sensitivity: float | None = None
     entries: int = 1
@@ -63,6 +70,11 @@ class Finding:
     cancelled: int = 0
     inherited: bool = False
     place: str = ""
+
+    @property
+    def note(self) -> str:
+        """The causes in words."""
+        return display.telling().said(self.causes) if self.causes else ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,7 @@ class Judgement:
     ulp: float | None
     allowed_ulp: float | None
     index: tuple[int, ...]
-    note: str = ""
+    causes: tuple[Cause, ...] = ()
     error: float | None = None
     sensitivity: float | None = None
     entries: int = 0
@@ -83,14 +95,32 @@ class Judgement:
     cancelled: int = 0
 
 
-def bare_finding(kind: str, node: str, verdict: Verdict, note: str, *, inherited: bool = False) -> Finding:
+def bare_finding(kind: str, node: str, verdict: Verdict, *causes: Cause, inherited: bool = False) -> Finding:
     """A finding without numbers."""
-    return Finding(kind, node, None, "", None, None, None, None, (), verdict, note, inherited=inherited)
+    return Finding(kind, node, None, "", None, None, None, None, (), verdict, causes, inherited=inherited)
+
+
+def bare(verdict: Verdict, *causes: Cause) -> Judgement:
+    """A judgement without numbers."""
+    return Judgement(verdict, None, None, None, None, (), causes)
 
 
 def as_finding(kind: str, node: str, wrt: str | None, formula: str, judged: Judgement) -> Finding:
     """A judgement as a finding."""
-    return Finding(
-        kind, node, wrt, formula, judged.exact, judged.value, judged.ulp, judged.allowed_ulp, judged.index,
-        judged.verdict, judged.note, judged.error, judged.sensitivity, judged.entries, judged.refuted, judged.cancelled,
-    )  # fmt: skip
+    return Finding(kind, node, wrt, formula, **{f.name: getattr(judged, f.name) for f in fields(judged)})
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """All entries of a derivative, in arrays of one shape.
+
+    `exact` are the floats nearest to the exact numbers, NaN where there is none; `engine` what the engine
+    gave, None where it gave nothing that fits; `ulp` their distance in units in the last place of the dtype.
+    A local gradient has the line's axes and then the parent's; where it was `probed`, it is the gradient of
+    the line's contraction with one random cotangent, in the parent's shape.
+    """
+
+    exact: np.ndarray
+    engine: np.ndarray | None
+    ulp: np.ndarray | None
+    probed: bool = False

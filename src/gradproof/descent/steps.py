@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from flint import arb
 
+from .. import causes as because
 from .. import display
 from ..assertions import assert_gradients
 from ..dtypes import DType
 from ..engines.descent import Arrays, Happened, Replay, learning_options
 from ..errors import InputError
-from ..judging.judge import Comparison, judge, ulp_of
 from ..judging.likeness import Clues, likeness
+from ..judging.verdicts import Comparison, judge, ulp_of
 from ..language.files import Problem
 from ..oracle import check
 from ..proof.arithmetic import (
@@ -194,6 +195,7 @@ class Judge:
         self.steps: list[Step] = []
         self.slopes: list[Slope] = []
         self.notes: list[str] = []
+        self.reached = False  # whether the gradient was proved to be as small as was asked for
 
     # One step
 
@@ -217,7 +219,9 @@ class Judge:
                 f.verdict in (Verdict.FAILED, Verdict.UNSUPPORTED) for f in findings
             ):
                 findings.append(
-                    bare_finding("update", self.graph.output.name, Verdict.FAILED, happened.failure)
+                    bare_finding(
+                        "update", self.graph.output.name, Verdict.FAILED, because.Raised(happened.failure)
+                    )
                 )
             if not happened.failure:
                 if len(self.batches) > 1:
@@ -259,6 +263,7 @@ class Judge:
             return True
         largest = after.largest
         if until is not None and largest < until:
+            self.reached = True
             self.notes.append(
                 f"Stopped after step {done.number}: at the engine's parameters every entry of the exact "
                 "gradient is proved "
@@ -279,9 +284,7 @@ class Judge:
         report = check(at, engine=Replay("torch", trace), dtype=self.dtype.name)
         if len(self.batches) == 1:
             return list(report.findings)
-        return [
-            replace(f, note="; ".join(p for p in (f"micro-batch {n}", f.note) if p)) for f in report.findings
-        ]
+        return [replace(f, causes=(because.MicroBatch(n), *f.causes)) for f in report.findings]
 
     def _asserted(self, happened: Happened, loss: float | None, before: Slope) -> list[Finding]:
         """A step from anywhere: loss and gradients by the ball from the leaves."""
@@ -305,20 +308,17 @@ class Judge:
                     self.last[name], exact().add_all(both[0]), numbers(self.rounding.add_all(both[1]))
                 )
                 judged = judge(compared, self.dtype)
-                told = self._sum_of(name, len(self.steps) + 1)
+                told = because.NotZeroed(self.since[name], len(self.steps) + 1, meant=self.accumulate)
                 if self.accumulate:
-                    note = "; ".join(part for part in (judged.note, f"not zeroed: {told}") if part)
-                    finding = as_finding("gradient", name, None, finding.formula, replace(judged, note=note))
+                    judged = replace(judged, causes=(*judged.causes, told))
+                    finding = as_finding("gradient", name, None, finding.formula, judged)
                 elif judged.verdict.passes:
-                    finding = replace(finding, note=f"the gradient is {told}: zero_grad is missing")
+                    finding = replace(finding, causes=(told,))
             found.append(finding)
         return found
 
     def _leaves(self, parameters: Mapping[str, np.ndarray]) -> dict[str, Balls]:
         return {name: balls(value) for name, value in {**self.problem.point, **parameters}.items()}
-
-    def _sum_of(self, name: str, number: int) -> str:
-        return f"the sum of those of steps {self.since[name]} to {number}"
 
     def _afterwards(self, happened: Happened) -> list[Finding]:
         """What the optimizer has nothing to do with: parts of the data left out, parameters changed by other
@@ -326,12 +326,14 @@ class Judge:
         found = []
         used, parts = len(happened.traces), len(self.batches)
         if happened.traces and used < parts:
-            note = f"the step used {used} of the {parts} micro-batches"
-            found.append(bare_finding("micro-batches", self.graph.output.name, Verdict.WRONG, note))
+            left_out = because.LeftOut(used, parts)
+            found.append(bare_finding("micro-batches", self.graph.output.name, Verdict.WRONG, left_out))
         for name, end in happened.end.items():
             if not np.array_equal(end, happened.after[name], equal_nan=True):
-                note = "the parameter was changed after the optimizer's step, outside of it"
-                found.append(bare_finding("update", name, Verdict.WRONG, note))
+                why = because.ByOtherHands(
+                    "the parameter was changed after the optimizer's step, outside of it"
+                )
+                found.append(bare_finding("update", name, Verdict.WRONG, why))
         return found
 
     # The gradient that the optimizer saw
@@ -349,7 +351,7 @@ class Judge:
             if recorded is None and not fresh:
                 continue
             if recorded is None or not fresh:
-                why = (
+                why = because.ByOtherHands(
                     "the backward gave a gradient, but .grad has none"
                     if fresh
                     else ".grad has numbers of no backward"
@@ -357,26 +359,26 @@ class Judge:
                 found.append(bare_finding("recorded", name, Verdict.WRONG, why))
                 continue
             if not all(np.isfinite(gradient).all() for gradient in (recorded, *fresh)):
-                note = "the gradient is not finite already"
-                found.append(bare_finding("recorded", name, Verdict.UNDECIDED, note, inherited=True))
+                broken = because.NotFiniteAlready("the gradient")
+                found.append(bare_finding("recorded", name, Verdict.UNDECIDED, broken, inherited=True))
                 continue
             sums = [balls(gradient) for gradient in fresh]
             whole = [balls(carried), *sums] if left else sums
             expected = whole if self.accumulate else sums
             judged = self._is_sum(recorded, expected)
-            note = judged.note
-            if left and self.accumulate and judged.verdict.passes:
-                note = f"not zeroed: it is {self._sum_of(name, number)}"
-            elif not judged.verdict.passes and left and self._is_sum(recorded, whole).verdict.passes:
-                note = f"the gradient is {self._sum_of(name, number)}: zero_grad is missing"
-            elif not judged.verdict.passes:
-                note = "; ".join(
-                    p for p in (note, likeness(recorded, exact().add_all(expected), Clues(self.dtype))) if p
-                )
-                note = note or "it was changed between the backward and the optimizer's step"
+            zeroed = because.NotZeroed(self.since[name], number, meant=self.accumulate)
+            passes = judged.verdict.passes
+            all_of_them = left and not passes and self._is_sum(recorded, whole).verdict.passes
+            if all_of_them or (left and self.accumulate and passes):
+                judged = replace(judged, causes=(zeroed,))
+            elif not passes:
+                looks = likeness(recorded, exact().add_all(expected), Clues(self.dtype))
+                changed = "it was changed between the backward and the optimizer's step"
+                told = (*judged.causes, *looks) or (because.ByOtherHands(changed),)
+                judged = replace(judged, causes=told)
             parts = f"{len(fresh)} backwards" if len(fresh) > 1 else "this step's backward"
             formula = f"what was there + {parts}" if self.accumulate else parts
-            found.append(as_finding("recorded", name, None, formula, replace(judged, note=note)))
+            found.append(as_finding("recorded", name, None, formula, judged))
         return found
 
     def _is_sum(self, recorded: np.ndarray, parts: Sequence[Balls]) -> Judgement:
@@ -398,28 +400,20 @@ class Judge:
                 total = exact().add_all([part.gradients[name] for part in parts])
             same = all(x.overlaps(y) for x, y in zip(total.reshape(-1), whole.reshape(-1), strict=True))
             factor = None if same else _factor(total, whole)
-            note = f"the {len(parts)} micro-batches' gradients add up to the full batch's"
-            if factor is not None:
-                shown = f"{factor:.12g}"
-                note = f"the accumulated gradient is {shown} times the full batch's; " + self._cure(
-                    factor, len(parts)
-                )
-            elif not same:
-                note = f"the accumulated gradient is not the full batch's, nor a multiple of it; {self._cure(None, len(parts))}"
+            told = because.Accumulated(len(parts), same, factor, self.reduction)
             value = centres(total)
             judged = Judgement(
-                Verdict.EXACT if same else Verdict.WRONG, *_farthest(centres(whole), value), None, None, (), note,
-                entries=int(value.size), refuted=0 if same else int(value.size),
-            )  # fmt: skip
+                Verdict.EXACT if same else Verdict.WRONG,
+                *_farthest(centres(whole), value),
+                None,
+                None,
+                (),
+                (told,),
+                entries=int(value.size),
+                refuted=0 if same else int(value.size),
+            )
             found.append(as_finding("micro-batches", name, None, "sum over the micro-batches", judged))
         return found
-
-    def _cure(self, factor: float | None, count: int) -> str:
-        if self.reduction == "sum":
-            if factor is None:
-                return "the loss is no sum over the samples; if it is a mean, weight each part with its share (reduction mean)"
-            return f"the loss is a mean: divide each part's loss by {count} (reduction mean)"
-        return "the loss is no mean over the samples; if it is a sum, do not divide (reduction sum)"
 
     # The update
 
@@ -434,20 +428,14 @@ class Judge:
                 self.first[name] = first_state(rule, options, self.shapes[name])
                 self.states[name] = self.first[name], self.first[name]
             if not happened.stepped:
-                found.append(
-                    bare_finding("update", name, Verdict.WRONG, "the loop did not call optimizer.step()")
-                )
+                found.append(bare_finding("update", name, Verdict.WRONG, because.NoStep()))
                 updates[name] = _unmoved
                 continue
             if happened.recorded.get(name) is None:
                 # torch's optimizers pass by what has no gradient.
                 still = np.array_equal(happened.before[name], happened.after[name])
-                note = (
-                    "no gradient (None), so it stays"
-                    if still
-                    else "no gradient (None), and yet it was changed"
-                )
-                found.append(bare_finding("update", name, Verdict.EXACT if still else Verdict.WRONG, note))
+                verdict = Verdict.EXACT if still else Verdict.WRONG
+                found.append(bare_finding("update", name, verdict, because.NoStep(moved=not still)))
                 updates[name] = _unmoved
                 continue
             found += self._judged_update(number, name, happened, _Pair(sharp, loose, options))
@@ -479,7 +467,13 @@ class Judge:
         left = {k: v for k, v in happened.state_after.get(name, {}).items() if k in self.rule.state}
         if not (np.isfinite(before).all() and np.isfinite(recorded).all() and self._finite(shown)):
             return [
-                bare_finding("update", name, Verdict.UNDECIDED, "its gradient is not finite", inherited=True)
+                bare_finding(
+                    "update",
+                    name,
+                    Verdict.UNDECIDED,
+                    because.NotFiniteAlready("its gradient"),
+                    inherited=True,
+                )
             ]
         known = {k: balls(v) for k, v in shown.items() if v.shape == before.shape}
         own = {k: balls(v) for k, v in left.items() if v.shape == before.shape and np.isfinite(v).all()}
@@ -494,8 +488,8 @@ class Judge:
         texts = {text.split(" = ")[0]: text for text in (line.text for line in pair.sharp.lines)}
         found = []
         if "step" in left and float(left["step"]) != number:
-            note = f"the optimizer counts step {float(left['step']):g}, expected {number}"
-            found.append(bare_finding("state", f"{name}.step", Verdict.WRONG, note))
+            counts = because.Counter(float(left["step"]), number)
+            found.append(bare_finding("state", f"{name}.step", Verdict.WRONG, counts))
         for key in (*(k for k in loose if k != "p" and k in left), "p"):
             value = after if key == "p" else left[key]
             again = partial(pair.value, key, p, g, sharp_state, number, own)
@@ -508,19 +502,19 @@ class Judge:
                     self._mistaken(number, p, g, loose_state, {**left, "p": after}, pair.options, pair.lr)
                     or looks
                 )
-                judged = replace(judged, note="; ".join(part for part in (judged.note, looks) if part))
+                judged = replace(judged, causes=(*judged.causes, *looks))
             found.append(as_finding(kind, node, None, texts[key], judged))
         return found
 
-    def _looks(self, key: str, value: np.ndarray, expected: Balls, p: Balls) -> str:
+    def _looks(self, key: str, value: np.ndarray, expected: Balls, p: Balls) -> tuple[because.Cause, ...]:
         """A wrong update in the terms of the step that it took."""
         if key != "p":
             return likeness(value, expected, Clues(self.dtype))
         moved = floats(_less(balls(value), p))
         if not moved.any():
-            return "the parameter was not updated"
+            return (because.ByOtherHands("the parameter was not updated"),)
         told = likeness(moved, _less(expected, p), Clues(self.dtype))
-        return f"of the step that it should take: {told}" if told else ""
+        return tuple(map(because.OfTheStep, told))
 
     def _mistaken(
         self,
@@ -531,8 +525,8 @@ class Judge:
         left: Arrays,
         options: Mapping[str, Option],
         lr: float,
-    ) -> str:
-        """A known mistake that explains every number of this update, in words."""
+    ) -> tuple[because.Cause, ...]:
+        """A known mistake that explains every number of this update."""
         own = {key: balls(value) for key, value in left.items() if key != "p" and value.shape == p.shape}
         for mistake in self.rule.mistakes:
             update = _mistaken_update(self.rule, mistake, options, lr, self.dtype)
@@ -551,8 +545,8 @@ class Judge:
                 if key in left
             ]
             if all(judge(one, self.dtype).verdict is Verdict.ROUNDING or _same(one) for one in compared):
-                return mistake.words
-        return ""
+                return (because.UpdateMistake(mistake.words),)
+        return ()
 
     def _overflown(self, findings: list[Finding], before: Slope, happened: Happened) -> list[Finding]:
         """Where the exact numbers themselves are beyond the dtype, nothing can be judged: the descent has
@@ -593,7 +587,7 @@ class Judge:
             *self._said(steps, curvatures, lr),
             *([whole.lost.capitalize() + "."] if whole.lost else []),
         ]
-        if until is not None and not any("proved below" in note for note in notes):
+        if until is not None and not self.reached:
             last = (
                 as_float(slope_at(self.problem, self.steps[-1].updated).largest)
                 if self._finite(steps[-1].updated)

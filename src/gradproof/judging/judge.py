@@ -1,231 +1,1092 @@
-"""Verdicts: what a number of the engine's is, beside the exact ball and the set of what rounding explains."""
+"""The one judge: what a witness saw, step by step, beside the reference.
+
+With the engine's own numbers at a step taken as exact,
+
+* forward: is its value within the rounding of its nodes?
+* local: is what it passed on the derivative, times what it received? Of probes: is it the derivative itself?
+* gradient: is what arrived at a value the sum of what its uses passed on?
+
+Each is tight at any depth and names the step that is wrong. If every one holds, the gradients are the chain rule
+up to rounding, by induction from the output back. The whole run from its leaves is looked at beside that: always
+where the steps are all that the engine did, else where they leave something open.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
-from flint import arb
+from flint import arb, ctx
 
-from ..dtypes import DType
-from ..proof.arithmetic import (
-    Balls,
-    accuracy_bits,
-    ball,
-    centres,
-    ends,
-    floats,
-    is_infinity,
-    lift,
-    numbers,
-    radii,
+from ..causes import (
+    AtBoundary,
+    Beyond,
+    Cancels,
+    Cause,
+    ChangedInPlace,
+    ComesFrom,
+    CotangentIgnored,
+    GivenGradient,
+    Inherited,
+    JudgedBy,
+    MadeUpFor,
+    Nested,
+    NoEffect,
+    NoEntries,
+    NoGradient,
+    NoRepeat,
+    NotFiniteAlready,
+    NothingPassed,
+    NotTheSum,
+    OtherCotangent,
+    OtherPoint,
+    OverflowOnTheWay,
+    PartsOfShapes,
+    PassedUnchanged,
+    Probed,
+    Raised,
+    SmoothTogether,
+    SumMissing,
+    Uncovered,
+    Unreached,
+    Unseen,
+    ValueTimesCotangent,
+    WholeIsRight,
+    WrongShape,
 )
-from ..proof.graph import Shape
-from ..verdict import Judgement, Verdict
+from ..dtypes import DType
+from ..errors import UnsupportedError
+from ..proof.arithmetic import (
+    NOUGHT,
+    UNIT,
+    Balls,
+    Sampling,
+    balls,
+    centres,
+    exact,
+    full,
+    numbers,
+    precision,
+    radii,
+    rounding,
+)
+from ..proof.enclosure import START_BITS, Enclosures, Pulled, Run
+from ..proof.graph import Node, Shape, size
+from ..proof.walk import Values, evaluate, singular
+from ..verdict import Finding, Judgement, Numbers, Verdict, as_finding, bare, bare_finding
+from .likeness import ANOTHER, Clues, Tried, likeness, lost_use, uses
+from .together import astray, explained, judge_pulled
+from .verdicts import Comparison, absent, judge, missing, numbers_of
+from .witness import Arrival, Key, Loss, Losses, Pass, Step, Trouble, Whole, Witness
+
+RUNS = 24  # of the reference under random roundings
+SIGMAS = 6.0  # of their spread that explain a number: a right one is outside less than once in a million
+NARROW = 2.0**10  # units of roundoff: up to this relative width the ball from the leaves judges alone
+OPEN = (Verdict.KINK, Verdict.UNDECIDED)
+FROM_LEAVES = "the whole function, from its leaves"
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
-    """What was compared: the engine's array, exact balls and rounding balls of one shape.
+class Judged:
+    """What the judge found, with all entries of the gradients and of probed local gradients."""
 
-    `kinks` marks entries where the exact ball spans the one-sided derivatives.
-    """
-
-    value: np.ndarray
-    exact: Balls
-    rounding: Balls
-    kinks: np.ndarray | None = None
+    findings: tuple[Finding, ...]
+    gradients: Mapping[str, Numbers]
+    local: Mapping[tuple[str, str], Numbers]
 
 
-def _distances(balls: Balls, values: np.ndarray) -> np.ndarray:
-    """|value - midpoint| as floats rounded from the balls, finite ones."""
-    return np.abs(floats(balls - values))
+class Judge:
+    """One judgement of one witness. A part that breaks down, which is a fault of ours, is a finding."""
 
+    def __init__(self, witness: Witness, guard: Callable[[Exception], Cause] | None = None) -> None:
+        self.witness = witness
+        self.guard = guard
+        self.by_step: list[list[Finding]] = []
+        self.reached: dict[Key, list[_Part]] = {}  # what steps should pass on, where that is not shown
+        self.blind: dict[Key, Cause] = {}  # values whose reader cannot be judged
+        self.blamed: dict[Key, str] = {}  # values that got something wrong, and from which step
+        self.astray: dict[tuple[int, str], np.ndarray | None] = {}  # by how much what was passed on is off
+        self.beyond: set[Key] = set()  # values that are an infinity, and right
+        self.gradients: dict[str, Numbers] = {}
+        self.local: dict[tuple[str, str], Numbers] = {}
+        self.put_back = False
+        self.missed: dict[str, str] = {}  # leaves that miss what a stop keeps back, and at which
 
-def _holds(rounding: Balls, values: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Whether each ball, of that radius, is finite and holds the value."""
-    distance = _distances(rounding, values)
-    with np.errstate(all="ignore"):
-        # Both floats are right to 2 ulp or 2**-1074: only what is nearer to the edge than that is asked of
-        # Arb.
-        slack = (distance + radius) * 2.0**-48 + 2.0**-1000
-        held, outside = distance + slack < radius, distance - slack > radius
-    unsure = np.isfinite(values) & ~held & ~outside
-    if unsure.any():
-        asked = zip(rounding[unsure], values[unsure].tolist(), strict=True)
-        held[unsure] = [x.is_finite() and x.contains(v) for x, v in asked]
-    return held
+    def judged(self) -> Judged:
+        """All that is found: step by step, then what arrived, then the whole."""
+        with precision(START_BITS):
+            found = self._findings()
+        return Judged(tuple(found), self.gradients, self.local)
 
+    def _findings(self) -> list[Finding]:
+        witness = self.witness
+        held = [f for name, pair in witness.held.items() for f in self._held(name, *pair)]
+        self.by_step = [self._guarded(partial(self._step, step)) for step in witness.steps]
+        self._blame()
+        found = [*held, *(finding for findings in self.by_step for finding in findings)]
+        told = {f.node for f in found if f.verdict in (Verdict.FAILED, Verdict.UNSUPPORTED)}
+        found += [of_trouble(t) for t in witness.troubles if not (t.kind == "forward" and t.node in told)]
+        at_steps = {finding.verdict for finding in found} & set(OPEN)
+        found += [finding for at in witness.arrivals for finding in self._arrived(at, at_steps)]
+        found += [self._stray(name, gradient) for name, gradient in witness.strays.items()]
+        if witness.complete:
+            leaves = [whole for name, whole in self._wholes.items() if name in self._parameters]
+            if leaves and not witness.final and all(tight(whole) for whole in leaves):
+                found = [_settled(finding) for finding in found]
+            return self._with_origins(found)
+        return self._with_the_whole(found)
 
-def _narrow(exact: Balls, middle: np.ndarray, ulp: np.ndarray, dtype: DType) -> np.ndarray:
-    """Whether each ball's radius is at most 1/64 ulp of the dtype; only where it is finite."""
-    # Beyond the dtype's largest number, the ulp is that of the largest.
-    narrow = np.asarray(accuracy_bits(exact) > dtype.precision + 8, dtype=bool) & (
-        np.abs(middle) <= dtype.largest
-    )
-    unsure = ~narrow
-    narrow[unsure] = radii(exact[unsure]) <= ulp[unsure] / 64
-    return narrow
+    def _guarded(self, part: Callable[[], list[Finding]], before: Sequence[Finding] = ()) -> list[Finding]:
+        try:
+            return part()
+        except Exception as error:
+            if self.guard is None:
+                raise
+            return [*before, bare_finding("local", "the function", Verdict.UNSUPPORTED, self.guard(error))]
 
+    # One step
 
-def ulp_of(x: np.ndarray, dtype: DType) -> np.ndarray:
-    """The unit in the last place of the dtype at each |x|; below the normal numbers, the smallest number."""
-    with np.errstate(all="ignore"):
-        _, exponent = np.frexp(np.where(np.isfinite(x), x, 1.0))
-        exponent = np.where(x == 0, dtype.emin, np.clip(exponent - 1, dtype.emin, dtype.emax))
-        return np.where(np.isnan(x), np.nan, np.ldexp(1.0, exponent - dtype.precision + 1))
+    def _held(self, name: str, point: np.ndarray, value: np.ndarray) -> list[Finding]:
+        """A finding where the engine holds other numbers than the point's, as rounded to its dtype."""
+        dtype = self.witness.dtype
+        assert dtype is not None
+        there = balls(point)
+        once = numbers(rounding(dtype).values["mul"](there, UNIT))
+        judged = judge(Comparison(value, there, np.asarray(once, object)), dtype)
+        if judged.verdict is not Verdict.WRONG or not np.isfinite(value).all():
+            return []  # an overflow is told where it is read
+        return [as_finding("forward", name, None, name, replace(judged, causes=(OtherPoint(),)))]
 
+    def _step(self, step: Step) -> list[Finding]:
+        broken = self._broken(step)
+        if broken:
+            return [self._behind(step, broken)]
+        work = _Work(step)
+        found = [f for name in step.values if (f := self._value(work, name)) is not None]
+        found += self._cotangents(work)
+        if any(f.verdict is Verdict.WRONG for f in found) and step.assumed:
+            found = [bare_finding("local", step.name, Verdict.UNSUPPORTED, Uncovered(step.assumed))]
+        return [replace(finding, place=step.place) for finding in found] if step.place else found
 
-def judge(compared: Comparison, dtype: DType) -> Judgement:
-    """The verdict on an array, entry by entry; the worst entry is the one told.
+    def _broken(self, step: Step) -> list[str]:
+        """What a step reads that is not finite, of a run that is known from its leaves: there it is judged."""
+        if not self.witness.complete or self.witness.final:
+            return []
+        return [name for name, value in step.given.items() if not np.isfinite(value).all()]
 
-    Raises nothing: arrays of no entries are undecided, because nothing was compared.
-    """
-    value = np.asarray(compared.value, dtype=np.float64)
-    shape = value.shape
-    if shape != compared.exact.shape:
-        return missing(
-            compared.exact.shape, compared.exact, f"shape {shape}, expected {compared.exact.shape}"
+    def _why_broken(self, name: str) -> Cause:
+        dtype = self.witness.dtype
+        if name not in self.witness.held or dtype is None:
+            return NotFiniteAlready(name)
+        point, _ = self.witness.held[name]
+        return Beyond(name, float(np.max(np.abs(point))), dtype.name, dtype.largest)
+
+    def _behind(self, step: Step, broken: Sequence[str]) -> Finding:
+        """Behind an infinity that is right a step cannot be judged alone. The infinity that its own number is
+        rounded to is right, and one where the number is representable is wrong."""
+        why = self._why_broken(broken[0])
+        self._blinded(step, why)
+        told = bare_finding("forward", step.name, Verdict.UNDECIDED, why, inherited=True)
+        whole = self._whole_run
+        if not self.beyond.issuperset(broken) or whole is None:
+            return replace(told, formula=step.text(None))
+        ((output, value),) = step.values.items()
+        sharp = evaluate(whole.run.nodes, whole.given, exact())[output]
+        once = np.asarray(rounding(step.dtype).multiply(sharp, UNIT), object)
+        judged = judge(Comparison(value, sharp, once), step.dtype)
+        if judged.verdict is Verdict.EXACT and not np.isfinite(value).all():
+            self.beyond.add(step.results.get(output, output))
+        at_infinity = (
+            judged.verdict is Verdict.WRONG and judged.value is not None and not np.isfinite(judged.value)
         )
-    if value.size == 0:
-        return Judgement(Verdict.UNDECIDED, None, None, None, None, (), "there is nothing to compare")
-    flat = value.reshape(-1)
-    exact, rounding = numbers(compared.exact.reshape(-1)), numbers(compared.rounding.reshape(-1))
-    kinks = np.zeros(flat.size, bool) if compared.kinks is None else compared.kinks.reshape(-1)
+        if judged.verdict is Verdict.EXACT or at_infinity:
+            judged = replace(judged, causes=(*judged.causes, why))
+            return as_finding("forward", step.name, None, step.text(None), judged)
+        return replace(told, formula=step.text(None))
 
-    middle = centres(exact)
-    reach = radii(rounding)
-    inside = _holds(rounding, flat, reach)
-    ulp = ulp_of(middle, dtype)
-    loose = centres(rounding)
+    def _value(self, work: _Work, name: str) -> Finding | None:
+        step, dtype, value = work.step, work.step.dtypes.get(name), work.step.values[name]
+        if dtype is None or not value.size:
+            return None
+        loose = work.rounded[name]
+        sharp = work.enclosures.settled(lambda: work.exact()[name], loose)
+        value, sharp, loose = work.without_unknown(name, value, sharp, loose)
+        judged = judge(Comparison(value, sharp, loose), dtype)
 
-    exists = ~np.isnan(middle)
-    number = np.isfinite(flat)
-    distance = np.where(exists & number, _distances(exact, flat), np.nan)
-    known = _narrow(exact, middle, ulp, dtype)
-    correct = exists & number & known & ~kinks & (distance <= ulp * 0.5)
-    told = np.full(flat.size, Verdict.WRONG.severity)
-    told[inside & np.isfinite(reach)] = Verdict.ROUNDING.severity
-    told[~inside & ~np.isfinite(reach) & number] = Verdict.UNDECIDED.severity
-    if kinks.any():
-        in_hull = (exists & number)[kinks] & (
-            _near_hull(exact[kinks], flat[kinks], dtype) | (inside & np.isfinite(reach))[kinks]
+        def by(held: Enclosures) -> Pulled:
+            return Pulled(sharp, work.evaluated(held.rounding)[name], np.zeros(sharp.shape, bool))
+
+        judged = explained(judged, value, by, dtype)
+        if judged.verdict is Verdict.EXACT and not np.isfinite(value).all():
+            self.beyond.add(step.results.get(name, name))
+        return as_finding("forward", step.name, None, step.text(None), work.with_reason(judged))
+
+    def _blinded(self, step: Step, why: Cause) -> None:
+        self.blind |= dict.fromkeys((step.sources.get(name, name) for name in step.inputs), why)
+
+    def _cotangents(self, work: _Work) -> list[Finding]:
+        """What the step passed on: of the probes, and of what it really received, first and again."""
+        step = work.step
+        found: list[Finding] = []
+        first = step.passes[0] if step.passes else None
+        if first is not None and first.unusable is not None:
+            self._blinded(step, first.unusable)
+            if not self.witness.complete:  # else what arrived there is told itself
+                found.append(
+                    bare_finding("local", step.name, Verdict.UNDECIDED, first.unusable, inherited=True)
+                )
+            first = None
+        trips = [trip for trip in (step.probes, first) if trip is not None and trip.received]
+        if not trips or not step.inputs:
+            return found
+        pulls = _Pulls(work, trips)
+        if step.probes is not None:
+            found += self._probed(work, pulls, step.probes)
+        if first is None:
+            return found
+        at = pulls.count - 1
+        if not first.passed:
+            for name in step.inputs:
+                part = _Part(step.name, pulls.row(name, at), partial(pulls.row, name, at))
+                self.reached.setdefault(step.sources.get(name, name), []).append(part)
+            return found
+        found += self._passed(work, pulls, first, at)
+        return found + self._again(work)
+
+    def _probed(self, work: _Work, pulls: _Pulls, probes: Pass) -> list[Finding]:
+        """The step's own Jacobian, entry by entry or through one random cotangent."""
+        step = work.step
+        (output,) = probes.received
+        count, shape = len(probes.received[output]), probes.received[output].shape[1:]
+        whole = count == size(shape)
+        expected = {name: pulls.first(name, count) for name in step.inputs}
+        dtypes = dict.fromkeys(step.inputs, step.dtype)
+        together = judge_pulled({name: probes.passed.get(name) for name in step.inputs}, expected, dtypes)
+        found = []
+        for name, right in expected.items():
+            value = probes.passed.get(name)
+            entries = (*shape, *step.inputs[name]) if whole else step.inputs[name]
+            self.local[step.name, name] = numbers_of(right, value, step.dtype, entries, probed=not whole)
+            judged = together.get(name)
+            if value is None or judged is None:
+                if step.broken is not None:
+                    broken = bare_finding("local", step.name, verdict_of(step.broken), step.broken)
+                    found.append(replace(broken, wrt=name, formula=step.text(name)))
+                    continue
+                judged = absent(right.exact)
+            elif value.shape == right.exact.shape:
+                judged = explained(judged, value, partial(pulls.first, name, count), step.dtype)
+            looks = self._looks(work, name, value, right.exact, judged, probes)
+            if judged.index and whole:
+                row = tuple(int(n) for n in np.unravel_index(judged.index[0], shape)) if shape else ()
+                judged = replace(judged, index=row + judged.index[1:])
+            elif judged.index:
+                judged = replace(judged, index=judged.index[1:], causes=judged.causes or (Probed(),))
+            judged = work.with_reason(judged)
+            judged = replace(judged, causes=(*judged.causes, *looks))
+            found.append(as_finding("local", step.name, name, step.text(name), judged))
+        return found
+
+    def _passed(self, work: _Work, pulls: _Pulls, trip: Pass, at: int) -> list[Finding]:
+        """What was really passed on, beside the derivative times what was received."""
+        step = work.step
+        single = {name: pulls.row(name, at) for name in step.inputs}
+        dtypes = {name: dtype for name in step.inputs if (dtype := step.dtypes[name]) is not None}
+        passed = {name: _only(trip.passed.get(name)) for name in dtypes}
+        together = judge_pulled(passed, single, dtypes)
+        found = []
+        for name, right in single.items():
+            if name not in dtypes:
+                found.append(
+                    bare_finding("local", step.name, Verdict.UNSUPPORTED, Uncovered(f"the dtype of {name}"))
+                )
+                continue
+            value = passed[name]
+            if not size(step.inputs[name]):
+                continue
+            if value is None:
+                judged = absent(right.exact, passed=True)
+            else:
+                judged = explained(together[name], value, partial(pulls.row, name, at), dtypes[name])
+            looks = self._looks(work, name, value, right.exact, judged, trip)
+            if judged.verdict is Verdict.WRONG and value is not None:
+                self.astray.setdefault((id(step), name), astray(value, right))
+            text = "" if judged.verdict.passes else step.text(name)
+            judged = work.with_reason(judged)
+            judged = replace(judged, causes=(*judged.causes, *looks))
+            found.append(as_finding("local", step.name, name, text, judged))
+        return found
+
+    def _looks(
+        self, work: _Work, name: str, value: np.ndarray | None, right: Balls, judged: Judgement, trip: Pass
+    ) -> tuple[Cause, ...]:
+        """What a wrong cotangent looks like."""
+        if judged.verdict is not Verdict.WRONG or value is None:
+            return ()
+        return likeness(
+            value, right, _Attempts(work, name, trip).clues(value.ndim > len(work.step.inputs[name]))
         )
-        told[kinks] = np.where(in_hull, Verdict.KINK.severity, Verdict.WRONG.severity)
-    told[correct] = Verdict.EXACT.severity
-    told[~exists] = Verdict.UNDECIDED.severity
-    infinite = np.isinf(flat)
-    if infinite.any():  # a mask's -inf is a number like any other
-        same = infinite.copy()
-        same[infinite] = [
-            is_infinity(x) and (x > 0) == (v > 0)
-            for x, v in zip(exact[infinite], flat[infinite], strict=True)
+
+    def _again(self, work: _Work) -> list[Finding]:
+        """The second pass must repeat the first; the third, of -2 times the cotangent, be -2 times as much, or
+        pass itself."""
+        step = work.step
+        if len(step.passes) < 3:
+            return []
+        first, second, third = step.passes[:3]
+        found = []
+        if _times(first.received, second.received, 1) and not _times(first.passed, second.passed, 1):
+            found.append(bare_finding("local", step.name, Verdict.FAILED, NoRepeat()))
+        if _times(first.received, third.received, -2) and _times(first.passed, third.passed, -2):
+            return found
+        if third.unusable is not None:
+            other = [bare_finding("local", step.name, Verdict.UNDECIDED, third.unusable, inherited=True)]
+        else:
+            pulls = _Pulls(work, [third])
+            other = self._passed(work, pulls, third, 0)
+        return found + [
+            replace(finding, causes=(*finding.causes, OtherCotangent()))
+            for finding in other
+            if not finding.verdict.passes
         ]
-        told[same] = Verdict.EXACT.severity
-        for n in np.flatnonzero(infinite & ~same & exists & ~kinks):
-            told[n] = _overflow(exact[n], rounding[n], float(flat[n]), dtype).severity
 
-    with np.errstate(all="ignore"):
-        off = np.where(np.isnan(distance), np.inf, distance / ulp)
-        allowed = (np.abs(loose - middle) + reach) / ulp
-        relative = np.where(middle != 0, (allowed * ulp) / np.abs(middle), np.nan)
-    worst_told = np.flatnonzero(told == told.max())[::-1]
-    at = int(worst_told[np.argmax(off[worst_told])])
-    verdict = list(Verdict)[int(told[at])]
-    judged = exists & ~kinks & np.isfinite(relative)
-    sensible = judged & (relative < 1)
-    return Judgement(
-        verdict=verdict,
-        exact=_plain(middle[at]) if exists[at] and not kinks[at] else None,
-        value=float(flat[at]),
-        ulp=float(off[at]) if np.isfinite(off[at]) and not kinks[at] else None,
-        allowed_ulp=float(allowed[at]) if np.isfinite(allowed[at]) and not kinks[at] else None,
-        index=tuple(int(n) for n in np.unravel_index(at, shape)),
-        note=_note(
-            verdict, flat[at], middle[at], bool(np.isfinite(reach[at])), exact[at], bool(kinks[at]), dtype
-        ),
-        error=float(distance[at] / abs(middle[at])) if exists[at] and middle[at] and number[at] else None,
-        sensitivity=float(relative[sensible].max()) if sensible.any() else None,
-        entries=int(flat.size),
-        refuted=int((told == Verdict.WRONG.severity).sum()),
-        cancelled=int((judged & ~sensible).sum()),
-    )
+    # Who is to blame
 
+    def _blame(self) -> None:
+        """From the outputs back: whoever reads what a wrong step passed on, in turn."""
+        for n in range(len(self.witness.steps) - 1, -1, -1):
+            step, found = self.witness.steps[n], self.by_step[n]
+            harmless = {
+                f.wrt for f in found if is_wrong_local(f) and f.wrt is not None and self._harmless(n, f.wrt)
+            }
+            self.by_step[n] = found = [
+                replace(f, verdict=Verdict.ROUNDING, causes=(*f.causes, NoEffect()))
+                if is_wrong_local(f) and f.wrt in harmless
+                else f
+                for f in found
+            ]
+            wrong = {f.wrt for f in found if is_wrong_local(f)}
+            origin = next((self.blamed[key] for key in step.results.values() if key in self.blamed), None)
+            for name in step.inputs:
+                if name in wrong or origin is not None:
+                    told = step.name if name in wrong else origin
+                    assert told is not None
+                    self.blamed.setdefault(step.sources.get(name, name), told)
 
-def _overflow(exact_ball: Any, rounded: Any, value: float, dtype: DType) -> Verdict:
-    """What an infinity is worth where the exact number is finite.
-
-    From half an ulp beyond the largest number on, infinity is what the exact number rounds to; nearer, a
-    rounding may have led there; up to the largest, the exact number is representable.
-    """
-    sign = 1 if value > 0 else -1
-    exact_ball, rounded = sign * ball(exact_ball), sign * ball(rounded)
-    edge = arb(dtype.largest) + arb(float(ulp_of(np.asarray(dtype.largest), dtype))) / 2
-    if exact_ball >= edge:
-        return Verdict.EXACT
-    if exact_ball > dtype.largest:
-        return Verdict.WRONG if rounded < edge else Verdict.ROUNDING
-    return Verdict.WRONG if exact_ball <= dtype.largest else Verdict.UNDECIDED
-
-
-def _plain(x: float) -> float:
-    """No minus zero in a report."""
-    return float(x) + 0.0
-
-
-def _near_hull(exact: Balls, values: np.ndarray, dtype: DType) -> np.ndarray:
-    """Whether each value lies between the one-sided derivatives, rounding of the ends allowed."""
-    slack = 16 * dtype.unit_roundoff
-
-    def near(x: Any, v: float) -> bool:
-        x = ball(x)
-        if not x.is_finite() or v != v or abs(v) == float("inf"):
+    def _harmless(self, n: int, name: str) -> bool:
+        """Whether the error in what a step passed on reaches no parameter, by the calculus of what lies
+        between."""
+        step = self.witness.steps[n]
+        error = self.astray.get((id(step), name))
+        if error is None:
             return False
-        return bool(abs(x.mid() - v) <= x.rad() * (1 + slack) + abs(x.mid()) * slack + dtype.smallest)
+        arriving: dict[Key, Balls] = {step.sources.get(name, name): balls(error)}
+        for between in reversed(self.witness.steps[:n]):
+            mine = {out: arriving.pop(key) for out, key in between.results.items() if key in arriving}
+            if not mine:
+                continue
+            for other, part in _Work(between).passed_on(mine).items():
+                key = between.sources.get(other, other)
+                if not all(x == 0 for x in part.reshape(-1)):
+                    arriving[key] = np.asarray(part + arriving[key], object) if key in arriving else part
+        return not arriving
 
-    return lift(near, 2)(exact, values).astype(bool)
+    # What arrived
 
+    def _arrived(self, at: Arrival, at_steps: set[Verdict]) -> list[Finding]:
+        finding = self._arrival(at, at_steps)
+        if at.silent and finding.verdict.passes:
+            return []
+        finding = replace(finding, place=at.place) if at.place and not finding.verdict.passes else finding
+        if not self.witness.complete and finding.verdict.passes and not at.silent and at.key in self.blamed:
+            told = (Inherited(self.blamed[at.key]),)
+            finding = replace(
+                finding, verdict=Verdict.WRONG, exact=None, ulp=None, inherited=True, causes=told
+            )
+        return [finding]
 
-def _note(
-    verdict: Verdict, value: float, exact: float, bounded: bool, exact_ball: Any, kink: bool, dtype: DType
-) -> str:
-    """What people ask first: where a number is not finite, too large, too small, or has no derivative."""
-    if np.isnan(exact):
-        if verdict is Verdict.EXACT:  # log(inf), at an operand that overflowed
-            return ""
-        return "the reference does not exist here: no finite derivative or value"
-    if kink:
-        low, high = ends(exact_ball)
-        where = "lies between" if verdict is Verdict.KINK else "does not lie between"
-        return f"no derivative here; the one-sided ones span {low:.6g} to {high:.6g}, and the engine's value {where}"
-    if not np.isfinite(value):
-        what = "NaN" if np.isnan(value) else "infinity"
-        if abs(ball(exact_ball)) > dtype.largest:
-            shown = ball(exact_ball).str(3, radius=False)
-            return f"overflow: the exact number {shown} is beyond {dtype.name}'s largest, {dtype.largest:.3g}"
-        if not bounded:
-            return f"{what}, though the exact number is finite: the formula fails in {dtype.name}"
-        return f"{what}, though the exact number is finite"
-    if verdict is Verdict.UNDECIDED:
-        return f"rounding in {dtype.name} can give any number here"
-    if value == 0 and exact != 0 and abs(exact) < dtype.smallest:
-        return (
-            f"underflow: the exact number {exact:.3g} is below {dtype.name}'s smallest, {dtype.smallest:.3g}"
+    def _arrival(self, at: Arrival, at_steps: set[Verdict]) -> Finding:
+        whole = self._wholes.get(at.name) if self.witness.complete else None
+        if self.witness.complete and at.name in self._pulled and at.dtype is not None:
+            self.gradients[at.name] = numbers_of(self._pulled[at.name], at.value, at.dtype)
+        if isinstance(at.reason, Nested):
+            return self._nested(at)
+        if at.reason is not None:
+            unseen = isinstance(at.reason, Unseen | NotFiniteAlready)
+            verdict = Verdict.UNDECIDED if unseen else Verdict.UNSUPPORTED
+            return bare_finding("gradient", at.name, verdict, at.reason, inherited=unseen)
+        if at.dtype is None:
+            return bare_finding(
+                "gradient", at.name, Verdict.UNSUPPORTED, Uncovered(f"the dtype of {at.name}")
+            )
+        if at.value is None:
+            return self._no_gradient(at)
+        if not at.value.size and not self.witness.complete:
+            return bare_finding("gradient", at.name, Verdict.EXACT, NoEntries())
+        if at.parts is not None:
+            return self._sum(at, at.value, at.dtype)
+        assert whole is not None
+        if at.key in self.blind or self.witness.final:
+            return self._by_the_whole(at, whole, at_steps)
+        return self._chained(at, whole)
+
+    def _nested(self, at: Arrival) -> Finding:
+        """A leaf that a backward within the backward gave a part of its gradient: the whole function tells it."""
+        whole = self._wholes.get(at.name)
+        if whole is None or (self.witness.trusting and not whole.verdict.passes):  # the whole knows no stops
+            return bare_finding("gradient", at.name, Verdict.UNSUPPORTED, Nested(judged=False))
+        if whole.verdict.passes and not tight(whole):
+            whole = replace(whole, verdict=Verdict.UNDECIDED)
+        told = replace(whole, causes=(*whole.causes, Nested(judged=True)))
+        return as_finding("gradient", at.name, None, FROM_LEAVES, told)
+
+    def _no_gradient(self, at: Arrival) -> Finding:
+        if self.witness.complete:
+            judged = absent(self._pulled[at.name].exact)
+            if self.witness.final:
+                judged = bare(judged.verdict, NoGradient()) if judged.verdict is Verdict.WRONG else judged
+            return as_finding("gradient", at.name, None, at.text, judged)
+        if any(part.any() for part in at.parts or ()):
+            return bare_finding("gradient", at.name, Verdict.WRONG, NoGradient())
+        return bare_finding("gradient", at.name, Verdict.EXACT, NothingPassed())
+
+    def _sum(self, at: Arrival, value: np.ndarray, dtype: DType) -> Finding:
+        """The parts of its uses, added up."""
+        assert at.parts is not None
+        parts = at.parts or (np.zeros(at.shape),)
+        if not all(np.isfinite(part).all() for part in parts):
+            why = NotFiniteAlready("a part")
+            return bare_finding("gradient", at.name, Verdict.UNDECIDED, why, inherited=True)
+        if any(part.shape != value.shape for part in parts):
+            why_not = PartsOfShapes(tuple(part.shape for part in parts), value.shape)
+            return bare_finding("gradient", at.name, Verdict.WRONG, why_not)
+        terms = [balls(part) for part in parts]
+        judged = judge(Comparison(value, exact().add_all(terms), rounding(dtype).add_all(terms)), dtype)
+        if judged.verdict is Verdict.WRONG and not judged.causes:
+            writers = tuple(step.name for step in self.witness.steps if step.changes)
+            judged = replace(judged, causes=(NotTheSum(at.uses, writers),))
+        text = f"sum of {len(parts)} uses" if len(parts) != 1 else "what its one use passed on"
+        return as_finding("gradient", at.name, None, text, judged)
+
+    def _chained(self, at: Arrival, whole: Judgement) -> Finding:
+        """Beside what the steps that read it should pass on, and beside the exact gradient from the leaves."""
+        assert at.value is not None and at.dtype is not None
+        readers = self.reached.get(at.key, [])
+        parts = self._together(at.shape, readers)
+        step = self._of_one_step.get(at.key) or judge(
+            Comparison(at.value, numbers(parts.exact), numbers(parts.rounding), parts.kinks), at.dtype
         )
-    return ""
+        if len(readers) == 1 and at.value.shape == at.shape:
+            step = explained(step, at.value, readers[0].by, at.dtype)
+        judged = chained(step, whole)
+        looks: tuple[Cause, ...] = ()
+        if judged.verdict is Verdict.WRONG:
+            right = parts.exact if step.verdict is Verdict.WRONG else self._pulled[at.name].exact
+            only = lost_use(at.value, [(part.step, part.pulled.exact) for part in readers])
+            looks = (only,) if only else likeness(at.value, right)
+        if judged.verdict is Verdict.UNDECIDED or not np.isfinite(at.value).all():
+            reasons = (self._singular(part.step) for part in readers)
+            looks = next(((why,) for why in reasons if why), looks)
+        return as_finding(
+            "gradient", at.name, None, at.text, replace(judged, causes=(*judged.causes, *looks))
+        )
+
+    def _singular(self, name: str) -> Cause | None:
+        step = next(step for step in self.witness.steps if step.name == name)
+        return _Work(step).singular()
+
+    def _together(self, shape: Shape, readers: Sequence[_Part]) -> Pulled:
+        """What the steps that read a value pass to it, added in an order of the engine's own."""
+        if not readers:
+            zero = full(shape, NOUGHT)
+            return Pulled(zero, zero, np.zeros(shape, bool))
+        dtype = self.witness.dtype
+        assert dtype is not None
+        parts = [reader.pulled for reader in readers]
+        slack = rounding(dtype).gamma(sum(part.parts for part in parts))
+        magnitude = sum(part.magnitude for part in parts if part.magnitude is not None)
+        return Pulled(
+            exact().add_all([part.exact for part in parts]),
+            sum(part.rounding for part in parts) + magnitude * arb(0, slack),
+            np.any([part.kinks for part in parts], axis=0),
+        )
+
+    @cached_property
+    def _of_one_step(self) -> dict[Key, Judgement]:
+        """The gradients that one step alone passes on, where it has kinks: entries of several are judged
+        together."""
+        found: dict[Key, Judgement] = {}
+        values = {at.key: at for at in self.witness.arrivals}
+        for step in self.witness.steps:
+            keys = {step.sources.get(name, name) for name in step.inputs}
+            alone = {key: self.reached[key][0].pulled for key in keys if len(self.reached.get(key, ())) == 1}
+            single = {
+                str(key): part for key, part in alone.items() if part.ties is not None and key in values
+            }
+            if any(part.kinks.any() for part in single.values()):
+                told = {name: values[name].value for name in single}
+                fitting = {
+                    n: v if v is not None and v.shape == values[n].shape else None for n, v in told.items()
+                }
+                dtypes = {name: values[name].dtype or step.dtype for name in single}
+                found.update(judge_pulled(fitting, single, dtypes))
+        return found
+
+    def _by_the_whole(self, at: Arrival, whole: Judgement, at_steps: set[Verdict]) -> Finding:
+        """No step tells, because none is shown or because it broke off; the exact gradient from the leaves may
+        still."""
+        assert at.value is not None and at.dtype is not None
+        if at.value.shape != at.shape:
+            judged = missing(at.shape, self._pulled[at.name].exact, WrongShape(at.value.shape, at.shape))
+            return as_finding("gradient", at.name, None, at.text, judged)
+        why = self.blind.get(at.key)
+        if why is not None and not isinstance(why, Unseen):
+            judged = replace(whole, causes=(*whole.causes, why))
+            return replace(as_finding("gradient", at.name, None, at.text, judged), inherited=True)
+        judged, by = self._spread_if_wide(at, whole)
+        looks = (
+            ()
+            if judged.verdict.passes
+            else likeness(at.value, self._pulled[at.name].exact, self._clues(at.dtype))
+        )
+        told = (by,) if self.witness.final else ()
+        judged = replace(judged, causes=(*judged.causes, *looks, *told))
+        finding = as_finding("gradient", at.name, None, at.text, judged)
+        # Nothing broke off: the engine is one that shows no more. A kink or a singular point is told at its step.
+        return replace(finding, inherited=not self.witness.final and whole.verdict in at_steps)
+
+    def _clues(self, dtype: DType) -> Clues:
+        whole = self._whole_run
+        shapes = [node.shape for node in whole.run.nodes] + list(whole.run.targets.values()) if whole else []
+        return Clues(dtype, tuple({n for shape in shapes for n in (*shape, size(shape))}))
+
+    def _spread_if_wide(self, at: Arrival, whole: Judgement) -> tuple[Judgement, Cause]:
+        """Where the ball has grown too wide with depth, the spread under random roundings judges."""
+        pulled = self._pulled[at.name]
+        assert at.value is not None and at.dtype is not None
+        reach = radii(pulled.rounding)
+        scale = np.maximum(np.abs(centres(pulled.exact)), at.dtype.smallest_normal)
+        narrow = bool(np.all(reach <= NARROW * at.dtype.unit_roundoff * scale))
+        if narrow or whole.verdict not in (Verdict.ROUNDING, Verdict.UNDECIDED):
+            return whole, JudgedBy()
+        spread = self._spread[at.name]
+        if not np.isfinite(radii(spread)).all():  # at a removable point no run has a number
+            return whole, JudgedBy()
+        return judge(Comparison(at.value, pulled.exact, spread, pulled.kinks), at.dtype), JudgedBy(RUNS)
+
+    @cached_property
+    def _spread(self) -> dict[str, Balls]:
+        """The exact gradients with what many runs under random roundings spread over."""
+        whole, dtype = self._whole_run, self.witness.dtype
+        assert whole is not None and dtype is not None
+        random = np.random.default_rng(0)
+        samples = [
+            centres(whole.run.pull(whole.given, Sampling(dtype, random), whole.rows)) for _ in range(RUNS)
+        ]
+        middle, deviation = np.mean(samples, axis=0)[0], np.std(samples, axis=0, ddof=1)[0]
+        least = np.maximum(np.abs(middle) * dtype.unit_roundoff * 2, dtype.smallest)
+        reach = SIGMAS * np.maximum(deviation, least)
+        return whole.run.split(np.asarray(balls(middle) + balls(reach) * arb(0, 1), dtype=object))
+
+    @staticmethod
+    def _stray(name: str, gradient: np.ndarray) -> Finding:
+        most = float(np.max(np.abs(gradient))) if gradient.size else 0.0
+        told = bare_finding("gradient", name, Verdict.WRONG, GivenGradient())
+        return replace(told, formula="given: no gradient", value=most, refuted=1)
+
+    # The whole
+
+    @cached_property
+    def _whole_run(self) -> Whole | None:
+        """The run from its leaves; None where it is too large or not covered."""
+        try:
+            return self.witness.whole()
+        except UnsupportedError:
+            return None
+
+    @cached_property
+    def _parameters(self) -> frozenset[Key]:
+        """The names that no step gives."""
+        given = {key for step in self.witness.steps for key in (*step.values, *step.results.values())}
+        return frozenset(at.name for at in self.witness.arrivals if at.key not in given)
+
+    @cached_property
+    def _pulled(self) -> dict[str, Pulled]:
+        """The gradients from the leaves, exact and with all the rounding on the way: what a user reads."""
+        whole, dtype = self._whole_run, self.witness.dtype
+        if whole is None or dtype is None:
+            return {}
+        pulled = Enclosures(dtype).pulled(whole.run, whole.given, whole.rows)
+        return {name: each.row(0) for name, each in pulled.items()}
+
+    def _by_pulled(self, values: Mapping[str, np.ndarray | None]) -> dict[str, Judgement]:
+        """Gradients of the leaves beside what was pulled back to them."""
+        dtypes = {at.name: at.dtype for at in self.witness.arrivals if at.dtype is not None}
+        here = {
+            name: value
+            for name, value in values.items()
+            if value is not None
+            and name in dtypes
+            and name in self._pulled
+            and (value.size or self.witness.complete)
+        }
+        return judge_pulled(here, {name: self._pulled[name] for name in self._pulled}, dtypes)
+
+    @cached_property
+    def _wholes(self) -> dict[str, Judgement]:
+        found = self._by_pulled({at.name: at.value for at in self.witness.arrivals})
+        for at in self.witness.arrivals if self.witness.complete else ():
+            if at.value is None:
+                found[at.name] = absent(self._pulled[at.name].exact)
+        return found
+
+    def of_others(
+        self, outputs: Sequence[np.ndarray], gradients: Mapping[str, np.ndarray | None]
+    ) -> dict[str, Judgement]:
+        """What the calculus of the whole run says of other numbers for the same function, as a compiler's: its
+        outputs, by number, and the gradients of its leaves.
+
+        Raises `UnsupportedError` where the whole is too large or not covered.
+        """
+        whole, dtype = self.witness.whole(), self.witness.dtype
+        if dtype is None:
+            raise UnsupportedError("no dtype")
+        with precision(START_BITS):
+            told = {
+                name: judged
+                if tight(judged) or not judged.verdict.passes
+                else replace(judged, verdict=Verdict.UNDECIDED)
+                for name, judged in self._by_pulled(gradients).items()
+            }
+            sharp, loose = (evaluate(whole.run.nodes, whole.given, how) for how in (exact(), rounding(dtype)))
+            for n, (name, value) in enumerate(zip(whole.outputs, outputs, strict=False)):
+                told[f"output {n}"] = judge(Comparison(value, sharp[name], loose[name]), dtype)
+        return told
+
+    # Complete: every arrival was judged by the whole
+
+    def _with_origins(self, found: list[Finding]) -> list[Finding]:
+        """Mark what is inherited: a gradient that is off although its own step holds, or whose reader is to
+        blame."""
+        wrong = {f.node for f in found if f.verdict is Verdict.WRONG}
+        below: dict[str, str] = {}
+        for step in reversed(self.witness.steps):
+            source = step.name if step.name in wrong else below.get(step.name)
+            if source:
+                for name in step.given:
+                    below.setdefault(name, source)
+        forward = next((f.node for f in found if f.kind == "forward" and f.verdict is Verdict.WRONG), None)
+        reader = {(f.verdict, f.wrt): f.node for f in found if f.kind == "local"}
+        marked = []
+        for finding in found:
+            origin = None
+            inheritable = (Verdict.WRONG, *OPEN)
+            if finding.kind == "gradient" and not finding.inherited and finding.verdict in inheritable:
+                origin = reader.get((finding.verdict, finding.node))
+                if origin is None and finding.verdict is Verdict.WRONG:
+                    origin = below.get(finding.node) or forward
+            if origin is not None:
+                told = (Inherited(origin),) if finding.verdict is Verdict.WRONG else ()
+                finding = replace(finding, inherited=True, causes=(*finding.causes, *told))
+            marked.append(finding)
+        if wrong and all(f.inherited for f in marked if f.verdict is Verdict.WRONG):
+            # What it is inherited from is no fault of its own: a singular point. Then it is told here.
+            marked = [replace(f, inherited=False) if f.verdict is Verdict.WRONG else f for f in marked]
+        return marked
+
+    # Not complete: the whole is asked where steps leave something open, and for what autograd does not see
+
+    def _with_the_whole(self, found: list[Finding]) -> list[Finding]:
+        lost = self._guarded(self._losses)
+        found = [_missing(finding, self.missed) for finding in found]
+        found = self._made_up_for(found, lost)
+        bounds = self.witness.boundaries
+        if not lost and (bounds or any(f.verdict in OPEN or f.inherited for f in found)):
+            found = self._guarded(partial(self._end_to_end, found), found)
+        if any(f.verdict.passes and f.value is not None and np.isinf(f.value) for f in found):
+            found += self._guarded(self._overflowed)
+        return found
+
+    def _losses(self) -> list[Finding]:
+        """What is lost where autograd stops and the function does not."""
+        try:
+            losses: Losses = self.witness.losses()
+        except UnsupportedError as error:
+            return [
+                bare_finding(
+                    "gradient", "a value without its history", Verdict.UNSUPPORTED, Uncovered(str(error))
+                )
+            ]
+        self.put_back = losses.put_back
+        self.missed = {leaf: loss.node for loss in losses.found for leaf in loss.leaves}
+        return [*map(of_trouble, losses.unseen), *(f for loss in losses.found for f in self._loss(loss))]
+
+    @staticmethod
+    def _loss(loss: Loss) -> list[Finding]:
+        expected = np.asarray(loss.lost + balls(loss.arrived), object)
+        # What is less than the gradient's own rounding is not lost.
+        once = rounding(loss.dtype).multiply(expected, UNIT)
+        judged = judge(Comparison(loss.arrived, expected, once), loss.dtype)
+        if judged.verdict.passes:
+            return []
+        judged = replace(judged, causes=(loss.cause,))
+        kind = "gradient" if loss.wrt is None else "local"
+        told = as_finding(kind, loss.node, loss.wrt, "with what autograd does not see", judged)
+        return [replace(told, place=loss.place)]
+
+    def _made_up_for(self, before: list[Finding], lost: Sequence[Finding]) -> list[Finding]:
+        """What a stop loses a hook may add: of an implicit layer, all gradients are right from the leaves."""
+        found = [*before, *lost]
+        bad = [f for f in found if not f.verdict.passes]
+        if not bad or self.blamed or self.put_back:
+            return found
+        if any(f.kind != "gradient" or f.verdict is not Verdict.WRONG for f in bad):
+            return found
+        names = {at.name for at in self.witness.arrivals if not at.silent}
+        if any(f.node not in names for f in lost) or any(f.verdict is Verdict.KINK for f in before):
+            return found  # at a kink the whole is a span, which tells little
+        judged = self._wholes
+        if not names <= judged.keys() or not all(in_every_entry(judged[name]) for name in names):
+            return found
+        return [
+            replace(as_finding("gradient", f.node, None, FROM_LEAVES, judged[f.node]), causes=(MadeUpFor(),))
+            if f in bad and f.node in names
+            else replace(f, verdict=Verdict.ROUNDING, causes=(*f.causes, WholeIsRight(proved=True)))
+            if f in bad
+            else f
+            for f in found
+        ]
+
+    def _end_to_end(self, found: list[Finding]) -> list[Finding]:
+        """Where a step has a kink or cannot be judged alone, the whole function is looked at from its leaves.
+
+        So it is where a condition stands at its boundary: a node takes its mask as given. The function may be
+        smooth although its pieces have kinks; then only the one value is right. And a cotangent of 0 may have met
+        a slope without end: then the function tells what the piece cannot.
+        """
+        bounds = self.witness.boundaries
+        leaves = {at.name for at in self.witness.arrivals if not at.silent}
+        judged = {name: each for name, each in self._wholes.items() if name in leaves}
+        if not judged:
+            told = bare_finding("local", "the function", Verdict.KINK, AtBoundary(unseen=True))
+            return found + [replace(told, place=place) for place in bounds[:1]]
+        settled = all(tight(whole) for whole in judged.values())
+        found = [self._cancelled(finding, judged) for finding in found]
+        found = [_settled(finding) if settled else _inherited(finding) for finding in found]
+        for at in self.witness.arrivals:
+            whole = judged.get(at.name)
+            causes = self._reason(at, whole, found) if whole else ()
+            if whole is not None and causes:
+                named = as_finding("gradient", at.name, None, FROM_LEAVES, replace(whole, causes=causes))
+                found = [f for f in found if not (f.kind == "gradient" and f.node == at.name)] + [named]
+        return found
+
+    def _reason(self, at: Arrival, whole: Judgement, found: Sequence[Finding]) -> tuple[Cause, ...]:
+        """Why a leaf's gradient is wrong as a whole, or at a kink; nothing where its steps tell."""
+        if whole.verdict is Verdict.KINK and bounds_alone(self.witness.boundaries, found):
+            return whole.causes
+        if whole.verdict is not Verdict.WRONG:
+            return ()
+        if at.value is None or not np.isfinite(at.value).all():
+            first = next((f for f in found if f.kind == "local" and not_finite(f)), None)
+            return (*whole.causes, *((ComesFrom(first.node, first.place),) if first else ()))
+        kinks = tuple(dict.fromkeys(f.place or f.node for f in found if f.verdict is Verdict.KINK))
+        if kinks and whole.exact is not None:
+            return (SmoothTogether(kinks),)
+        if bounds_alone(self.witness.boundaries, found):
+            return (AtBoundary(self.witness.boundaries),)
+        return ()
+
+    def _cancelled(self, finding: Finding, judged: Mapping[str, Judgement]) -> Finding:
+        """A leaf below a wrong node may be right all the same, where the error has no effect on it."""
+        whole = judged.get(finding.node)
+        if not (finding.inherited and finding.kind == "gradient" and whole is not None and tight(whole)):
+            return finding
+        origin = next((cause.origin for cause in finding.causes if isinstance(cause, Inherited)), "")
+        causes: tuple[Cause, ...] = (Cancels(origin),) if origin else (WholeIsRight(),)
+        return as_finding("gradient", finding.node, None, FROM_LEAVES, replace(whole, causes=causes))
+
+    def _overflowed(self) -> list[Finding]:
+        """An infinity on the way may be right, and what the function makes of it not: its values, from the
+        leaves."""
+        dtype = self.witness.dtype
+        if dtype is None:
+            return []
+        whole = self.witness.whole()
+        values = evaluate(whole.run.nodes, whole.given, exact())
+        found = []
+        for name, value in self.witness.values.items():
+            sharp = values[whole.outputs[int(name)]]
+            judged = judge(Comparison(value, sharp, rounding(dtype).multiply(sharp, UNIT)), dtype)
+            if not np.isfinite(value).all() and judged.verdict is Verdict.WRONG:
+                judged = replace(judged, causes=(*judged.causes, OverflowOnTheWay()))
+                found.append(as_finding("forward", "the function", None, "from its leaves", judged))
+        return found
 
 
-def missing(shape: Shape, exact: Balls | None, note: str) -> Judgement:
-    """No number where there should be one: wrong, unless the derivative is identically zero."""
-    middle = float("nan") if exact is None else float(np.nanmax(np.abs(centres(exact)), initial=0.0))
-    return Judgement(
-        Verdict.WRONG,
-        None if np.isnan(middle) else middle,
-        None,
-        None,
-        None,
-        (0,) * len(shape),
-        note,
-        refuted=1,
+# What a step's work is made of
+
+
+class _Work:
+    """A step with the balls of its numbers, evaluated once for all of its outputs."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.given = {n: value if value.dtype == object else balls(value) for n, value in step.given.items()}
+        self.enclosures = Enclosures(step.dtype)
+        self._held: dict[int, Values] = {}
+
+    def evaluated(self, arithmetic: object) -> Values:
+        loose = self.step.loose if arithmetic is not self.enclosures.exact and self.step.loose else self.given
+        return evaluate(self.step.nodes, loose, arithmetic)  # type: ignore[arg-type]
+
+    def exact(self) -> Values:
+        """The values at the precision that is set."""
+        bits: int = ctx.prec
+        if bits not in self._held:
+            self._held[bits] = evaluate(self.step.nodes, self.given, self.enclosures.exact)
+        return self._held[bits]
+
+    @cached_property
+    def rounded(self) -> Values:
+        return self.evaluated(self.enclosures.rounding)
+
+    def without_unknown(
+        self, name: str, value: np.ndarray, sharp: Balls, loose: Balls
+    ) -> tuple[np.ndarray, Balls, Balls]:
+        """NaN that was there before (memory not yet written to) and only moved is no value to judge."""
+        given = self.step.given
+        if not np.isnan(value).any() or not any(np.isnan(held).any() for held in given.values()):
+            return value, sharp, loose
+
+        def filled(number: float) -> Balls:
+            held = {n: balls(np.nan_to_num(x, nan=number)) for n, x in given.items()}
+            return centres(evaluate(self.step.nodes, held, self.enclosures.exact)[name])
+
+        unknown = np.isnan(value) & (filled(0.0) != filled(1.0))
+        value, sharp, loose = value.copy(), sharp.copy(), loose.copy()
+        value[unknown], sharp[unknown], loose[unknown] = 0.0, NOUGHT, NOUGHT
+        return value, sharp, loose
+
+    def singular(self) -> Cause | None:
+        """The operation that has no value or no derivative here."""
+        return singular(self.step.nodes, self.exact(), self.enclosures.exact)
+
+    def with_reason(self, judged: Judgement) -> Judgement:
+        """Name the operation behind a number that does not exist, or that the engine could not compute."""
+        broken = judged.verdict is Verdict.UNDECIDED or (
+            judged.value is not None and not np.isfinite(judged.value)
+        )
+        why = self.singular() if broken and not judged.verdict.passes else None
+        return replace(judged, causes=(*judged.causes, why)) if why else judged
+
+    def run(self, outputs: Sequence[str]) -> Run:
+        return Run(self.step.nodes, tuple(outputs), self.step.inputs, self.step.wanted)
+
+    def passed_on(self, received: Mapping[str, Balls]) -> dict[str, Balls]:
+        """What calculus makes of cotangents of the outputs, by input."""
+        rows = {name: row[None] for name, row in received.items()}
+        run = self.run(tuple(rows))
+        return run.split(run.pull(self.given, self.enclosures.exact, rows)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What a step should pass to a value, and the same by a kernel of another rounding."""
+
+    step: str
+    pulled: Pulled
+    by: Callable[[Enclosures], Pulled]
+
+
+class _Pulls:
+    """What arrives at a step's inputs, of all trips in one go."""
+
+    def __init__(self, work: _Work, trips: Sequence[Pass]) -> None:
+        step = work.step
+        outputs = tuple(trips[0].received)
+        received = {name: np.concatenate([trip.received[name] for trip in trips]) for name in outputs}
+        self.count = len(received[outputs[0]])
+        rows = {name: balls(array) for name, array in received.items()}
+        run = work.run(outputs)
+        self.pulled = work.enclosures.pulled(run, work.given, rows)
+        if step.loose is not None:
+            wide = run.split(run.pull(step.loose, work.enclosures.rounding, rows))
+            self.pulled = {
+                name: replace(each, rounding=np.where(each.kinks, each.rounding, numbers(wide[name])))
+                for name, each in self.pulled.items()
+            }
+        self._by = lru_cache(lambda held: held.pulled(run, work.given, rows))
+
+    def row(self, name: str, at: int, held: Enclosures | None = None) -> Pulled:
+        """What one of the cotangents gives, or would give by a kernel of another rounding."""
+        return (self.pulled if held is None else self._by(held))[name].row(at)
+
+    def first(self, name: str, count: int, held: Enclosures | None = None) -> Pulled:
+        """What the first of the cotangents give."""
+        each = (self.pulled if held is None else self._by(held))[name]
+        return replace(
+            each, exact=each.exact[:count], rounding=each.rounding[:count], kinks=each.kinks[:count]
+        )
+
+
+class _Attempts:
+    """What a step would have passed on to one of its inputs, under mistakes."""
+
+    def __init__(self, work: _Work, name: str, trip: Pass) -> None:
+        self.work, self.name, self.step = work, name, work.step
+        self.shape = work.step.inputs[name]
+        self.rows = {output: balls(array) for output, array in trip.received.items()}
+        self.count = len(next(iter(self.rows.values())))
+
+    def pulled(
+        self, nodes: Sequence[Node], given: Values, rows: Mapping[str, Balls], wrt: str = ""
+    ) -> np.ndarray:
+        wrt = wrt or self.name
+        run = Run(tuple(nodes), tuple(rows), {wrt: self.shape}, self.step.wanted | {wrt})
+        found = centres(run.pull(given, self.work.enclosures.exact, rows))
+        return found.reshape(self.count, *self.shape)
+
+    def clues(self, jacobian: bool) -> Clues:
+        shapes = [self.shape, *(rows.shape[1:] for rows in self.rows.values())]
+        extents = tuple({n for shape in shapes for n in (*shape, size(shape))})
+        given = {**self.work.given, ANOTHER: self.work.given[self.name]}
+        tried = [
+            *uses(self.step.nodes, self.name, lambda nodes, wrt: self.pulled(nodes, given, self.rows, wrt))
+        ]
+        if not jacobian:
+            tried += [*self._cotangents(), *self._later()]
+        return Clues(
+            self.step.dtype,
+            extents,
+            tuple((cause, array if jacobian else array[0]) for cause, array in tried),
+        )
+
+    def _cotangents(self) -> Tried:
+        """The cotangent not used, not multiplied, or not summed."""
+        for output, rows in self.rows.items():
+            cotangent = centres(rows)
+            if cotangent.shape[1:] == self.shape:
+                yield PassedUnchanged(), cotangent
+                with np.errstate(all="ignore"):
+                    yield ValueTimesCotangent(), self.step.values[output] * cotangent
+            ones = {output: full(rows.shape, UNIT)}
+            yield CotangentIgnored(), self.pulled(self.step.nodes, self.work.given, ones)
+            for axis, extent in enumerate(cotangent.shape[1:]):
+                for place, words in ((0, "first"), (extent - 1, "last")) if extent > 1 else ():
+                    at = tuple(place if n == axis + 1 else slice(None) for n in range(cotangent.ndim))
+                    part = np.zeros_like(cotangent)
+                    part[at] = cotangent[at]
+                    changed = {**self.rows, output: balls(part)}
+                    yield SumMissing(axis, words), self.pulled(self.step.nodes, self.work.given, changed)
+
+    def _later(self) -> Tried:
+        """The gradient at numbers that the input's memory held later on."""
+        for after, values in self.step.later(self.name):
+            given = {**self.work.given, self.name: balls(values)}
+            yield ChangedInPlace(self.name, after), self.pulled(self.step.nodes, given, self.rows)
+
+
+def _only(rows: np.ndarray | None) -> np.ndarray | None:
+    return None if rows is None else rows[0]
+
+
+def _times(a: Mapping[str, np.ndarray | None], b: Mapping[str, np.ndarray | None], factor: float) -> bool:
+    """Whether the numbers of b are so many times those of a, bit for bit."""
+    if a.keys() != b.keys():
+        return False
+    return all(
+        (x is None) == (y is None)
+        and (x is None or y is None or np.array_equal(factor * x, y, equal_nan=True))
+        for x, y in ((a[name], b[name]) for name in a)
     )
+
+
+def verdict_of(cause: Cause) -> Verdict:
+    """What broke is failed, what leads nowhere is undecided, all else is not covered."""
+    if isinstance(cause, Raised):
+        return Verdict.FAILED
+    return Verdict.UNDECIDED if isinstance(cause, Unreached) else Verdict.UNSUPPORTED
+
+
+def of_trouble(trouble: Trouble) -> Finding:
+    """What broke, or is not covered, as a finding."""
+    verdict = verdict_of(trouble.cause)
+    found = bare_finding(trouble.kind, trouble.node, verdict, trouble.cause, inherited=trouble.inherited)
+    return replace(found, place=trouble.place, wrt=trouble.wrt)
+
+
+def chained(step: Judgement, whole: Judgement) -> Judgement:
+    """A gradient's judgement: its own step's verdict, beside the exact gradient from the leaves.
+
+    A step that holds while the whole is wrong is inherited, or a kink that cancels: every piece has a derivative
+    that convention allows, and the function is smooth with another one.
+    """
+    if step.verdict in (Verdict.WRONG, Verdict.FAILED):
+        return step
+    at_kink = step.verdict is Verdict.KINK
+    if at_kink and whole.exact is None and whole.value is not None and np.isfinite(whole.value):
+        # Not smooth as a whole either; where several kinks meet, the one-sided derivatives do not span all.
+        return step
+    if whole.verdict is Verdict.WRONG:
+        told = (*whole.causes, *((SmoothTogether(),) if at_kink else ()))
+        return replace(whole, sensitivity=step.sensitivity, causes=told)
+    if at_kink:
+        return whole if whole.verdict in (Verdict.EXACT, Verdict.ROUNDING) else step
+    if step.verdict is Verdict.UNDECIDED:
+        return whole if whole.verdict.passes else step
+    if whole.verdict is Verdict.UNDECIDED:
+        return step
+    # The step decides; `exact` means correctly rounded against the leaves.
+    verdict = Verdict.EXACT if whole.verdict is Verdict.EXACT else Verdict.ROUNDING
+    return replace(whole, verdict=verdict, sensitivity=step.sensitivity, cancelled=step.cancelled, refuted=0)
+
+
+def is_wrong_local(finding: Finding) -> bool:
+    return finding.kind == "local" and finding.verdict is Verdict.WRONG
+
+
+def tight(whole: Judgement) -> bool:
+    """Whether it passes, and would not have passed with an error that matters."""
+    tells = whole.sensitivity is None or whole.sensitivity < 1e-2
+    return whole.verdict.passes and (tells or whole.verdict is Verdict.EXACT)
+
+
+def in_every_entry(whole: Judgement) -> bool:
+    """Whether it passes by rounding alone, and no entry would have passed with an error that matters."""
+    return tight(whole) and whole.verdict is not Verdict.KINK and not whole.cancelled
+
+
+def bounds_alone(boundaries: Sequence[str], found: Sequence[Finding]) -> bool:
+    """Whether a condition's boundary is all that a step may have missed: each takes its mask as given."""
+    told = all(f.verdict.passes for f in found) and not any(
+        f.verdict is Verdict.KINK and f.kind != "gradient" for f in found
+    )
+    return bool(boundaries) and told
+
+
+def not_finite(finding: Finding) -> bool:
+    return finding.value is not None and not np.isfinite(finding.value)
+
+
+def _missing(finding: Finding, missed: Mapping[str, str]) -> Finding:
+    """A leaf that got the sum of what was passed on, and not what a stop keeps back."""
+    if finding.kind != "gradient" or finding.node not in missed or not finding.verdict.passes:
+        return finding
+    told = (Inherited(missed[finding.node]),)
+    return replace(finding, verdict=Verdict.WRONG, exact=None, ulp=None, inherited=True, causes=told)
+
+
+def _settled(finding: Finding) -> Finding:
+    """What a step cannot tell alone, the whole function has told."""
+    if finding.verdict is not Verdict.UNDECIDED or (finding.wrt is None and not finding.inherited):
+        return finding
+    causes = (*finding.causes, WholeIsRight())
+    return replace(finding, verdict=Verdict.ROUNDING, causes=causes, inherited=False)
+
+
+def _inherited(finding: Finding) -> Finding:
+    told = finding.kind == "local" and finding.verdict is Verdict.UNDECIDED and not_finite(finding)
+    return replace(finding, inherited=True) if told else finding

@@ -11,12 +11,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..causes import NoSubgradient
 from ..dtypes import DTYPES, DType
 from ..proof.arithmetic import UNIT, centres, radii, rounding
 from ..proof.enclosure import Enclosures, Pulled, Ties, count_of
 from ..proof.graph import size
 from ..verdict import Judgement, Verdict
-from .judge import Comparison, judge
+from .verdicts import Comparison, judge
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -75,10 +76,11 @@ def _together(
     refuted = ties.refuted(row, vector, reach) if np.isfinite(vector).all() else None
     if refuted is None:
         return found
-    columns, why = refuted
+    columns, along, most = refuted
+    why = NoSubgradient(len(columns), along, most)
     names = {ties.places[column][0] for column in columns}
     return {
-        name: replace(judged, verdict=Verdict.WRONG, note=why, refuted=len(columns))
+        name: replace(judged, verdict=Verdict.WRONG, causes=(why,), refuted=len(columns))
         if name in names and judged.verdict.passes
         else judged
         for name, judged in found.items()

@@ -259,8 +259,11 @@ class Ties:
     def _grouped(self) -> dict[bytes, list[np.ndarray]]:
         return {}
 
-    def refuted(self, row: int, vector: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, str] | None:
-        """The columns that are no subgradient together, and why; None where they may be.
+    def refuted(
+        self, row: int, vector: np.ndarray, reach: np.ndarray
+    ) -> tuple[np.ndarray, float, float] | None:
+        """The columns that are no subgradient together, what they give along a direction, and the function's
+        slope there at most; None where they may be.
 
         `vector` and `reach`, what rounding allows each entry, are over all columns of the row.
         """
@@ -274,15 +277,15 @@ class Ties:
         if key not in self._grouped:
             self._grouped[key] = self.groups(columns) if len(columns) <= MAX_SIDES else [everything]
         for group in self._grouped[key]:
-            if len(group) > 1 and (why := self._outside(row, columns, group, vector, reach)):
-                return columns[group], why
+            if len(group) > 1 and (slopes := self._outside(row, columns, group, vector, reach)):
+                return columns[group], *slopes
         return None
 
     def _outside(
         self, row: int, columns: np.ndarray, group: np.ndarray, vector: np.ndarray, reach: np.ndarray
-    ) -> str:
-        """Why these entries are outside of the hull of the gradients beside the point; empty where they may
-        be inside."""
+    ) -> tuple[float, float] | None:
+        """What these entries give along a direction, and the function's slope there at most, where they are
+        outside of the hull of the gradients beside the point; None where they may be inside."""
         here, allowed = vector[columns[group]], np.maximum(reach[columns[group]], 1e-300)
         known = [one for one in (seen[row, columns[group]] for seen in self.seen) if np.isfinite(one).all()]
 
@@ -299,12 +302,12 @@ class Ties:
             if direction.any():
                 look(direction)
         if not known:
-            return ""
+            return None
         spread = np.maximum(np.ptp(known, axis=0), allowed)
         while True:
             nearest = _nearest((np.array(known) - here) / spread)
             if (np.abs(nearest) * spread <= allowed).all():
-                return ""
+                return None
             before, along = len(known), -nearest / spread
             along = along / np.abs(along).max()
             look(along)
@@ -313,12 +316,8 @@ class Ties:
             if float(here @ along) > most + float(allowed @ np.abs(along)):
                 break
             if len(known) == before or before > MAX_VERTICES + 4 * len(group):
-                return ""  # it would need more of them to tell
-        return (
-            f"together these {len(group)} entries are no subgradient: along one direction they give "
-            f"{float(here @ along):.6g}, "
-            f"and the function's slope there is at most {most:.6g}"
-        )
+                return None  # it would need more of them to tell
+        return float(here @ along), most
 
 
 def _nearest(points: np.ndarray) -> np.ndarray:

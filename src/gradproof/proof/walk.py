@@ -16,6 +16,7 @@ import sympy
 from flint import arb
 from sympy import S
 
+from ..causes import Singular
 from .arithmetic import (
     NOUGHT,
     ZERO,
@@ -298,25 +299,22 @@ def _attaining(values: Balls, largest: bool, mode: str) -> Balls:
     return out
 
 
-def singular(nodes: Sequence[Node], values: Mapping[str, Balls], arithmetic: Arithmetic) -> str:
+def singular(nodes: Sequence[Node], values: Mapping[str, Balls], arithmetic: Arithmetic) -> Singular | None:
     """Where a run leaves the numbers: the first operation without a finite value, or without a finite
-    derivative.
-
-    In words, `sqrt(x) has no finite derivative where its operand is 0`; empty if there is none.
-    """
-    slope_told = ""
+    derivative; None if there is none."""
+    found = None
     for node in nodes:
         used = [read for read in node.reads if read.parent in values]
         if any(not _all_finite(values[read.parent]) for read in used):
             continue
         if not _all_finite(values[node.name]):
-            return f"{node.expression} has no value{_operand(node, values, node.formula, arithmetic)}"
+            return Singular(node.expression, False, _operand(node, values, node.formula, arithmetic))
         for slope in partials(node.formula, len(node.reads), textbook=False):
-            if slope_told or node.shift or not slope.free_symbols:
+            if found or node.shift or not slope.free_symbols:
                 continue
             if not _all_finite(_over(node, slope, values, arithmetic, "slopes")):
-                slope_told = f"{node.expression} has no finite derivative{_operand(node, values, slope, arithmetic, 'slopes')}"
-    return slope_told
+                found = Singular(node.expression, True, _operand(node, values, slope, arithmetic, "slopes"))
+    return found
 
 
 def tied(nodes: Sequence[Node], values: Mapping[str, Balls], wanted: Collection[str]) -> bool:
@@ -348,16 +346,14 @@ def _all_finite(array: Balls) -> bool:
 
 def _operand(
     node: Node, values: Mapping[str, Balls], formula: sympy.Expr, arithmetic: Arithmetic, mode: str = "values"
-) -> str:
+) -> float | None:
     """The operand of the entry that is not finite, where the operation has one."""
     if len(node.reads) != 1:
-        return " here"
+        return None
     result = np.broadcast_to(_over(node, formula, values, arithmetic, mode), node.domain).reshape(-1)
     operand = np.broadcast_to(_read(node, node.reads[0], values), node.domain).reshape(-1)
-    for x, y in zip(operand, result, strict=True):
-        if not (y is ZERO or y.is_finite()):
-            return f" where its operand is {as_float(x.mid()) + 0.0:.8g}"
-    return " here"
+    broken = (x for x, y in zip(operand, result, strict=True) if not (y is ZERO or y.is_finite()))
+    return next((as_float(x.mid()) + 0.0 for x in broken), None)
 
 
 def replaced(values: Balls, position: int, value: Any) -> Balls:

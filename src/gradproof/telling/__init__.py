@@ -39,6 +39,11 @@ def shown(thing: Any, form: str) -> str | None:
     return import_module(".fragment", __name__).shown(thing, form)
 
 
+def said(causes: Sequence[Any]) -> str:
+    """The causes of a finding in words."""
+    return import_module(".causes", __name__).said(causes)
+
+
 def number(value: float | None, digits: int = 8) -> str:
     """A number for a table: short, without a minus zero, and a dash where there is none."""
     if value is None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from ..oracle import SUSPECT, wrong_alike
+from ..causes import AllAlike
+from ..oracle import wrong_alike
 from . import Failure
+from .causes import words
 from .words import headline
 
 if TYPE_CHECKING:
@@ -38,7 +40,11 @@ def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
     alike = {target: sorted(wrong_alike(list(found.values()))) for target, found in files.items()}
     if any(alike.values()):
         parts.append(
-            "\n".join(f"{target}: {', '.join(nodes)}: {SUSPECT}" for target, nodes in alike.items() if nodes)
+            "\n".join(
+                f"{target}: {', '.join(nodes)}: {words(AllAlike())}"
+                for target, nodes in alike.items()
+                if nodes
+            )
         )
     fine = len(reports) - len(other)
     unread = f", {len(errors)} files could not be checked" if errors else ""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..causes import Contradicted, OtherUnrecorded, Raised
 from ..errors import UnsupportedError, said
 from ..verdict import Finding, Verdict, bare_finding
 from .outputs import flat
@@ -48,8 +49,8 @@ def plain_findings(
     try:
         first = _ran(func, inputs, tape, state)
     except Exception as error:
-        note = f"it runs under the recorder, and raises without it: {said(error)}"
-        return [bare_finding("forward", "the function", Verdict.FAILED, note)]
+        cause = Raised(f"it runs under the recorder, and raises without it: {said(error)}")
+        return [bare_finding("forward", "the function", Verdict.FAILED, cause)]
     judged = _judged(tape)
     apart = [name for name, value in judged.items() if not _same(value, first.numbers.get(name))]
     if not apart:
@@ -62,12 +63,13 @@ def plain_findings(
     verdict = _told_by(whole, first, tape) if apart else Verdict.ROUNDING
     if verdict.passes:
         return []
-    note = "run without the recorder it gives other numbers: what was judged is not what its users get"
     if first.compiled and verdict is not Verdict.WRONG:
-        note = f"compiled code, which rounds otherwise: {note}, and the whole function is not told apart from its rounding"
-        return [bare_finding("gradient", "the function", Verdict.UNSUPPORTED, note)]
+        compiled = OtherUnrecorded(compiled=True)
+        return [bare_finding("gradient", "the function", Verdict.UNSUPPORTED, compiled)]
     return [
-        bare_finding("forward" if name.startswith("output") else "gradient", name, Verdict.FAILED, note)
+        bare_finding(
+            "forward" if name.startswith("output") else "gradient", name, Verdict.FAILED, OtherUnrecorded()
+        )
         for name in apart
     ]
 
@@ -315,12 +317,8 @@ def _along_directions(
             told is not None
             and abs(told[0] - said_so) > coarse * (abs(said_so) + abs(told[0])) + scale + told[1]
         ):
-            note = (
-                f"something was not seen: along a random direction the function changes by {told[0]:.6g}, "
-                "and the gradients "
-                f"that were judged say {said_so:.6g}"
-            )
-            return Net([bare_finding("gradient", "the function", Verdict.UNDECIDED, note)])
+            cause = Contradicted(told[0], said_so)
+            return Net([bare_finding("gradient", "the function", Verdict.UNDECIDED, cause)])
     return Net([])
 
 

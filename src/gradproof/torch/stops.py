@@ -21,10 +21,10 @@ from ..dtypes import DType
 from ..errors import Place, UnsupportedError
 from ..proof.arithmetic import NOUGHT, ZERO, Balls, as_float, balls, full, numbers, precision
 from ..proof.enclosure import LIMIT_BITS, START_BITS, Enclosures
-from .lowered import given_of, run_of, whole
 from .lowering import Lowering
 from .memory import Content, Memory
 from .recording import NOWHERE, Edge, Event, Region, Step, Tape, whole_numbers
+from .runs import given_of, run_of, whole
 
 TINY = arb(2) ** -60  # relative: far above what 128 bits leave, far below any format's rounding
 MAX_DOMAIN = 1_000_000  # entries of the whole run

@@ -1,0 +1,238 @@
+"""The third door: a recorded JAX function as a witness, an equation a step.
+
+Each `custom_vjp` and `custom_jvp` call is one step: its primal is the specification of its rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .. import causes as because
+from ..dtypes import XLA
+from ..errors import UnsupportedError
+from ..judging import witness as record
+from ..judging.verdicts import within_one_rounding
+from ..proof.arithmetic import Balls, balls, centres, exact, numbers
+from ..proof.enclosure import Run
+from ..proof.graph import Read, size, slot
+from ..torch.recording import Edge, Step, Tape
+from ..torch.runs import given_of
+from ..torch.stops import MAX_DOMAIN
+from ..torch.witness import (
+    MAX_WHOLE,
+    Lowered,
+    arrivals_of,
+    boundaries,
+    delivered_of,
+    dtype_of,
+    entered,
+    format_of,
+    names_of,
+    nothing,
+    output_of,
+    step_of,
+)
+from .lowering import EquationLowering
+from .recording import STOP, EquationStep, Recording
+
+
+def witness_of(
+    recording: Recording, *, trusting: bool, guard: Callable[[Exception], because.Cause]
+) -> record.Witness:
+    """What was recorded. With `trusting`, every `stop_gradient` is meant; `guard` makes a cause of a fault of
+    ours."""
+    tape = recording.tape
+    if tape.trouble:
+        broke = because.Raised(tape.trouble) if tape.supported else because.Uncovered(tape.trouble)
+        return nothing(record.Trouble("forward", "the function", broke))
+    if not tape.leaves:
+        return _unreached("no argument holds floating-point numbers, so there is nothing to differentiate")
+    if not any(region.edge is not None for region in tape.outputs):
+        return _unreached("no output in floating point depends on the arguments that are differentiated")
+    names, delivered = names_of(tape), delivered_of(tape)
+    made = [
+        each
+        for step in tape.steps
+        if isinstance(step, EquationStep) and (each := _step(step, names, tape, guard)) is not None
+    ]
+    steps = tuple(each for each in made if isinstance(each, record.Step))
+    troubles = [each for each in made if isinstance(each, record.Trouble)]
+    broken: Any = next(
+        (s for s in tape.steps if isinstance(s, EquationStep) and (s.failure or s.unsupported)), None
+    )
+    if broken is not None:  # where the run broke down there are no gradients to add up
+        told = f"nothing arrived, because of {broken.name}"
+        why = because.Unreached(told) if broken.failure else because.Uncovered(told)
+        troubles += [record.Trouble("gradient", leaf.name, why, inherited=True) for leaf in tape.leaves]
+    dtype = dtype_of([leaf.region for leaf in tape.leaves], XLA)
+    whole = _Whole(recording)
+    return record.Witness(
+        steps=steps,
+        arrivals=() if broken is not None else tuple(arrivals_of(tape, names, delivered, XLA, set())),
+        whole=lambda: whole.within(MAX_WHOLE, cut=trusting),
+        dtype=dtype,
+        troubles=tuple(troubles),
+        losses=record.Losses
+        if trusting or dtype is None or broken is not None
+        else lambda: _losses(whole, names),
+        boundaries=boundaries(recording.equations),
+        trusting=trusting,
+        values={str(n): out.values for n, out in enumerate(tape.outputs) if out.floating},
+    )
+
+
+def _unreached(why: str) -> record.Witness:
+    return nothing(record.Trouble("gradient", "the function", because.Unreached(why)))
+
+
+def _step(
+    step: EquationStep, names: Mapping[Edge, str], tape: Tape, guard: Callable[[Exception], because.Cause]
+) -> record.Step | record.Trouble | None:
+    """One equation, or one custom call; `stop_gradient` is looked at as what it loses."""
+    place = str(step.place) if step.place.file else ""
+    if not step.received or (step.primitive == STOP and not (step.failure or step.unsupported)):
+        return None
+    if step.failure or step.unsupported:
+        why = because.Raised(step.failure) if step.failure else because.Uncovered(step.unsupported)
+        return record.Trouble("local", step.name, why, place)
+    inside: list[Any] = list(step.events)
+    for equation in inside:
+        inside += equation.body
+    inputs = [region for region in step.inputs.values() if region is not None]
+    regions = [*inputs, *step.outputs.values(), *(out for e in inside for out in e.outs)]
+    try:
+        return step_of(step, step.name, _lower(step, names, tape), regions, XLA, tape)
+    except UnsupportedError as error:
+        return record.Trouble("local", step.name, because.Uncovered(str(error)), place)
+    except Exception as error:
+        return record.Trouble("local", "the function", guard(error))
+
+
+def _lower(step: Step, names: Mapping[Edge, str], tape: Tape) -> Lowered:
+    lowering = EquationLowering(step.name)
+    inputs = {
+        edge: entered(lowering, edge, region, names)
+        for edge, region in step.inputs.items()
+        if region is not None
+    }
+    equations: Any = step.events
+    lowering.equations(equations)
+    outputs = {nr: output_of(step, nr, region, lowering, tape) for nr, region in sorted(step.outputs.items())}
+    return Lowered(lowering, inputs, outputs)
+
+
+@dataclass(eq=False)
+class _Whole:
+    """The whole run from its leaves, as nodes."""
+
+    recording: Recording
+
+    @cached_property
+    def lowering(self) -> EquationLowering:
+        """Raises `UnsupportedError` where it is not covered, or too large."""
+        lowering = EquationLowering("whole")
+        for leaf in self.recording.tape.leaves:
+            lowering.enter(leaf.name, leaf.region, given=False)
+        lowering.equations(self.recording.equations)
+        return lowering
+
+    @cached_property
+    def outputs(self) -> dict[Edge, str]:
+        """The node of each output, once."""
+        found: dict[Edge, str] = {}
+        for region in self.recording.tape.outputs:
+            if (
+                region.edge is not None
+                and region.edge in self.recording.tape.seeds[0]
+                and region.edge not in found
+            ):
+                operand = self.lowering.operand(region)
+                reads = (Read(operand.node, operand.index),)
+                found[region.edge] = self.lowering.emit(slot(0), reads, region.shape)
+        return found
+
+    @cached_property
+    def given(self) -> dict[str, Balls]:
+        return dict(given_of(self.lowering))
+
+    @cached_property
+    def rows(self) -> dict[str, Balls]:
+        seeds = self.recording.tape.seeds[0]
+        return {name: balls(seeds[edge])[None] for edge, name in self.outputs.items()}
+
+    def within(self, most: int, *, cut: bool) -> record.Whole:
+        """Raises `UnsupportedError` beyond that many entries of all domains together."""
+        rows = self.rows
+        if sum(size(node.domain) for node in self.lowering.nodes) > most or not rows:
+            raise UnsupportedError("the whole run is too large")
+        outs = [out for out in self.recording.tape.outputs if out.edge in self.outputs]
+        names = tuple(self.outputs[out.edge] for out in outs if out.edge is not None)
+        return record.Whole(self.run(cut=cut), self.given, rows, names)
+
+    def run(self, *, cut: bool, outputs: tuple[str, ...] = ()) -> Run:
+        """From the leaves to the outputs, or to others; with `cut`, nothing passes a stop."""
+        targets = {leaf.name: leaf.region.shape for leaf in self.recording.tape.leaves}
+        stopped = frozenset(self.lowering.stops.values()) if cut else frozenset()
+        wanted = frozenset(self.lowering.active) - stopped
+        return Run(tuple(self.lowering.nodes), outputs or tuple(self.rows), targets, wanted)
+
+    def gradients(self, *, cut: bool) -> dict[str, Balls]:
+        run = self.run(cut=cut)
+        return run.split(run.pull(self.given, exact(), self.rows)[0])
+
+
+def _losses(whole: _Whole, names: Mapping[Edge, str]) -> record.Losses:
+    """What does not pass each `stop_gradient`, where leaves miss it: by the exact calculus of the whole run."""
+    tape = whole.recording.tape
+    stops = [s for s in tape.steps if isinstance(s, EquationStep) and s.primitive == STOP and s.received]
+    if not stops:
+        return record.Losses()
+    try:
+        whole.within(MAX_DOMAIN, cut=False)
+    except UnsupportedError as error:
+        why = f"whether this stop loses part of the gradient is not known: {error}"
+        unknown = [record.Trouble("local", s.name, because.Unreached(why), str(s.place)) for s in stops]
+        return record.Losses(unseen=unknown)
+    full, kept = whole.gradients(cut=False), whole.gradients(cut=True)
+    lossy = [
+        leaf.name for leaf in tape.leaves if _differ(full[leaf.name], kept[leaf.name], leaf.region.dtype)
+    ]
+    found = []
+    for step in stops if lossy else ():
+        name, shape = whole.lowering.stops.get(id(step.events[0])), step.outputs[0].shape
+        own = format_of(step.outputs[0].dtype, XLA)
+        if name is None or own is None:
+            continue
+        run = whole.run(cut=False)
+        here = Run(run.nodes, run.outputs, {name: shape}, run.wanted)
+        cotangent = here.split(here.pull(whole.given, exact(), whole.rows)[0])[name]
+        back = whole.run(cut=False, outputs=(name,))
+        passed = back.split(back.pull(whole.given, exact(), {name: cotangent[None]})[0])
+        leaves = tuple(leaf for leaf in lossy if _some(passed[leaf]))
+        if not leaves or not _some(cotangent):
+            continue
+        ((edge, _),) = step.inputs.items()
+        place = str(step.place) if step.place.file else ""
+        cause = because.LostAtStop((place or step.name,), STOP, leaves)
+        found.append(
+            record.Loss(step.name, np.zeros(shape), cotangent, own, cause, place, names[edge], leaves)
+        )
+    return record.Losses(found)
+
+
+def _differ(full: Balls, kept: Balls, dtype: Any) -> bool:
+    """Whether what is kept back is more than one rounding of the gradient."""
+    own = format_of(dtype, XLA)
+    if not full.size or not _some(np.asarray(full - kept, object)):
+        return False
+    return own is None or not within_one_rounding(centres(kept), full, own)
+
+
+def _some(array: Balls) -> bool:
+    """Whether any entry is proved not to be 0, or is no number."""
+    return any(not x.contains(0) for x in numbers(array.reshape(-1)))

@@ -1,0 +1,268 @@
+"""Verdicts: what a number of the engine's is, beside the exact ball and the set of what rounding explains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from flint import arb
+
+from ..causes import (
+    AnyNumber,
+    Cause,
+    Kink,
+    NoGradient,
+    NoReference,
+    NotFinite,
+    NothingToCompare,
+    Overflow,
+    Underflow,
+    WrongShape,
+)
+from ..dtypes import DType
+from ..proof.arithmetic import (
+    UNIT,
+    Balls,
+    accuracy_bits,
+    ball,
+    centres,
+    ends,
+    floats,
+    is_infinity,
+    lift,
+    numbers,
+    radii,
+)
+from ..proof.arithmetic import rounding as rounding_of
+from ..proof.enclosure import Pulled
+from ..proof.graph import Shape
+from ..verdict import Judgement, Numbers, Verdict, bare
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What was compared: the engine's array, exact balls and rounding balls of one shape.
+
+    `kinks` marks entries where the exact ball spans the one-sided derivatives.
+    """
+
+    value: np.ndarray
+    exact: Balls
+    rounding: Balls
+    kinks: np.ndarray | None = None
+
+
+def _distances(balls: Balls, values: np.ndarray) -> np.ndarray:
+    """|value - midpoint| as floats rounded from the balls, finite ones."""
+    return np.abs(floats(balls - values))
+
+
+def _holds(rounding: Balls, values: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Whether each ball, of that radius, is finite and holds the value."""
+    distance = _distances(rounding, values)
+    with np.errstate(all="ignore"):
+        # Both floats are right to 2 ulp or 2**-1074: only what is nearer to the edge than that is asked of
+        # Arb.
+        slack = (distance + radius) * 2.0**-48 + 2.0**-1000
+        held, outside = distance + slack < radius, distance - slack > radius
+    unsure = np.isfinite(values) & ~held & ~outside
+    if unsure.any():
+        asked = zip(rounding[unsure], values[unsure].tolist(), strict=True)
+        held[unsure] = [x.is_finite() and x.contains(v) for x, v in asked]
+    return held
+
+
+def _narrow(exact: Balls, middle: np.ndarray, ulp: np.ndarray, dtype: DType) -> np.ndarray:
+    """Whether each ball's radius is at most 1/64 ulp of the dtype; only where it is finite."""
+    # Beyond the dtype's largest number, the ulp is that of the largest.
+    narrow = np.asarray(accuracy_bits(exact) > dtype.precision + 8, dtype=bool) & (
+        np.abs(middle) <= dtype.largest
+    )
+    unsure = ~narrow
+    narrow[unsure] = radii(exact[unsure]) <= ulp[unsure] / 64
+    return narrow
+
+
+def ulp_of(x: np.ndarray, dtype: DType) -> np.ndarray:
+    """The unit in the last place of the dtype at each |x|; below the normal numbers, the smallest number."""
+    with np.errstate(all="ignore"):
+        _, exponent = np.frexp(np.where(np.isfinite(x), x, 1.0))
+        exponent = np.where(x == 0, dtype.emin, np.clip(exponent - 1, dtype.emin, dtype.emax))
+        return np.where(np.isnan(x), np.nan, np.ldexp(1.0, exponent - dtype.precision + 1))
+
+
+def judge(compared: Comparison, dtype: DType) -> Judgement:
+    """The verdict on an array, entry by entry; the worst entry is the one told.
+
+    Raises nothing: arrays of no entries are undecided, because nothing was compared.
+    """
+    value = np.asarray(compared.value, dtype=np.float64)
+    shape = value.shape
+    if shape != compared.exact.shape:
+        return missing(compared.exact.shape, compared.exact, WrongShape(shape, compared.exact.shape))
+    if value.size == 0:
+        return bare(Verdict.UNDECIDED, NothingToCompare())
+    flat = value.reshape(-1)
+    exact, rounding = numbers(compared.exact.reshape(-1)), numbers(compared.rounding.reshape(-1))
+    kinks = np.zeros(flat.size, bool) if compared.kinks is None else compared.kinks.reshape(-1)
+
+    middle = centres(exact)
+    reach = radii(rounding)
+    inside = _holds(rounding, flat, reach)
+    ulp = ulp_of(middle, dtype)
+    loose = centres(rounding)
+
+    exists = ~np.isnan(middle)
+    number = np.isfinite(flat)
+    distance = np.where(exists & number, _distances(exact, flat), np.nan)
+    known = _narrow(exact, middle, ulp, dtype)
+    correct = exists & number & known & ~kinks & (distance <= ulp * 0.5)
+    told = np.full(flat.size, Verdict.WRONG.severity)
+    told[inside & np.isfinite(reach)] = Verdict.ROUNDING.severity
+    told[~inside & ~np.isfinite(reach) & number] = Verdict.UNDECIDED.severity
+    if kinks.any():
+        in_hull = (exists & number)[kinks] & (
+            _near_hull(exact[kinks], flat[kinks], dtype) | (inside & np.isfinite(reach))[kinks]
+        )
+        told[kinks] = np.where(in_hull, Verdict.KINK.severity, Verdict.WRONG.severity)
+    told[correct] = Verdict.EXACT.severity
+    told[~exists] = Verdict.UNDECIDED.severity
+    infinite = np.isinf(flat)
+    if infinite.any():  # a mask's -inf is a number like any other
+        same = infinite.copy()
+        same[infinite] = [
+            is_infinity(x) and (x > 0) == (v > 0)
+            for x, v in zip(exact[infinite], flat[infinite], strict=True)
+        ]
+        told[same] = Verdict.EXACT.severity
+        for n in np.flatnonzero(infinite & ~same & exists & ~kinks):
+            told[n] = _overflow(exact[n], rounding[n], float(flat[n]), dtype).severity
+
+    with np.errstate(all="ignore"):
+        off = np.where(np.isnan(distance), np.inf, distance / ulp)
+        allowed = (np.abs(loose - middle) + reach) / ulp
+        relative = np.where(middle != 0, (allowed * ulp) / np.abs(middle), np.nan)
+    worst_told = np.flatnonzero(told == told.max())[::-1]
+    at = int(worst_told[np.argmax(off[worst_told])])
+    verdict = list(Verdict)[int(told[at])]
+    judged = exists & ~kinks & np.isfinite(relative)
+    sensible = judged & (relative < 1)
+    return Judgement(
+        verdict=verdict,
+        exact=_plain(middle[at]) if exists[at] and not kinks[at] else None,
+        value=float(flat[at]),
+        ulp=float(off[at]) if np.isfinite(off[at]) and not kinks[at] else None,
+        allowed_ulp=float(allowed[at]) if np.isfinite(allowed[at]) and not kinks[at] else None,
+        index=tuple(int(n) for n in np.unravel_index(at, shape)),
+        causes=_causes(
+            verdict, flat[at], middle[at], bool(np.isfinite(reach[at])), exact[at], bool(kinks[at]), dtype
+        ),
+        error=float(distance[at] / abs(middle[at])) if exists[at] and middle[at] and number[at] else None,
+        sensitivity=float(relative[sensible].max()) if sensible.any() else None,
+        entries=int(flat.size),
+        refuted=int((told == Verdict.WRONG.severity).sum()),
+        cancelled=int((judged & ~sensible).sum()),
+    )
+
+
+def _overflow(exact_ball: Any, rounded: Any, value: float, dtype: DType) -> Verdict:
+    """What an infinity is worth where the exact number is finite.
+
+    From half an ulp beyond the largest number on, infinity is what the exact number rounds to; nearer, a
+    rounding may have led there; up to the largest, the exact number is representable.
+    """
+    sign = 1 if value > 0 else -1
+    exact_ball, rounded = sign * ball(exact_ball), sign * ball(rounded)
+    edge = arb(dtype.largest) + arb(float(ulp_of(np.asarray(dtype.largest), dtype))) / 2
+    if exact_ball >= edge:
+        return Verdict.EXACT
+    if exact_ball > dtype.largest:
+        return Verdict.WRONG if rounded < edge else Verdict.ROUNDING
+    return Verdict.WRONG if exact_ball <= dtype.largest else Verdict.UNDECIDED
+
+
+def _plain(x: float) -> float:
+    """No minus zero in a report."""
+    return float(x) + 0.0
+
+
+def _near_hull(exact: Balls, values: np.ndarray, dtype: DType) -> np.ndarray:
+    """Whether each value lies between the one-sided derivatives, rounding of the ends allowed."""
+    slack = 16 * dtype.unit_roundoff
+
+    def near(x: Any, v: float) -> bool:
+        x = ball(x)
+        if not x.is_finite() or v != v or abs(v) == float("inf"):
+            return False
+        return bool(abs(x.mid() - v) <= x.rad() * (1 + slack) + abs(x.mid()) * slack + dtype.smallest)
+
+    return lift(near, 2)(exact, values).astype(bool)
+
+
+def _causes(
+    verdict: Verdict, value: float, exact: float, bounded: bool, exact_ball: Any, kink: bool, dtype: DType
+) -> tuple[Cause, ...]:
+    """What people ask first: where a number is not finite, too large, too small, or has no derivative."""
+    if np.isnan(exact):
+        # log(inf), at an operand that overflowed, is right all the same
+        return () if verdict is Verdict.EXACT else (NoReference(),)
+    if kink:
+        low, high = ends(exact_ball)
+        return (Kink(low, high, between=verdict is Verdict.KINK),)
+    if not np.isfinite(value):
+        if abs(ball(exact_ball)) > dtype.largest:
+            return (Overflow(ball(exact_ball).str(3, radius=False), dtype.name, dtype.largest),)
+        return (NotFinite(float(value), dtype.name, formula=not bounded),)
+    if verdict is Verdict.UNDECIDED:
+        return (AnyNumber(dtype.name),)
+    if value == 0 and exact != 0 and abs(exact) < dtype.smallest:
+        return (Underflow(float(exact), dtype.name, dtype.smallest),)
+    return ()
+
+
+def missing(shape: Shape, exact: Balls | None, cause: Cause) -> Judgement:
+    """No number where there should be one: wrong."""
+    middle = float("nan") if exact is None else float(np.nanmax(np.abs(centres(exact)), initial=0.0))
+    at = (0,) * len(shape)
+    return Judgement(
+        Verdict.WRONG, None if np.isnan(middle) else middle, None, None, None, at, (cause,), refuted=1
+    )
+
+
+def absent(exact: Balls, *, passed: bool = False) -> Judgement:
+    """None for a gradient: right where the derivative is identically zero; `passed` where a node passed it on."""
+    if not np.isfinite(radii(exact)).all():
+        return bare(Verdict.UNDECIDED, NoGradient("none", passed))
+    judged = missing(exact.shape, numbers(exact), NoGradient("not zero", passed))
+    if judged.exact == 0:
+        return replace(judged, verdict=Verdict.EXACT, causes=(NoGradient("zero", passed),), refuted=0)
+    return judged
+
+
+def numbers_of(
+    expected: Pulled,
+    value: np.ndarray | None,
+    dtype: DType,
+    shape: Shape | None = None,
+    *,
+    probed: bool = False,
+) -> Numbers:
+    """The entries of a derivative, in their shape or another one of as many entries."""
+    exact_ = centres(expected.exact)
+    exact_ = np.where(expected.kinks, np.nan, exact_)
+    fits = value is not None and value.shape == exact_.shape
+    shape = exact_.shape if shape is None else shape
+    if not fits or value is None:
+        return Numbers(exact_.reshape(shape), None, None, probed)
+    with np.errstate(all="ignore"):
+        apart = np.where(
+            expected.kinks, np.nan, np.abs(floats(np.asarray(expected.exact - value, object)))
+        ) / ulp_of(exact_, dtype)
+    return Numbers(exact_.reshape(shape), value.reshape(shape), apart.reshape(shape), probed)
+
+
+def within_one_rounding(value: np.ndarray, exact: Balls, dtype: DType) -> bool:
+    """Whether an array is what exact numbers may be rounded to once."""
+    once = np.asarray(rounding_of(dtype).multiply(exact, UNIT), object)
+    return judge(Comparison(value, exact, once), dtype).verdict.passes
