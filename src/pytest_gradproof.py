@@ -477,7 +477,8 @@ class Pages:
         return sorted(self.pages.items(), key=lambda entry: (entry[1]["ok"], entry[1]["test"], entry[0]))
 
     def _index_page(self) -> str:
-        from gradproof.telling.html import Entry, Verdict, listing
+        from gradproof.telling.html import Entry, listing
+        from gradproof.telling.page import Verdict
 
         entries = [
             Entry(str(Path(name).with_suffix(".html")), page["title"], Verdict(page["verdict"], page["ok"]), page["ran"],

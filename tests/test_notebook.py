@@ -34,7 +34,7 @@ def test_a_problem_a_graph_and_a_report_display_themselves() -> None:
     for shown in (problem, problem.graph, report):
         assert well_formed(shown._repr_html_())
         assert "loss" in shown._repr_html_()
-    assert "exact: all 9 comparisons pass" in report._repr_html_()
+    assert "verified: 9 comparisons, all exact" in report._repr_html_()
     assert '<td class="good">exact</td>' in report._repr_html_()
     assert report._repr_markdown_() == report.to_markdown()
     assert problem._repr_latex_() == problem.graph._repr_latex_()
@@ -200,4 +200,4 @@ def test_the_example_executes_and_says_what_is_committed() -> None:
         "step 100: loss 0.018313, gradient -0.270652, w = 1.867380",
     ):
         assert line in printed
-    assert sum("exact: all" in str(cell.get("outputs", "")) for cell in fresh.cells) == 2
+    assert sum("verified: " in str(cell.get("outputs", "")) for cell in fresh.cells) == 2

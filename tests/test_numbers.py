@@ -10,6 +10,7 @@ from flint import arb
 import gradproof
 from gradproof.dtypes import DTYPES
 from gradproof.judging.verdicts import Comparison, judge
+from gradproof.telling.causes import said
 from gradproof.verdict import Verdict
 
 INF, NAN = float("inf"), float("nan")
@@ -41,7 +42,7 @@ def test_an_infinity_is_right_where_the_exact_number_rounds_to_it(dtype, exact, 
     found = judged(dtype, exact, value)
     assert found.verdict is verdict
     if verdict is EXACT:
-        assert found.note.startswith("overflow: the exact number ")
+        assert said(found.causes).startswith("overflow: the exact number ")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -20,6 +21,8 @@ from gradproof.causes import Raised
 from gradproof.cli import main
 from gradproof.telling import html, markdown
 from gradproof.telling.drawing import MAX_NODES, drawing
+from gradproof.telling.heat import blocks, pictures
+from gradproof.telling.page import Tensor
 
 EXPRESSIONS = sorted((ROOT / "expressions").glob("*.toml"))
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -86,30 +89,84 @@ class Opened:
         return self.page.evaluate(code)
 
 
+# In one call: what is wider than the window, drawings that are not there or stick out, and fractions whose
+# parts do not stand one above the other (elements that a browser does not know stand side by side).
+BROKEN = """() => {
+  const width = document.documentElement.clientWidth;
+  const drawn = [...document.querySelectorAll('svg.graph')].map(svg => svg.getBoundingClientRect());
+  const fractions = [...document.querySelectorAll('mfrac')].map(m => [...m.children].map(c =>
+    c.getBoundingClientRect()));
+  return {
+    wide: Math.max(0, document.documentElement.scrollWidth - width),
+    drawings: drawn.filter(box => box.width <= 100 || box.right > width).length,
+    fractions: fractions.filter(([a, b]) => a.bottom > b.top + 2).length,
+  };
+}"""
+
+
 def test_every_page_is_whole_and_asks_for_nothing(browser: Browser, site: Path) -> None:
+    """All of them where room is short, in one window; every fifth where there is room too."""
     pages = sorted(site.glob("*.html"))
     assert len(pages) == len(EXPRESSIONS) + 4
-    for path in pages:
-        with Opened(browser, path) as opened:
-            assert opened.requests == [path.as_uri()], path.name
-            assert not opened.complaints, (path.name, opened.complaints)
-            for viewport in (WIDE, NARROW):
-                opened.page.set_viewport_size(viewport)  # type: ignore[arg-type]
-                assert opened.script("document.documentElement.scrollWidth") <= viewport["width"], (
-                    path.name,
-                    viewport,
-                )
-                for drawn in opened.page.locator("svg.graph").all():
-                    box = drawn.bounding_box()
-                    assert box is not None
-                    assert box["width"] > 100
-                    assert box["x"] + box["width"] <= viewport["width"], path.name
-            # A formula is laid out if a fraction's parts stand one above the other; unknown elements stand
-            # side by side.
-            assert opened.script(
-                "[...document.querySelectorAll('mfrac')].every(m => { const [a, b] = [...m.children].map(c =>"
-                " c.getBoundingClientRect()); return a.bottom <= b.top + 2; })"
-            ), path.name
+    for viewport, some in ((NARROW, pages), (WIDE, pages[::5])):
+        with Opened(browser, some[0], viewport=viewport) as opened:
+            for path in some:
+                opened.requests.clear()
+                opened.page.goto(path.as_uri())
+                assert opened.requests == [path.as_uri()], path.name
+                assert not opened.complaints, (path.name, opened.complaints)
+                found = opened.script(BROKEN)
+                assert found == {"wide": 0, "drawings": 0, "fractions": 0}, (path.name, viewport)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_numbers_of_the_flagship_are_seen_without_scrolling(
+    browser: Browser, site: Path, scheme: str
+) -> None:
+    for viewport in (WIDE, {"width": 400, "height": 800}):
+        with Opened(browser, site / "ols.html", scheme, viewport) as opened:
+            answer = opened.page.locator("table").first
+            assert answer.locator("tbody td").all_text_contents() == ["1", "-2", "-2", "0", "✓ exact"]
+            for cell in answer.locator("th, td").all():
+                box = cell.bounding_box()
+                assert box is not None and box["y"] + box["height"] <= viewport["height"]
+                assert box["x"] + box["width"] <= viewport["width"]
+
+
+def test_a_large_tensor_is_a_picture_with_a_text(browser: Browser, tmp_path: Path) -> None:
+    report = check(
+        parse("loss = sum(sin(W))", parameters={"W": [[0.01 * i * j for j in range(70)] for i in range(9)]})
+    )
+    (tmp_path / "a.html").write_text(report.to_html())
+    with Opened(browser, tmp_path / "a.html", viewport=NARROW) as opened:
+        drawn = opened.page.locator("svg.heat")
+        assert drawn.count() == 4
+        for one in drawn.all():
+            view = [float(n) for n in (one.get_attribute("viewBox") or "").split()]
+            assert view[2] <= 49 and view[3] <= 49  # of larger blocks their worst entry
+        told = [one.get_attribute("aria-label") for one in opened.page.get_by_role("img").all()]
+        assert sum("the darkest are ±" in (text or "") for text in told) == 2
+        assert sum("the worst, " in (text or "") for text in told) == 2
+        assert opened.script(BROKEN)["wide"] == 0 and not opened.complaints
+
+
+def test_every_block_tells_its_worst_entry_and_holds_the_mark() -> None:
+    values = np.zeros((100, 7))
+    values[57, 3] = -2.0
+    cells = blocks(values)
+    assert cells.shape == (48, 7) and cells.min() == -2 and (cells != 0).sum() == 1
+    tensor = Tensor("w", values, values, np.abs(values))
+    assert tensor.worst == (57, 3)
+    row = int(np.flatnonzero(cells[:, 3])[0])
+    assert all(f'class="worst" x="3" y="{row}"' in drawn for _, drawn in pictures(tensor))
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,), (200,), (3, 0), (2, 3, 4), (70, 70), (2, 3, 5, 7)], ids=str)
+def test_tensors_of_every_shape_are_drawn(shape: tuple[int, ...]) -> None:
+    values = np.arange(np.prod(shape), dtype=float).reshape(shape) - 3
+    for ulp in (np.abs(values), np.full(shape, np.nan), np.full(shape, np.inf), None):
+        for _, drawn in pictures(Tensor("w", values, values, ulp)):
+            assert "nan" not in drawn and ElementTree.fromstring(drawn).tag.endswith("svg")
 
 
 def test_the_keyboard_reaches_every_control(browser: Browser, site: Path) -> None:
@@ -189,7 +246,7 @@ def test_a_page_reads_without_its_script(browser: Browser, site: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((site / "ols.html").as_uri())
-    assert "exact: all 9 comparisons pass" in (page.text_content("p.verdict") or "")
+    assert "verified: 9 comparisons, all exact" in (page.text_content("p.verdict") or "")
     assert "2*x*(w*x - y)" not in page.inner_text("main")  # it is a formula
     assert page.locator("math").count() > 10
     context.close()

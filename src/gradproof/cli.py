@@ -329,14 +329,15 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _explain(arguments: argparse.Namespace) -> int:
     from .telling import explained as explanation
+    from .telling import of_pages
 
     arguments.format = form_of(arguments.format, arguments.output, EXPLANATIONS)
     if arguments.quiz:
         return _quiz(arguments)
     made = attempted(_problem_makers(arguments), lambda make: explanation.told(make()))
-    text = explanation.render([parts for _, parts in made.done], arguments.format)
     if not made.done:
         return INTERRUPTED if made.interrupted else BAD_INPUT  # why was told already
+    text = of_pages([page for _, page in made.done], arguments.format)
     if arguments.output:
         write(arguments.output, text + "\n")
     else:

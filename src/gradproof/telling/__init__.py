@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..report import Report
 
 # format: the module with a function `render(reports, errors)`
@@ -29,6 +31,11 @@ def render(
     return function(reports, errors, **({"full": True} if full else {}))
 
 
+def of_pages(pages: Sequence[Any], form: str) -> str:
+    """Pages below each other, in a format that has pages."""
+    return str(import_module(f".{FORMATS[form]}", __name__).pages(pages))
+
+
 def of_descent(report: Any, form: str) -> str:
     """A descent's report in one of its formats."""
     return import_module(".descent", __name__).render(report, form)
@@ -49,3 +56,10 @@ def number(value: float | None, digits: int = 8) -> str:
     if value is None:
         return "–"
     return f"{value + 0.0:.{digits}g}"
+
+
+def nested(array: np.ndarray) -> str:
+    """All entries of a tensor in brackets: `[[1, 2], [3, 4]]`."""
+    if array.ndim == 0:
+        return number(float(array))
+    return f"[{', '.join(map(nested, array))}]"

@@ -1,5 +1,4 @@
-"""A descent in every form: text, Markdown, HTML, JSON, CSV. A new form is one function and one line of
-`FORMS`."""
+"""A descent as a page, and as JSON and CSV."""
 
 from __future__ import annotations
 
@@ -9,16 +8,17 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tabulate import tabulate
 
-from . import machine, number
+from . import machine, of_pages
+from .checked import comparison
+from .page import Amount, Cell, Comparison, Faults, Listing, Notes, Page, Part, Picture, Table, Verdict
 from .plot import Series, plot
-from .templates import rendered
-from .words import place
+from .words import counted, place
 
 if TYPE_CHECKING:
     from ..descent.steps import DescentReport, Step
@@ -32,18 +32,38 @@ TOLD = 8  # findings in full
 
 KINDS = {
     "forward": "value of {}", "local": "local gradient of {} by {}", "gradient": "gradient of {}",
-    "recorded": "gradient of {}, as the optimizer saw it", "micro-batches": "gradient of {}, over the "
-                                                                            "micro-batches",
-    "state": "state {}", "update": "update of {}",
+    "recorded": "gradient of {}, as the optimizer saw it",
+    "micro-batches": "gradient of {}, over the micro-batches", "state": "state {}", "update": "update of {}",
 }  # fmt: skip
 
 
 def render(report: DescentReport, form: str, images: Sequence[str] = ()) -> str:
     """The descent in one of `FORMS`; `images` are the names of files of the plots, for a Markdown page beside
     them."""
-    if form == "markdown":
-        return markdown(report, images)
-    return FORMS[form](report)
+    if form in FORMS:
+        return FORMS[form](report)
+    return of_pages([page_of(report, images, whole=form != "text")], form)
+
+
+def page_of(report: DescentReport, images: Sequence[str] = (), *, whole: bool = False) -> Page:
+    """The descent's page: what does not pass, the steps, what there is to say of them; a `whole` one has
+    plots."""
+    parts: list[Part] = []
+    if failing := _failing(report):
+        parts.append(failing)
+    parts.append(_table(report, _chosen(report, *((LONG, TAIL) if whole else (HEAD, TAIL)))))
+    if notes := tuple(note for note in (*report.notes, _sensitivity(report)) if note):
+        parts.append(Notes("", notes))
+    drawn = plots(report) if whole else {}
+    caption = f"Wide lines: the exact trajectory ({report.bits} bits). Dashed: {report.engine}."
+    for (name, svg), file in zip(drawn.items(), images or [""] * len(drawn), strict=True):
+        parts.append(Picture(name, partial(str, svg), caption=caption, file=file))
+    parts.append(_rule(report))
+    beside = "Each step is judged at the engine's own numbers; beside it goes the exact trajectory."
+    return Page(
+        report.title, tuple(parts), beside, verdict=Verdict(report.verdict.value, report.ok),
+        headline=headline(report), target=report.target, run=settings(report), engine=report.engine,
+    )  # fmt: skip
 
 
 # Words
@@ -51,10 +71,9 @@ def render(report: DescentReport, form: str, images: Sequence[str] = ()) -> str:
 
 def headline(report: DescentReport) -> str:
     """The verdict in one sentence."""
-    count = sum(len(step.findings) for step in report.steps)
     steps = f"{len(report.steps)} step{'s' if len(report.steps) != 1 else ''}"
     if report.ok:
-        return f"{report.verdict.value}: {steps} verified, all {count:,} comparisons pass"
+        return f"verified: {steps}, {counted([finding.verdict for finding in report.findings])}"
     bad = [step for step in report.steps if not step.verdict.passes]
     step, finding = report.failing[0]
     return f"{report.verdict.value}: step {step.number}, {named(finding)}; {len(bad)} of {steps} do not pass"
@@ -84,93 +103,59 @@ def _option(value: Any) -> str:
     return " and ".join(f"{part:g}" for part in value) if isinstance(value, tuple | list) else f"{value:g}"
 
 
-def told(step: Step, finding: Finding) -> list[str]:
-    """One finding in full."""
-    lines = [f"{finding.verdict.value.upper()} step {step.number}: {named(finding)}"]
-    if finding.exact is not None or finding.value is not None:
-        off = (
-            ""
-            if finding.ulp is None
-            else f": off by {number(finding.ulp, 3)} ulp, allowed {number(finding.allowed_ulp, 3)}"
-        )
-        count = (
-            f"; {finding.refuted} of {finding.entries} entries are wrong"
-            if finding.refuted and finding.entries > 1
-            else ""
-        )
-        lines.append(f"  expected {number(finding.exact, 17)}, got {number(finding.value, 17)}{off}{count}")
-    if finding.formula:
-        lines.append(f"  {finding.formula}")
-    if finding.note:
-        lines.append(f"  {finding.note}")
-    return lines
-
-
-def _failing(report: DescentReport) -> list[str]:
+def _failing(report: DescentReport) -> Faults | None:
     """What does not pass, in full as far as it is new: the same in many steps is told once."""
-    lines: list[str] = []
-    kinds: Counter[tuple[str, str, str]] = Counter()
+    first: dict[tuple[str, str, str], Comparison] = {}
     for step, finding in report.failing:
         key = (finding.kind, finding.node, finding.wrt or "")
-        kinds[key] += 1
-        if kinds[key] == 1 and len(kinds) <= TOLD:
-            lines += told(step, finding)
-    more = sum(kinds.values()) - min(len(kinds), TOLD)
-    return [*lines, f"and {more:,} more that do not pass"] if more else lines
+        if key not in first:
+            about = f"step {step.number}: {named(finding)}"
+            first[key] = comparison(finding, report.ok, report.dtype, about)
+    told = tuple(first.values())[:TOLD]
+    more = len(report.failing) - len(told)
+    rest = (f"and {more:,} more that do not pass",) if more else ()
+    return Faults("What does not pass", told, rest) if told else None
 
 
-def _rule(report: DescentReport) -> list[str]:
+def _rule(report: DescentReport) -> Listing:
     source = f"torch.optim.{report.rule.torch}, as documented: p is the parameter, g its gradient"
-    return [source, *(f"  {line}" for line in report.lines)]
+    return Listing("Update", (source, *(f"  {line}" for line in report.lines)))
 
 
 def _sensitivity(report: DescentReport) -> str:
     caught = [finding.sensitivity for finding in report.findings if finding.sensitivity is not None]
     if not (report.ok and caught):
         return ""
-    return (
-        f"Sensitivity: a relative error above {median(caught):.2g} would have been caught in half of the "
-        "comparisons, above "
-        f"{max(caught):.2g} in each."
-    )
+    half = f"a relative error above {median(caught):.2g} would have been caught in half of the comparisons"
+    return f"Sensitivity: {half}, above {max(caught):.2g} in each."
 
 
 # Tables
 
 
-def _table(report: DescentReport, steps: Sequence[Step | None]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows; None is a gap. One parameter is shown by its numbers, several by the largest of the
+def _table(report: DescentReport, steps: Sequence[Step | None]) -> Table:
+    """A row a step; None is a gap. One parameter is shown by its numbers, several by the largest of the
     gradient."""
     engine = report.engine
     names = [leaf.name for leaf in report.problem.graph.parameters]
-    entries = sum(array.size for array in report.steps[0].parameters.values())
     output = report.problem.graph.output.name
-    gradient = f"∂{output}/∂{names[0]}"
-    few = entries <= FEW
-    shown = (
-        [f"{gradient}, exact", engine, f"new {names[0]}, exact", engine]
-        if few
-        else ["largest |gradient|, exact", engine]
-    )
-    heads = ["step", f"{output}, exact", engine, *shown, "apart (ulp)", "verdict"]
-    rows = []
+    few = sum(array.size for array in report.steps[0].parameters.values()) <= FEW
+    told: tuple[str, ...] = ("largest |gradient|, exact", engine)
+    if few:
+        told = (f"∂{output}/∂{names[0]}, exact", engine, f"new {names[0]}, exact", engine)
+    head = ("step", f"{output}, exact", engine, *told, "apart (ulp)", "verdict")
+    rows: list[tuple[Cell, ...]] = []
     for step in steps:
         if step is None:
-            rows.append(["…"] * len(heads))
+            rows.append(("…",) * len(head))
             continue
-        pairs: list[float | None] = [step.exact_loss, step.loss]
-        if few:
-            pairs += [
-                _only(step.exact_gradients),
-                _only(step.gradients),
-                _only(step.exact_updated),
-                _only(step.updated),
-            ]
-        else:
-            pairs += [_largest(step.exact_gradients), _largest(step.gradients)]
-        apart = step.distance.ulp if step.distance else None
-        rows.append([str(step.number), *(number(x) for x in pairs), number(apart, 3), step.verdict.value])
-    return heads, rows
+        shown = _only if few else _largest
+        pairs = [step.exact_loss, step.loss, shown(step.exact_gradients), shown(step.gradients)]
+        pairs += [_only(step.exact_updated), _only(step.updated)] if few else []
+        apart = Amount(step.distance.ulp if step.distance else None, 3)
+        verdict = Verdict(step.verdict.value, step.verdict.passes)
+        rows.append((str(step.number), *map(Amount, pairs), apart, verdict))
+    return Table("Each step: the exact number beside the engine's", head, tuple(rows))
 
 
 def _only(arrays: Mapping[str, np.ndarray | None] | None) -> float | None:
@@ -246,95 +231,24 @@ def _entries(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str, int]]
 # Forms
 
 
-def text(report: DescentReport) -> str:
-    """Short enough to read: the first steps, the last, and what does not pass."""
-    head = list(dict.fromkeys([report.title, f"{report.target}: {headline(report)}", settings(report)]))
-    heads, rows = _table(report, _chosen(report, HEAD, TAIL))
-    table = tabulate(rows, headers=heads, tablefmt="simple", disable_numparse=True)
-    parts = [
-        "\n".join(head),
-        "\n".join(_rule(report)),
-        "\n".join("  " + line.rstrip() for line in table.splitlines()),
-    ]
-    parts.append("\n".join(_failing(report)))
-    parts.append("\n".join([*report.notes, _sensitivity(report)]).strip())
-    return "\n\n".join(part for part in parts if part)
-
-
-def markdown(report: DescentReport, images: Sequence[str] = ()) -> str:
-    """A page; the plots are the files named, or stand in it as SVG."""
-    heads, rows = _table(report, _chosen(report, LONG, TAIL))
-    drawn = plots(report)
-    if images:
-        shown = [f"![{name}]({_link(image)})" for name, image in zip(drawn, images, strict=True)]
-    else:
-        shown = list(drawn.values())
-    parts = [f"# {_plain(report.title)}", f"**{_plain(headline(report))}**", _plain(settings(report))]
-    parts.append("\n".join(["```text", *_rule(report), "```"]))
-    parts.append("\n".join(f"* {_plain(note)}" for note in [*report.notes, _sensitivity(report)] if note))
-    if failing := _failing(report):
-        parts.append("\n".join(["## What does not pass", "", "```text", *failing, "```"]))
-    parts.append(
-        f"## Plots\n\nWide lines: the exact trajectory ({report.bits} bits). Dashed: {report.engine}."
-    )
-    parts += shown
-    table = tabulate(
-        [[_cell(x) for x in row] for row in rows],
-        headers=list(map(_cell, heads)),
-        tablefmt="github",
-        disable_numparse=True,
-    )
-    parts.append(f"## Steps\n\n{table}")
-    return "\n\n".join(part for part in parts if part)
-
-
-def _cell(cell: str) -> str:
-    return cell.replace("|", "\\|")
-
-
-def _plain(words: str) -> str:
-    """A text that holds nothing of Markdown's or HTML's."""
-    escaped = "".join(f"\\{c}" if c in "\\`*_{}[]#|" else c for c in words)
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
-
-
-def _link(image: str) -> str:
-    return f"<{image}>" if " " in image else image
-
-
-def html(report: DescentReport) -> str:
-    """One page that needs nothing else."""
-    heads, rows = _table(report, _chosen(report, LONG, TAIL))
-    notes = [note for note in [*report.notes, _sensitivity(report)] if note]
-    return rendered(
-        "descent.html.jinja",
-        title=report.title, headline=headline(report), settings=settings(report), ok=report.ok, lines=_rule(report),
-        notes=notes, failing=_failing(report), images=list(plots(report).values()), heads=heads, rows=rows,
-        engine=report.engine, bits=report.bits,
-    )  # fmt: skip
-
-
 def machine_readable(report: DescentReport) -> str:
     """One JSON object, `schema` 1; numbers that JSON cannot hold are texts, as in the report of a check."""
     verdicts = Counter(step.verdict.value for step in report.steps)
-    whole = {
-        "schema": 1,
-        "descent": {
-            "target": report.target, "title": report.title, "engine": report.engine, "dtype": report.dtype,
-            "optimizer": report.optimizer, "rule": report.rule.name, "settings": _plain_values(report.settings),
-            "update": list(report.lines), "verdict": report.verdict.value, "ok": report.ok, "asked": report.asked,
-            "notes": list(report.notes), "bits": report.bits,
-            "hessian": {
-                where: {"smallest": curved.smallest, "largest": curved.largest, "condition": machine.plain(curved.condition)}
-                for where, curved in report.curvatures.items()
-            },
-            "steps": [_step(step) for step in report.steps],
-            "findings": [{"step": step.number, **machine.row(finding)} for step, finding in report.failing],
-            "seconds": round(report.seconds, 4),
-        },
-        "ok": report.ok,
-        "counts": dict(sorted(verdicts.items())),
+    hessian = {
+        where: {"smallest": curved.smallest, "largest": curved.largest, "condition": machine.plain(curved.condition)}
+        for where, curved in report.curvatures.items()
     }  # fmt: skip
+    findings = [{"step": step.number, **machine.row(one, report.dtype)} for step, one in report.failing]
+    descent = {
+        "target": report.target, "title": report.title, "engine": report.engine, "dtype": report.dtype,
+        "optimizer": report.optimizer, "rule": report.rule.name,
+        "settings": {name: list(x) if isinstance(x, tuple) else x for name, x in report.settings.items()},
+        "update": list(report.lines), "verdict": report.verdict.value, "ok": report.ok, "asked": report.asked,
+        "notes": list(report.notes), "bits": report.bits, "hessian": hessian,
+        "steps": [_step(step) for step in report.steps], "findings": findings,
+        "seconds": round(report.seconds, 4),
+    }  # fmt: skip
+    whole = {"schema": 1, "descent": descent, "ok": report.ok, "counts": dict(sorted(verdicts.items()))}
     return json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
 
 
@@ -342,35 +256,22 @@ def _step(step: Step) -> dict[str, Any]:
     verdicts: dict[str, str] = {}
     for finding in sorted(step.findings, key=lambda f: f.verdict.severity):
         verdicts[finding.kind] = finding.verdict.value
+    apart = step.distance
     return {
-        "step": step.number,
-        "verdict": step.verdict.value,
-        "verdicts": dict(sorted(verdicts.items())),
-        "loss": machine.plain(step.loss),
-        "exact_loss": machine.plain(step.exact_loss),
-        "parameters": _arrays(step.parameters),
-        "gradients": _arrays(step.gradients),
-        "exact_gradients": _arrays(step.exact_gradients),
-        "updated": _arrays(step.updated),
-        "exact_updated": _arrays(step.exact_updated),
-        "steepest": machine.plain(step.steepest),
-        "ulp": machine.plain(step.distance.ulp if step.distance else None),
-        "relative": machine.plain(step.distance.relative if step.distance else None),
-    }
+        "step": step.number, "verdict": step.verdict.value, "verdicts": dict(sorted(verdicts.items())),
+        "loss": machine.plain(step.loss), "exact_loss": machine.plain(step.exact_loss),
+        "parameters": _arrays(step.parameters), "gradients": _arrays(step.gradients),
+        "exact_gradients": _arrays(step.exact_gradients), "updated": _arrays(step.updated),
+        "exact_updated": _arrays(step.exact_updated), "steepest": machine.plain(step.steepest),
+        "ulp": machine.plain(apart.ulp if apart else None),
+        "relative": machine.plain(apart.relative if apart else None),
+    }  # fmt: skip
 
 
 def _arrays(arrays: Mapping[str, np.ndarray | None] | None) -> dict[str, Any] | None:
     if arrays is None:
         return None
-    return {name: None if array is None else _listed(array.tolist()) for name, array in arrays.items()}
-
-
-def _listed(value: Any) -> Any:
-    return [_listed(item) for item in value] if isinstance(value, list) else machine.plain(value)
-
-
-def _plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {name: None if array is None else machine.nested(array) for name, array in arrays.items()}
 
 
 def csv_table(report: DescentReport) -> str:
@@ -396,6 +297,4 @@ def csv_table(report: DescentReport) -> str:
     return file.getvalue().rstrip("\n")
 
 
-FORMS: dict[str, Callable[[DescentReport], str]] = {
-    "text": text, "markdown": markdown, "html": html, "json": machine_readable, "csv": csv_table,
-}  # fmt: skip
+FORMS: dict[str, Callable[[DescentReport], str]] = {"json": machine_readable, "csv": csv_table}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..language.files import Problem
     from ..report import Report
     from ..verdict import Finding
+    from .derivation import Derivation
 
 MAX_NODES = 60  # that people can still look at
 COLUMN, HEIGHT, LAYER, GAP, MARGIN = 7.6, 40.0, 96.0, 34.0, 14.0  # pixels
@@ -109,8 +110,8 @@ def drawing(shown: Problem | Graph, report: Report | None = None) -> str:
     boxes.sort(key=lambda box: (-box.y, -box.x))
     return rendered(
         "drawing.svg.jinja",
-        boxes=boxes, edges=edges, width=wide, height=high, title=title, id=f"graph{next(_drawings)}", box_height=HEIGHT,
-        tip_line=TIP_LINE,
+        boxes=boxes, edges=edges, width=wide, height=high, title=title, box_height=HEIGHT, tip_line=TIP_LINE,
+        id=f"graph{next(_drawings)}",
     )  # fmt: skip
 
 
@@ -237,3 +238,42 @@ def _columns(text: str) -> int:
 def _short(text: str, columns: int) -> str:
     """In one line, without control characters, which XML has no words for."""
     return shortened("".join(c if c.isprintable() else "?" for c in " ".join(text.split())), columns)
+
+
+# Mermaid, for Markdown
+
+
+COLOURS = {
+    "good": "#d3f0d8,stroke:#1a7f37", "told": "#fff3c4,stroke:#9a6700", "bad": "#ffd7d5,stroke:#cf222e",
+}  # fmt: skip
+MAX_MERMAID = 34  # letters of a label
+
+
+def mermaid(derivation: Derivation, marks: Mapping[str, str]) -> str:
+    """The graph in Mermaid's language: its nodes coloured by `marks`, a verdict a name, its edges carrying
+    the local gradients."""
+    graph = derivation.graph
+    names = [leaf.name for leaf in graph.leaves] + [node.name for node in graph.nodes]
+    ids = {name: f"n{n}" for n, name in enumerate(names)}
+    lines = ["graph LR"]
+    for leaf in graph.leaves:
+        left, right = ('(["', '"])') if leaf.given else ('(("', '"))')
+        lines.append(f"  {ids[leaf.name]}{left}{_label(leaf.name)}{right}")
+    lines += [f'  {ids[node.name]}["{_label(node.name)}"]' for node in graph.nodes]
+    slopes = {(g.node, g.wrt): notation.text(g.formula) for g in derivation.locals}
+    for node in graph.nodes:
+        for parent in dict.fromkeys(read.parent for read in node.reads):
+            label = slopes.get((node.name, parent))
+            arrow = f'-- "{_label(label)}" -->' if label else "-->"
+            lines.append(f"  {ids[parent]} {arrow} {ids[node.name]}")
+    for verdict in sorted({marks[name] for name in names if name in marks}):
+        members = ",".join(ids[name] for name in names if marks.get(name) == verdict)
+        lines.append(f"  classDef {verdict} fill:{COLOURS[STYLES[verdict]]},color:#1f2328")
+        lines.append(f"  class {members} {verdict}")
+    return "\n".join(lines)
+
+
+def _label(text: str) -> str:
+    """A text inside Mermaid's quotes: nothing of it is markup."""
+    short = text if len(text) <= MAX_MERMAID else text[: MAX_MERMAID - 1] + "…"
+    return "".join(c if c.isalnum() or c in " _.,=+-/^" or ord(c) > 127 else f"#{ord(c)};" for c in short)

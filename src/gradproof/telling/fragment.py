@@ -4,34 +4,25 @@ it."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 
 from ..language.files import Problem
-from ..proof.graph import Graph
+from ..proof.graph import Graph, Node
 from ..proof.slopes import fused, written
 from ..report import Report
-from . import notation, number
+from . import nested, notation, number
+from .checked import page_of
 from .drawing import drawing
+from .markdown import escape, table
 from .mathml import mathml
+from .page import Faults, Notes, Table
 from .templates import rendered
-from .words import KINDS, STYLES, headline, name_of, place, sensitivity, shortened
-
-if TYPE_CHECKING:
-    from ..proof.graph import Node
-    from ..verdict import Finding
+from .words import STYLES, shortened
 
 ROWS = 24  # of a table; what does not pass comes first
-HEAD = ("formula", "exact", "engine", "ulp", "allowed", "verdict")
-
-
-@dataclass(frozen=True)
-class Table:
-    head: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
+WHOLE = 12  # entries of a leaf
 
 
 def shown(thing: Report | Problem | Graph, form: str) -> str | None:
@@ -47,50 +38,30 @@ def shown(thing: Report | Problem | Graph, form: str) -> str | None:
 
 
 def of_report(report: Report) -> str:
-    """The headline, a table for each kind of finding, and the notes."""
-    lines = [headline(report), f"{report.engine}, {report.dtype}"]
-    tables = []
-    for kind, title in KINDS:
-        findings = sorted(
-            (finding for finding in report.findings if finding.kind == kind),
-            key=lambda finding: (finding.verdict.passes, finding.inherited),
-        )
-        if findings:
-            tables.append(Table((title, *HEAD), tuple(map(_row, findings[:ROWS]))))
-    notes = [f"{name_of(f)}{place(f.index)}: {f.note}" for f in report.findings if f.note][:ROWS]
-    return _page(
-        report.title,
-        lines,
-        drawing(report.problem, report) if report.problem else "",
-        tables,
-        [*notes, *sensitivity(report)],
-    )
-
-
-def _row(finding: Finding) -> tuple[str, ...]:
-    where = f" ({finding.place})" if finding.place else ""
-    return (
-        shortened(name_of(finding).removeprefix("chained gradient of ") + where),
-        shortened(finding.formula),
-        number(finding.exact),
-        number(finding.value),
-        number(finding.ulp, 3),
-        number(finding.allowed_ulp, 3),
-        finding.verdict.value,
-    )
+    """The headline, the answer, what does not pass, the tables, and the notes."""
+    page = page_of(report)
+    notes = [line for part in page.parts if isinstance(part, Notes) for line in part.lines]
+    faults = [one for part in page.parts if isinstance(part, Faults) for one in part.own]
+    lines = [page.headline, page.run, *(one.line for one in faults[:ROWS])]
+    tables = [part.cut(ROWS) for part in page.parts if isinstance(part, Table)]
+    picture = drawing(report.problem, report) if report.problem else ""
+    return _fragment(page.title, lines, picture, tables, notes[:ROWS])
 
 
 def of_problem(problem: Problem) -> str:
     """The title, the lines in index notation, and the point."""
-    tables = [_lines(problem.graph), Table((), tuple(_point(problem)))]
-    return _page(problem.title, [problem.teaches] if problem.teaches else [], drawing(problem), tables, ())
+    tables = [_lines(problem.graph), Table("", (), tuple(_point(problem)))]
+    return _fragment(
+        problem.title, [problem.teaches] if problem.teaches else [], drawing(problem), tables, ()
+    )
 
 
 def of_graph(graph: Graph) -> str:
     leaves = tuple(
-        (leaf.name, _shape(leaf.shape), "given" if leaf.given else "learned") for leaf in graph.leaves
+        (leaf.name, " × ".join(map(str, leaf.shape)) or "scalar", "given" if leaf.given else "learned")
+        for leaf in graph.leaves
     )
-    return _page("", (), drawing(graph), [_lines(graph), Table((), leaves)], ())
+    return _fragment("", (), drawing(graph), [_lines(graph), Table("", (), leaves)], ())
 
 
 def latex(graph: Graph) -> str:
@@ -101,16 +72,9 @@ def latex(graph: Graph) -> str:
 
 def markdown(problem: Problem) -> str:
     """A problem as Markdown with math."""
-    from .markdown import escape, table
-
     rows = [[escape(name), escape(value), word] for name, value, word in _point(problem)]
-    parts = [
-        f"**{escape(problem.title)}**",
-        escape(problem.teaches),
-        latex(problem.graph),
-        table(rows, ["", "", ""]),
-    ]
-    return "\n\n".join(part for part in parts if part)
+    head = [f"**{escape(problem.title)}**", escape(problem.teaches), latex(problem.graph)]
+    return "\n\n".join(part for part in [*head, table(rows, ["", "", ""])] if part)
 
 
 def plain(graph: Graph, title: str = "") -> str:
@@ -120,7 +84,7 @@ def plain(graph: Graph, title: str = "") -> str:
 
 
 def _lines(graph: Graph) -> Table:
-    return Table((), tuple((_equation(node),) for node in fused(graph).nodes))
+    return Table("", (), tuple((_equation(node),) for node in fused(graph).nodes))
 
 
 def _equation(node: Node) -> Markup:
@@ -132,30 +96,22 @@ def _point(problem: Problem) -> list[tuple[str, str, str]]:
     """Each leaf with its value, or the first of its entries."""
     rows = []
     for leaf in problem.graph.leaves:
-        value = problem.point[leaf.name]
-        shown = (
-            number(float(value))
-            if value.ndim == 0
-            else np.array2string(value, precision=6, separator=", ", threshold=12)
-        )
-        rows.append((leaf.name, " ".join(shown.split()), "given" if leaf.given else "learned"))
+        value = np.asarray(problem.point[leaf.name], dtype=float)
+        told = nested(value)
+        if value.size > WHOLE:
+            told = f"[{', '.join(number(float(x)) for x in value.reshape(-1)[:3])}, …], shape {value.shape}"
+        rows.append((leaf.name, told, "given" if leaf.given else "learned"))
     return rows
 
 
-def _shape(shape: Sequence[int]) -> str:
-    return " × ".join(map(str, shape)) or "scalar"
-
-
-def _page(
+def _fragment(
     title: str, lines: Sequence[str], picture: str, tables: Sequence[Table], notes: Sequence[str]
 ) -> str:
-    shown, told = [shortened(line) for line in lines], [shortened(note) for note in notes]
+    def short(cell: object) -> str:
+        return cell if isinstance(cell, Markup) else shortened(str(cell))
+
     return rendered(
         "fragment.html.jinja",
-        title=shortened(title),
-        lines=shown,
-        picture=picture,
-        tables=tables,
-        notes=told,
-        colours=STYLES,
-    )
+        title=shortened(title), lines=list(map(shortened, lines)), picture=Markup(picture), tables=tables,
+        notes=list(map(shortened, notes)), colours=STYLES, short=short,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Reports as pages: one file each, that needs nothing from elsewhere and can be read without its script.
+"""Pages: one file each, that needs nothing from elsewhere and can be read without its script.
 
 Jinja escapes every text; what is markup already (MathML, drawings) comes from modules that escape every name
 themselves. The script sorts tables and searches the index. A page allows this script by its hash, and nothing
@@ -11,99 +11,29 @@ import base64
 import hashlib
 import platform
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 from markupsafe import Markup
 
-from ..proof.slopes import written
 from . import Failure, number
-from . import explained as explanation
-from .drawing import drawing
+from .checked import page_of
+from .heat import grid, pictures
 from .mathml import mathml
+from .page import Cell, Page, Tensor, Term, Verdict
+from .pieces import MAX_ENTRIES, Row, equation
 from .templates import rendered, source
-from .words import (
-    KINDS,
-    STYLES,
-    SYMBOLS,
-    chained_error,
-    headline,
-    name_of,
-    node_rows,
-    place,
-    sensitivity,
-    shortened,
-)
+from .words import SYMBOLS, shortened
 
 if TYPE_CHECKING:
-    from sympy import Expr
-
     from ..report import Report
-    from ..verdict import Finding
 
 TITLE = "gradproof reports"
-MAX_EXPLAINED = 60  # nodes; beyond, nobody reads the chain rule step by step
 MAX_FORMULA = 60  # operations that MathML is made of
 LIBRARIES = ("gradproof", "sympy", "python-flint", "numpy")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table that sorts; a cell is a text, markup, or a verdict."""
-
-    caption: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A verdict in a cell: a symbol and a word, so that nothing hangs on the colour."""
-
-    word: str
-    ok: bool
-
-    @property
-    def symbol(self) -> str:
-        return SYMBOLS[self.word]
-
-    @property
-    def colour(self) -> str:
-        """Of a style: what is not as it should be, what is told, what is fine."""
-        return "bad" if not self.ok else "told" if STYLES[self.word] == "bad" else STYLES[self.word]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What does not pass, in full."""
-
-    name: str
-    place: str
-    verdict: Verdict
-    expected: str
-    got: str
-    distance: str
-    formula: str
-    note: str
-
-
-@dataclass(frozen=True)
-class View:
-    """One report, as the template shows it."""
-
-    anchor: str
-    title: str
-    teaches: str
-    verdict: Verdict
-    headline: str
-    run: str
-    picture: Markup
-    faults: tuple[Fault, ...]
-    sections: tuple[explanation.Section, ...]
-    tables: tuple[Table, ...]
-    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -119,16 +49,20 @@ class Entry:
 
 def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
     """The reports below each other; before several of them, an index."""
-    views = [_view(report, f"report-{n}") for n, report in enumerate(reports, 1)]
-    if len(views) == 1 and not errors:
-        return _page(views[0].title, views)
-    entries = [_entry(report, f"#{view.anchor}") for report, view in zip(reports, views, strict=True)]
-    return _page(TITLE, views, entries, errors)
+    made = [page_of(report, whole=True) for report in reports]
+    if len(made) == 1 and not errors:
+        return pages(made)
+    entries = [_entry(report, f"#page-{n}") for n, report in enumerate(reports, 1)]
+    return _rendered(TITLE, made, entries, errors)
 
 
 def page(report: Report) -> str:
     """One report."""
     return render([report])
+
+
+def pages(pages: Sequence[Page]) -> str:
+    return _rendered(shortened(pages[0].title) if len(pages) == 1 else "Derivations", pages)
 
 
 def index(entries: Sequence[tuple[Report, str]], errors: Sequence[Failure] = ()) -> str:
@@ -138,153 +72,71 @@ def index(entries: Sequence[tuple[Report, str]], errors: Sequence[Failure] = ())
 
 def listing(entries: Sequence[Entry], errors: Sequence[Failure] = (), title: str = TITLE) -> str:
     """An index of pages that are there already; what is not as it should be comes first."""
-    return _page(title, (), sorted(entries, key=lambda entry: entry.verdict.ok), errors)
-
-
-def _page(
-    title: str, views: Sequence[View], entries: Sequence[Entry] = (), errors: Sequence[Failure] = ()
-) -> str:
-    script = source("page.js")
-    counts = Counter(entry.verdict.word for entry in entries)
-    return rendered(
-        "page.html.jinja",
-        title=title, views=views, entries=entries, errors=errors, script=Markup(script), hash=_hash(script),
-        counts=[(SYMBOLS[word], word, counts[word]) for word in SYMBOLS if counts[word]],
-        fine=sum(entry.verdict.ok for entry in entries), equation=explanation.equation,
-        environment=_environment({view.run.split()[1].rstrip(",") for view in views}),
-        is_verdict=lambda cell: isinstance(cell, Verdict),
-    )  # fmt: skip
-
-
-def _hash(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _rendered(title, (), sorted(entries, key=lambda entry: entry.verdict.ok), errors)
 
 
 def _entry(report: Report, link: str) -> Entry:
     about = report.problem.teaches if report.problem else ""
-    return Entry(link, shortened(report.title), Verdict(report.verdict.value, report.ok), _run(report), about)
+    run = f"engine {report.engine}, {report.dtype} · {report.target}"
+    return Entry(link, shortened(report.title), Verdict(report.verdict.value, report.ok), run, about)
 
 
-def _run(report: Report) -> str:
-    return f"engine {report.engine}, {report.dtype} · {report.target}"
+def _rendered(
+    title: str, pages: Sequence[Page], entries: Sequence[Entry] = (), errors: Sequence[Failure] = ()
+) -> str:
+    script = source("page.js") if entries or any(page.comparisons for page in pages) else ""
+    counts = Counter(entry.verdict.word for entry in entries)
+    engines = {page.engine.split("-")[0] for page in pages if page.engine}
+    return rendered(
+        "page.html.jinja",
+        title=title, pages=pages, entries=entries, errors=errors, script=Markup(script),
+        hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        counts=[(SYMBOLS[word], word, counts[word]) for word in SYMBOLS if counts[word]],
+        fine=sum(entry.verdict.ok for entry in entries), short=shortened, cell=_cell, equation=_equation,
+        grids=_grids, pictures=pictures, markup=Markup,
+        environment=_environment(engines) if entries or engines else [],
+    )  # fmt: skip
 
 
-def _view(report: Report, anchor: str) -> View:
-    problem, derivation = report.problem, report.derivation
-    if derivation is None or len(derivation.graph.nodes) > MAX_EXPLAINED:
-        problem = None
-    return View(
-        anchor=anchor,
-        title=shortened(report.title),
-        teaches=report.problem.teaches if report.problem else "",
-        verdict=Verdict(report.verdict.value, report.ok),
-        headline=shortened(headline(report)),
-        run=_run(report),
-        picture=Markup(drawing(problem, report) if problem else ""),
-        faults=tuple(
-            _fault(finding, report) for finding in _ordered(report.findings) if not finding.verdict.passes
-        ),
-        sections=explanation.told(problem).sections[1:] if problem else (),
-        tables=tuple(_tables(report)),
-        remarks=tuple(_remarks(report)),
-    )
+def _cell(cell: Cell) -> str:
+    """A cell as markup, every text in it escaped."""
+    match cell:
+        case Verdict():
+            told = '<span class="whole {}"><span aria-hidden="true">{}</span> {}</span>'
+            return Markup(told).format(cell.colour, cell.symbol, cell.word)
+        case Term() if cell.expression is not None and cell.expression.count_ops() <= MAX_FORMULA:
+            # mathml() escapes every name
+            return Markup(f'<span class="whole"><math>{mathml(cell.expression)}</math></span>')
+        case Term():
+            return Markup("<code>{}</code>").format(shortened(cell.text)) if cell.text else Markup("")
+        case _:
+            return Markup("{}").format(str(cell))
 
 
-def _ordered(findings: Sequence[Finding]) -> list[Finding]:
-    """What does not pass comes first, and of that what is not inherited."""
-    return sorted(findings, key=lambda finding: (finding.verdict.passes, finding.inherited))
+def _equation(row: Row) -> str:
+    return Markup(equation(row))
 
 
-def _fault(finding: Finding, report: Report) -> Fault:
-    off = (
-        f"off by {number(finding.ulp, 3)} ulp, allowed {number(finding.allowed_ulp, 3)}"
-        if finding.ulp is not None
-        else ""
-    )
-    return Fault(
-        name=shortened(name_of(finding) + place(finding.index)),
-        place=finding.place,
-        verdict=Verdict(finding.verdict.value, report.ok),
-        expected=number(finding.exact, 17),
-        got=number(finding.value, 17),
-        distance=off,
-        formula=shortened(finding.formula),
-        note=finding.note + ("; inherited" if finding.inherited and "inherited" not in finding.note else ""),
-    )
-
-
-def _tables(report: Report) -> Iterator[Table]:
-    if report.derivation is None:
-        columns = ("node", "line", "forward", "backward", "ulp", "allowed ulp")
-        yield Table(f"Autograd nodes, each at {report.engine}'s own numbers", columns, tuple(
-            (shortened(row.node), row.place, _cell(row.forward, report), _cell(row.backward, report),
-             number(row.worst.ulp, 3), number(row.worst.allowed_ulp, 3))
-            for row in node_rows(report)
-        ))  # fmt: skip
-    formulas = _formulas(report)
-    for kind, title in KINDS if report.derivation is not None else KINDS[2:]:
-        findings = [finding for finding in _ordered(report.findings) if finding.kind == kind]
-        if findings:
-            head = ("of", "verdict", "formula", "exact", "engine", "ulp", "allowed ulp")
-            yield Table(title, head, tuple(_row(finding, formulas, report) for finding in findings))
-
-
-def _row(
-    finding: Finding, formulas: dict[tuple[str, str, str | None], Expr], report: Report
-) -> tuple[Any, ...]:
-    formula = formulas.get((finding.kind, finding.node, finding.wrt))
-    drawn = formula is not None and formula.count_ops() <= MAX_FORMULA
-    return (
-        shortened(name_of(finding).removeprefix("chained gradient of ")),
-        _cell(finding.verdict.value, report),
-        _math(formula) if drawn and formula is not None else _code(finding.formula),
-        number(finding.exact),
-        number(finding.value),
-        number(finding.ulp, 3),
-        number(finding.allowed_ulp, 3),
-    )
-
-
-def _cell(word: str, report: Report) -> Verdict | str:
-    """A verdict that does not pass is still as it should be where the file expects it."""
-    return Verdict(word, report.ok or word in ("exact", "rounding", "kink")) if word in SYMBOLS else word
-
-
-def _formulas(report: Report) -> dict[tuple[str, str, str | None], Expr]:
-    """The findings' formulas, where there is a derivation that has them."""
-    derivation = report.derivation
-    if derivation is None:
-        return {}
-    found: dict[tuple[str, str, str | None], Expr] = {}
-    for node in derivation.graph.nodes:
-        found["forward", node.name, None] = written(node)[1]
-    for gradient in derivation.locals:
-        found["local", gradient.node, gradient.wrt] = gradient.formula
-    for adjoint in derivation.adjoints:
-        found["gradient", adjoint.name, None] = adjoint.formula
-    return found | {("gradient", name, None): formula for name, formula in derivation.closed.items()}
-
-
-def _math(formula: Expr) -> Markup:
-    return Markup(f'<span class="whole"><math>{mathml(formula)}</math></span>')  # mathml() escapes every name
-
-
-def _code(text: str) -> Markup:
-    return Markup("<code>{}</code>").format(shortened(text)) if text else Markup("")
-
-
-def _remarks(report: Report) -> Iterator[str]:
-    yield from chained_error(report)
-    yield from sensitivity(report)
-    for finding in report.findings:
-        if finding.note and finding.verdict.passes:
-            yield shortened(f"{name_of(finding)}{place(finding.index)}: {finding.note}")
+def _grids(tensor: Tensor) -> list[tuple[str, list[list[tuple[str, bool]]]]]:
+    """A small tensor as tables of numbers, the worst entry marked; one table where both sides print the same.
+    Of a large one there are pictures."""
+    if tensor.exact.size > MAX_ENTRIES or not tensor.exact.size:
+        return []
+    flags = np.zeros(tensor.exact.shape, dtype=bool)
+    if tensor.worst is not None and not tensor.alike:
+        flags[tensor.worst] = True
+    told = [("exact, and the engine's" if tensor.alike else "exact", tensor.exact)]
+    told += [("engine's", tensor.engine)] if tensor.engine is not None and not tensor.alike else []
+    return [
+        (what, [[(number(float(x)), bool(f)) for x, f in zip(xs, fs, strict=True)]
+                for xs, fs in zip(grid(array), grid(flags), strict=True)])
+        for what, array in told
+    ]  # fmt: skip
 
 
 def _environment(engines: set[str]) -> list[tuple[str, str]]:
     """Versions of what took part, and the platform."""
-    names = [*LIBRARIES, *sorted({engine.split("-")[0] for engine in engines})]
-    found = [(name, told) for name in names if (told := _version(name))]
+    found = [(name, told) for name in (*LIBRARIES, *sorted(engines)) if (told := _version(name))]
     return [*found, ("Python", platform.python_version()), ("platform", platform.platform(terse=True))]
 
 

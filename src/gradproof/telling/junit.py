@@ -14,14 +14,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..verdict import Verdict
 from . import Failure
+from .checked import page_of
+from .page import Comparison
 from .text import told
-from .words import headline, name_of, place
 
 if TYPE_CHECKING:
     from ..report import Report
-    from ..verdict import Finding
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -44,41 +43,40 @@ def _suite(report: Report) -> ET.Element:
     properties = ET.SubElement(suite, "properties")
     for name in ("title", "engine", "dtype", "verdict"):
         ET.SubElement(properties, "property", name=name, value=_sayable(getattr(report, name)))
+    page = page_of(report)
     seen: Counter[str] = Counter()
-    for finding in report.findings:
-        name = f"{finding.kind}: {name_of(finding).removeprefix('chained gradient of ')}"
+    for compared in page.comparisons:
+        name = f"{compared.kind}: {compared.subject}"
         seen[name] += 1
-        suite.append(_case(report, finding, name if seen[name] == 1 else f"{name} ({seen[name]})"))
-    if not report.findings:
+        suite.append(_case(report, compared, name if seen[name] == 1 else f"{name} ({seen[name]})"))
+    if not page.comparisons:
         case = _named("testcase", "anything compared", report.target)
         suite.append(_with(case, "error", "undecided", "nothing was compared"))
     if report.expected:
         case = _named("testcase", "as the file expects", report.target)
-        suite.append(case if report.ok else _with(case, "failure", "expectation", headline(report)))
+        suite.append(case if report.ok else _with(case, "failure", "expectation", page.headline))
     return _counted(suite, report.target, report.seconds)
 
 
-def _case(report: Report, finding: Finding, name: str) -> ET.Element:
+def _case(report: Report, compared: Comparison, name: str) -> ET.Element:
     case = _named("testcase", name, report.target)
-    where = finding.place or _line(report, finding)
-    text = "\n".join([*([where] if where else []), *told(finding)])
-    if finding.verdict.passes or report.ok:
-        if finding.note:  # a kink, or what the file expects: told, and no failure
+    where = compared.place or _line(report, compared)
+    text = "\n".join([*([where] if where else []), *told(compared)])
+    if compared.verdict.ok:
+        if compared.note:  # a kink, or what the file expects: told, and no failure
             ET.SubElement(case, "system-out").text = _sayable(text)
         return case
-    at = f"{name_of(finding)}{place(finding.index)}"
-    message = f"{finding.verdict.value}: {at}" + (f": {finding.note}" if finding.note else "")
-    kind = "failure" if finding.verdict is Verdict.WRONG else "error"
-    return _with(case, kind, finding.verdict.value, message, text)
-
-
-def _line(report: Report, finding: Finding) -> str:
-    """Where a file's node stands, or nothing."""
-    if report.problem is None:
-        return ""
-    return next(
-        (str(line.place) for line in report.problem.statements if line.name == finding.node), report.target
+    message = f"{compared.verdict}: {compared.name}" + (f": {compared.note}" if compared.note else "")
+    return _with(
+        case, "failure" if compared.verdict.word == "wrong" else "error", compared.verdict.word, message, text
     )
+
+
+def _line(report: Report, compared: Comparison) -> str:
+    """Where a file's node stands, or nothing."""
+    lines = report.problem.statements if report.problem else ()
+    there = (str(line.place) for line in lines if line.name == compared.node)
+    return next(there, report.target if report.problem else "")
 
 
 def _unread(target: str, message: str) -> ET.Element:

@@ -1,4 +1,4 @@
-"""JSON for machines: one object, `schema` 1, described in docs/report.schema.json."""
+"""JSON for machines: one object, `schema` 2, described in docs/report.schema.json."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..causes import plain as cause_of
 from . import Failure
+from .words import ranked
 
 if TYPE_CHECKING:
     from ..report import Numbers, Report
     from ..verdict import Finding
+
+
+FIELDS = (
+    "kind", "node", "wrt", "formula", "exact", "value", "ulp", "allowed_ulp", "error", "index", "verdict",
+    "note", "inherited", "entries", "refuted", "cancelled", "sensitivity", "place",
+)  # fmt: skip
 
 
 def render(reports: Sequence[Report], errors: Sequence[Failure] = (), *, full: bool = False) -> str:
@@ -24,7 +32,7 @@ def render(reports: Sequence[Report], errors: Sequence[Failure] = (), *, full: b
     """
     counts = Counter(report.verdict.value for report in reports)
     whole = {
-        "schema": 1,
+        "schema": 2,
         "reports": [{**_report(report), **(_entries(report) if full else {})} for report in reports],
         "errors": [{"target": target, "message": message} for target, message in errors],
         "ok": bool(reports) and not errors and all(report.ok for report in reports),
@@ -36,21 +44,14 @@ def render(reports: Sequence[Report], errors: Sequence[Failure] = (), *, full: b
 def _report(report: Report) -> dict[str, Any]:
     expect = report.expected
     return {
-        "target": report.target,
-        "title": report.title,
-        "engine": report.engine,
-        "dtype": report.dtype,
-        "verdict": report.verdict.value,
-        "ok": report.ok,
+        "target": report.target, "title": report.title, "engine": report.engine, "dtype": report.dtype,
+        "verdict": report.verdict.value, "ok": report.ok,
         "expected": None if expect is None else {"verdict": expect.verdict, "node": expect.node},
         "sensitivity": report.sensitivity,
-        "findings": [row(finding) for finding in report.findings],
-        "exercised": list(report.exercised),
-        "not_exercised": list(report.not_exercised),
-        "remarks": list(report.remarks),
-        "traceback": report.traceback,
-        "seconds": round(report.seconds, 4),
-    }
+        "findings": [row(finding, report.dtype) for finding in report.findings],
+        "exercised": list(report.exercised), "not_exercised": list(report.not_exercised),
+        "remarks": list(report.remarks), "traceback": report.traceback, "seconds": round(report.seconds, 4),
+    }  # fmt: skip
 
 
 def _entries(report: Report) -> dict[str, Any]:
@@ -73,28 +74,23 @@ def nested(array: np.ndarray) -> Any:
     return flat.reshape(array.shape).tolist() if array.ndim else flat[0]
 
 
-def row(finding: Finding) -> dict[str, Any]:
-    """A finding, every field by its name."""
-    return {
-        "kind": finding.kind,
-        "node": finding.node,
-        "wrt": finding.wrt,
-        "formula": finding.formula,
-        "exact": plain(finding.exact),
-        "value": plain(finding.value),
-        "ulp": plain(finding.ulp),
-        "allowed_ulp": plain(finding.allowed_ulp),
-        "error": plain(finding.error),
-        "index": list(finding.index),
-        "verdict": finding.verdict.value,
-        "note": finding.note,
-        "inherited": finding.inherited,
-        "entries": finding.entries,
-        "refuted": finding.refuted,
-        "cancelled": finding.cancelled,
-        "sensitivity": plain(finding.sensitivity),
-        "place": finding.place,
-    }
+def row(finding: Finding, dtype: str) -> dict[str, Any]:
+    """A finding, every field by its name; of a wrong number how wrong it is, and to how many digits it is
+    right."""
+    rank, digits = ranked(finding, dtype) or (None, None)
+    told = {name: getattr(finding, name) for name in FIELDS}
+    return {name: plain(x) if isinstance(x, float) else list(x) if isinstance(x, tuple) else x
+            for name, x in told.items()} | {"causes": _holdable([cause_of(c) for c in finding.causes]),
+                                            "rank": rank, "digits": digits}  # fmt: skip
+
+
+def _holdable(thing: Any) -> Any:
+    """As JSON holds it."""
+    if isinstance(thing, dict):
+        return {key: _holdable(value) for key, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [_holdable(value) for value in thing]
+    return plain(thing) if isinstance(thing, float) else thing
 
 
 def plain(value: float | None) -> float | str | None:

@@ -151,6 +151,7 @@ class _MathML(MathMLPresentationPrinter):
     def _print_Piecewise(self, e: sympy.Piecewise) -> Any:
         rows = []
         for value, condition in e.args:
-            told = self.leaf("mtext", "otherwise") if condition == True else self._print(condition)  # noqa: E712 - SymPy's true
+            always = condition == True  # noqa: E712 - SymPy's true
+            told = self.leaf("mtext", "otherwise") if always else self._print(condition)
             rows.append(self.over("mtr", self.over("mtd", self._print(value)), self.over("mtd", told)))
         return self.over("mrow", self.leaf("mo", "{"), self.over("mtable", *rows))

@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 MEANINGS = {
-    "exact": (
-        "The engine's number is correctly rounded. It lies within half a unit in the last place of the true "
-        "value, which is\n"
-        "known as a ball with proved bounds; no other number of this dtype is better. It passes."
-    ),
-    "rounding": (
-        "The engine's number is one that rounding explains. The same formula was evaluated with every "
-        "operation allowed to\n"
-        "round as the dtype does, which gives a set of numbers; this one lies in it, and the report says how "
-        "far it is from\n"
-        "the true value (ulp) and how far it might be (allowed). It passes."
-    ),
-    "kink": (
-        "There is no derivative at this point, and the engine's number is one that convention allows. It "
-        "lies between the\n"
-        "one-sided derivatives, and all entries at the kink together are a generalised gradient (Clarke's). "
-        "It passes, and is\n"
-        "told: a neighbouring point has another gradient."
-    ),
-    "unsupported": (
-        "Something is not covered, and is named with its place. An operation without a formula, a dtype, a "
-        "layout, numbers\n"
-        "that left the engine: nothing that a parameter reaches becomes a constant in silence. Nothing is said of its\n"
-        "gradient, so it does not pass; exit code 3. `register_formula` or `formula=` says what an operation computes."
-    ),
-    "undecided": (
-        "The reference cannot tell here. The set of what rounding can give is unbounded, or the derivative does not exist, or\n"
-        "what is needed was not finite already. It does not pass; exit code 3. Another point or a wider dtype may decide."
-    ),
-    "wrong": (
-        "The engine's number is none that this formula can give in this dtype, whatever the rounding. That is proved, and the\n"
-        "line, the node and the worst entry are told, with what the mistake looks like. Or a part of the gradient is lost: a\n"
-        "detach, .data, no_grad or item() stops autograd, not the function. Exit code 1."
-    ),
-    "failed": (
-        "The engine or the function raised, or broke off. It ended the process, crashed, took longer than --timeout or more\n"
-        "than --memory; its message is kept, with file and line. Exit code 1."
-    ),
+    "exact": """\
+The engine's number is correctly rounded. It lies within half a unit in the last place of the true value,
+which is known as a ball with proved bounds; no other number of this dtype is better. It passes.""",
+    "rounding": """\
+The engine's number is one that rounding explains. The same formula was evaluated with every operation
+allowed to round as the dtype does, which gives a set of numbers; this one lies in it, and the report says
+how far it is from the true value (ulp) and how far it might be (allowed). It passes.""",
+    "kink": """\
+There is no derivative at this point, and the engine's number is one that convention allows. It lies
+between the one-sided derivatives, and all entries at the kink together are a generalised gradient
+(Clarke's). It passes, and is told: a neighbouring point has another gradient.""",
+    "unsupported": """\
+Something is not covered, and is named with its place. An operation without a formula, a dtype, a layout,
+numbers that left the engine: nothing that a parameter reaches becomes a constant in silence. Nothing is
+said of its gradient, so it does not pass; exit code 3. `register_formula` or `formula=` says what an
+operation computes.""",
+    "undecided": """\
+The reference cannot tell here. The set of what rounding can give is unbounded, or the derivative does not
+exist, or what is needed was not finite already. It does not pass; exit code 3. Another point or a wider
+dtype may decide.""",
+    "wrong": """\
+The engine's number is none that this formula can give in this dtype, whatever the rounding. That is
+proved, and the line, the node and the worst entry are told, with what the mistake looks like. Or a part
+of the gradient is lost: a detach, .data, no_grad or item() stops autograd, not the function. Exit code 1.""",
+    "failed": """\
+The engine or the function raised, or broke off. It ended the process, crashed, took longer than --timeout
+or more than --memory; its message is kept, with file and line. Exit code 1.""",
 }

@@ -13,7 +13,10 @@ from sympy.printing.precedence import PRECEDENCE
 from sympy.printing.str import StrPrinter
 
 BAR = "\u0304"
-_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega".split()
+_GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu "
+    "nu xi pi rho sigma tau phi chi psi omega"
+).split()
 
 
 # What stands for a name's entry in place of the name: its number, for one.
@@ -91,7 +94,8 @@ class _Text(_Shared, StrPrinter):
         out = ""
         for value, condition in reversed(expr.args):
             shown = self._print(value)
-            out = shown if condition == True else f"where({self._print(condition)}, {shown}, {out})"  # noqa: E712 - SymPy's true
+            always = condition == True  # noqa: E712 - SymPy's true
+            out = shown if always else f"where({self._print(condition)}, {shown}, {out})"
         return out
 
     def _print_Heaviside(self, expr: sympy.Heaviside) -> str:
@@ -200,6 +204,6 @@ def latex_name(name: str) -> str:
 
 
 _ESCAPED = {
-    "\\": r"\backslash ", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "^": r"\char94 ", "_": r"\_",
-    "%": r"\%", "~": r"\sim ",
+    "\\": r"\backslash ", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "^": r"\char94 ",
+    "_": r"\_", "%": r"\%", "~": r"\sim ",
 }  # fmt: skip

@@ -24,36 +24,22 @@ def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
     files: dict[str, dict[str, Report]] = {}
     for report in reports:
         files.setdefault(report.target, {})[report.engine] = report
-    rows = [
-        [target, *(_cell(found[engine]) if engine in found else "–" for engine in engines)]
-        for target, found in files.items()
-    ]
+    rows = [[target, *(_cell(found.get(engine)) for engine in engines)] for target, found in files.items()]
     table = tabulate(rows, headers=["file", *engines], tablefmt="simple", disable_numparse=True)
     parts = ["\n".join(line.rstrip() for line in table.splitlines())] if rows else []
-    other = [
-        f"{report.target}: {report.engine}, {report.dtype}: {_why(report)}"
-        for report in reports
-        if not report.ok
-    ]
-    if other:
-        parts.append("\n".join(other))
+    other = [f"{r.target}: {r.engine}, {r.dtype}: {_why(r)}" for r in reports if not r.ok]
     alike = {target: sorted(wrong_alike(list(found.values()))) for target, found in files.items()}
-    if any(alike.values()):
-        parts.append(
-            "\n".join(
-                f"{target}: {', '.join(nodes)}: {words(AllAlike())}"
-                for target, nodes in alike.items()
-                if nodes
-            )
-        )
-    fine = len(reports) - len(other)
+    suspected = [
+        f"{target}: {', '.join(nodes)}: {words(AllAlike())}" for target, nodes in alike.items() if nodes
+    ]
+    parts += ["\n".join(lines) for lines in (other, suspected) if lines]
     unread = f", {len(errors)} files could not be checked" if errors else ""
-    parts.append(f"{fine} of {len(reports)} as they should be{unread}; * marks those that are not")
-    return "\n\n".join(parts)
+    fine = f"{len(reports) - len(other)} of {len(reports)} as they should be{unread}"
+    return "\n\n".join([*parts, f"{fine}; * marks those that are not"])
 
 
-def _cell(report: Report) -> str:
-    return report.verdict.value + ("" if report.ok else " *")
+def _cell(report: Report | None) -> str:
+    return "–" if report is None else report.verdict.value + ("" if report.ok else " *")
 
 
 def _why(report: Report) -> str:

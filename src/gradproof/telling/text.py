@@ -1,217 +1,141 @@
-"""The terminal's report: short enough to read, wrong rows told in full."""
+"""The terminal's report: short enough to read, what does not pass in full."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from . import Failure, notation, number
-from .words import KINDS, headline, name_of, node_rows, sensitivity
-from .words import place as place_of
+from . import Failure, nested
+from .checked import compared_tables, comparison, faults, page_of
+from .page import Comparison, Entries, Faults, Listing, Notes, Page, Part, Picture, Table, Term
+from .pieces import MAX_LINE, Section, lines
 
 if TYPE_CHECKING:
     from ..report import Report
     from ..verdict import Finding
 
-WIDTH = 38  # of a formula in a table
+SHORTEST = 24  # columns that a formula has at least
 ROWS = 24  # of a table; the rest is counted
 BRIEF = 4  # findings in full under a failing test
+FORMULA = 300  # characters of one that is told in full
+FEW = 12  # entries of a tensor that stands whole
 
 
 def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
     """One report in full; of several, a line each, and in full those that do not pass."""
     if len(reports) == 1 and not errors:
-        return _full(reports[0])
-    parts = []
+        return pages([page_of(reports[0])])
     failing = [report for report in reports if not report.ok]
-    if reports:
-        rows = [
-            [_mark(report), report.verdict.value, report.target, report.title, len(report.findings)]
-            for report in reports
-        ]
-        parts.append(_table(rows, ["", "verdict", "file", "title", "compared"]))
-    parts += [_full(report) for report in failing]
+    rows = [
+        ("ok" if report.ok else "NOT OK", report.verdict.value, report.target, report.title,
+         str(len(report.findings)))
+        for report in reports
+    ]  # fmt: skip
+    parts = [_table(rows, ("", "verdict", "file", "title", "compared"))] if rows else []
     counted = f"{len(reports) - len(failing)} of {len(reports)} as they should be"
-    parts.append(counted + (f", {len(errors)} could not be checked" if errors else ""))
-    return "\n\n".join(parts)
+    counted += f", {len(errors)} could not be checked" if errors else ""
+    return "\n\n".join([*parts, *(pages([page_of(report)]) for report in failing), counted])
 
 
-def _mark(report: Report) -> str:
-    return "ok" if report.ok else "NOT OK"
+def pages(pages: Sequence[Page]) -> str:
+    return "\n\n".join(map(_page, pages))
 
 
-def _full(report: Report) -> str:
-    head = [report.title, f"{report.target}: {headline(report)}", f"engine {report.engine}, {report.dtype}"]
-    parts = ["\n".join(dict.fromkeys(head))]
-    if report.problem is None:
-        return "\n\n".join(part for part in (*parts, *_function(report)) if part)
-    for kind, title in KINDS:
-        findings = [finding for finding in report.findings if finding.kind == kind]
-        if findings:
-            parts.append(f"{title}\n{findings_table(findings)}")
-    if chain := _chain(report):
-        parts.append("\n".join(chain))
-    notes = [
-        f"  {name_of(f)}{place_of(f.index)}: {f.verdict.value}: {f.note}" + _numbers(f)
-        for f in report.findings
-        if f.note
+def _page(page: Page) -> str:
+    head = [page.title, f"{page.target}: {page.headline}" if page.headline else page.teaches, page.run]
+    parts = ["\n".join(dict.fromkeys(line for line in head if line))]
+    return "\n\n".join([*parts, *(told for part in page.parts if (told := "\n".join(_part(part))))])
+
+
+def _part(part: Part) -> Iterator[str]:
+    match part:
+        case Table():
+            cut = part.cut(ROWS)
+            yield part.title
+            yield _table([[str(cell) for cell in row] for row in _fitting(cut)], part.head)
+            yield from (f"  {note}" for note in cut.notes)
+        case Faults():
+            yield "\n\n".join("\n".join(told(one)) for one in part.own[:ROWS])
+            if len(part.own) > ROWS:
+                yield f"and {len(part.own) - ROWS} more that do not pass"
+            yield from part.inherited[:ROWS]
+        case Section():
+            yield from lines(part)
+        case Notes():
+            yield from [part.title] * bool(part.title)
+            yield from (f"  {line}" if part.title else line for line in part.lines[:ROWS])
+        case Listing():
+            yield from part.lines
+        case Entries():
+            yield from _entries(part)
+        case Picture():
+            return
+
+
+def _fitting(table: Table) -> list[list[object]]:
+    """The rows, with their formulas as short as the line asks for."""
+    columns = [[head, *map(str, column)] for head, *column in zip(table.head, *table.rows, strict=True)]
+    last = bool(table.rows) and isinstance(table.rows[0][-1], Term)
+    left = MAX_LINE - sum(max(map(len, column)) + 2 for column in columns[: -1 if last else None])
+    return [
+        [_short(str(cell), max(SHORTEST, left)) if isinstance(cell, Term) else cell for cell in row]
+        for row in table.rows
     ]
-    if notes:
-        parts.append("Notes\n" + "\n".join(notes[:ROWS]))
-    parts.append("\n".join(sensitivity(report)))
-    return "\n\n".join(part for part in parts if part)
 
 
-def _function(report: Report) -> list[str]:
-    """A recorded function: a row an autograd node, and in full what does not pass."""
-    parts = []
-    rows = node_rows(report)
-    if rows:
-        table = [
-            [
-                row.node,
-                row.place,
-                row.forward,
-                row.backward,
-                number(row.worst.ulp, 3),
-                number(row.worst.allowed_ulp, 3),
-            ]
-            for row in rows[:ROWS]
-        ]
-        passing = all(row.worst.verdict.passes for row in rows[ROWS:])
-        more = f"\n  and {len(rows) - ROWS} more" + (", all passing" if passing else "")
-        head = ["node", "line", "forward", "backward", "ulp", "allowed"]
-        caption = f"Autograd nodes, each at {report.engine}'s own numbers"
-        parts.append(f"{caption}\n{_table(table, head)}" + (more if len(rows) > ROWS else ""))
-    bad = [finding for finding in report.findings if not finding.verdict.passes]
-    own = [finding for finding in bad if not finding.inherited] or bad
-    parts += ["\n".join(told(finding)) for finding in own[:ROWS]]
-    if len(own) > ROWS:
-        parts.append(f"and {len(own) - ROWS} more that do not pass")
-    gradients = [finding for finding in report.findings if finding.kind == "gradient"]
-    if gradients:
-        parts.append(f"Gradients: the sum of what the uses passed on\n{findings_table(gradients)}")
-    parts.append("\n".join(sensitivity(report)))
-    parts.append(report.traceback)
-    return parts
+def _entries(part: Entries) -> Iterator[str]:
+    """Small tensors whole, a line each where both sides print the same; large ones are counted."""
+    small = [tensor for tensor in part.tensors if tensor.exact.size <= FEW]
+    found = []
+    for tensor in small:
+        name = f"{tensor.name}{f' ({tensor.remark})' if tensor.remark else ''}"
+        engine = "none" if tensor.engine is None else nested(tensor.engine)
+        found.append(f"{name} = {nested(tensor.exact)}" + ("" if tensor.alike else f", engine {engine}"))
+    if found:
+        yield part.title
+        for line in found[:ROWS]:
+            yield from textwrap.wrap(line, MAX_LINE, initial_indent="  ", subsequent_indent="    ",
+                                     break_long_words=False)  # fmt: skip
+    if found and (more := len(part.tensors) - len(found[:ROWS])):
+        yield f"  and {more} larger: in a page (--format html), and whole in JSON (--full)"
+
+
+def told(one: Comparison) -> list[str]:
+    """One comparison in full."""
+    found = [f"{one.verdict.word.upper()} {one.told}"]
+    if (one.expected, one.got) != ("–", "–"):
+        found.append(f"  expected {one.expected}, got {one.got}: {one.distance}")
+    return (
+        found
+        + [f"  {_short(text, FORMULA)}" for text in (one.formula,) if text]
+        + [f"  {one.note}"] * bool(one.note)
+    )
 
 
 def brief(report: Report, findings: Sequence[Finding]) -> str:
     """For a failing test: what is wrong and where, a table of these findings, and the first of them in
     full."""
-    own = [finding for finding in findings if not finding.inherited] or findings
-    first = f"{own[0].verdict.value}: {name_of(own[0])}{place_of(own[0].index)}" if own else headline(report)
-    if report.expected:
-        first = headline(report)
-    parts = [f"{first}\n{report.target}: {report.title}\nengine {report.engine}, {report.dtype}"]
-    for kind, title in KINDS:
-        if rows := [finding for finding in findings if finding.kind == kind]:
-            parts.append(f"{title}\n{findings_table(rows)}")
-    parts += ["\n".join(told(finding)) for finding in own[:BRIEF]]
+    page = page_of(report)
+    compared = [comparison(finding, report.ok, report.dtype) for finding in findings]
+    own = next((part.own for part in faults(compared)), ())
+    first = f"{own[0].verdict}: {own[0].name}" if own and not report.expected else page.headline
+    parts = [f"{first}\n{report.target}: {report.title}\n{page.run}"]
+    parts += ["\n".join(_part(part)) for part in compared_tables(replace(report, findings=tuple(findings)))]
+    parts += ["\n".join(told(one)) for one in own[:BRIEF]]
     if len(own) > BRIEF:
         parts.append(f"and {len(own) - BRIEF} more that do not pass")
     return "\n\n".join(parts)
 
 
-def told(finding: Finding) -> list[str]:
-    """One finding in full."""
-    what = {
-        "forward": "value",
-        "local": f"gradient by {finding.wrt}" if finding.wrt else "gradient",
-        "gradient": "gradient",
-    }
-    place = f" ({finding.place})" if finding.place else ""
-    origin = "inherited" if finding.inherited else "its own"
-    lines = [
-        f"{finding.verdict.value.upper()} {finding.node}{place}: "
-        f"{what[finding.kind]}{place_of(finding.index)}, {origin} error"
-    ]
-    if finding.exact is not None or finding.value is not None:
-        count = f"; {finding.refuted} of {finding.entries} entries are wrong" if finding.refuted else ""
-        lines.append(f"  expected {number(finding.exact, 17)}, got {number(finding.value, 17)}: "
-                     f"off by {number(finding.ulp, 3)} ulp, allowed "
-                     f"{number(finding.allowed_ulp, 3)}{count}")  # fmt: skip
-    if finding.formula:
-        shown = finding.formula if len(finding.formula) <= 300 else finding.formula[:299] + "…"
-        left = f"∂{finding.node}/∂{finding.wrt} = " if finding.kind == "local" else ""
-        lines.append(f"  {left}{shown}")
-    if finding.note:
-        lines.append(f"  {finding.note}")
-    return lines
+def _short(text: str, width: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _numbers(finding: Finding) -> str:
-    if finding.verdict.passes or finding.exact is None or finding.value is None:
-        return ""
-    return f" (exact {number(finding.exact, 17)}, engine {number(finding.value, 17)})"
-
-
-def findings_table(findings: Sequence[Finding]) -> str:
-    """Findings of one kind as a table; where there are too many, those that do not pass."""
-    order = (
-        sorted(findings, key=lambda f: (f.verdict.passes, f.inherited)) if len(findings) > ROWS else findings
-    )
-    rows = [
-        [
-            name_of(finding).removeprefix("chained gradient of "),
-            _short(finding.formula),
-            number(finding.exact),
-            number(finding.value),
-            number(finding.ulp, 3),
-            number(finding.allowed_ulp, 3),
-            finding.verdict.value,
-        ]
-        for finding in order[:ROWS]
-    ]
-    first = (
-        "gradient of"
-        if findings[0].kind == "gradient"
-        else "node"
-        if findings[0].kind == "forward"
-        else "local"
-    )
-    table = _table(rows, [first, "formula", "exact", "engine", "ulp", "allowed", "verdict"])
-    if len(order) <= ROWS:
-        return table
-    passing = all(finding.verdict.passes for finding in order[ROWS:])
-    return f"{table}\n  and {len(order) - ROWS} more" + (", all passing" if passing else "")
-
-
-def _chain(report: Report) -> list[str]:
-    """The chain rule in symbols: each adjoint, then the closed form where it stays short."""
-    derivation = report.derivation
-    if derivation is None:
-        return []
-    adjoints = derivation.adjoints[1:]
-    if len(adjoints) > ROWS:
-        return []
-    scalars = {
-        f.node: f.exact
-        for f in report.findings
-        if f.kind == "gradient" and not f.index and f.exact is not None
-    }
-    lines = ["Chain rule"]
-    for adjoint in adjoints:
-        shared = f"   ({adjoint.uses} uses, added)" if adjoint.uses > 1 else ""
-        value = (
-            f" = {number(scalars[adjoint.name])}"
-            if adjoint.name in scalars and adjoint.formula.free_symbols
-            else ""
-        )
-        lines.append(f"  {notation.text(adjoint.left)} = {notation.text(adjoint.formula)}{value}{shared}")
-    output = derivation.graph.output.name
-    for name, formula in derivation.closed.items():
-        lines.append(f"  in the leaves: ∂{output}/∂{name} = {notation.text(formula)}")
-    return lines
-
-
-def _short(formula: str) -> str:
-    formula = " ".join(formula.split())
-    return formula if len(formula) <= WIDTH else formula[: WIDTH - 1] + "…"
-
-
-def _table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
-    table = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
+def _table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:
+    table = tabulate(rows, headers=head, tablefmt="simple", disable_numparse=True)
     return "\n".join("  " + line.rstrip() for line in table.splitlines())
