@@ -41,7 +41,8 @@ from gradproof.errors import InputError
 from gradproof.language.files import Problem, parse
 from gradproof.oracle import check
 from gradproof.progress import tracked
-from gradproof.proof.arithmetic import UNIT, Balls, balls, exact, full, lift, precision
+from gradproof.proof.arithmetic import exact
+from gradproof.proof.balls import UNIT, Balls, balls, full, lift, precision
 from gradproof.proof.walk import evaluate, pullback
 from gradproof.verdict import Finding, Verdict, worst
 

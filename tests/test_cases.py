@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from gradproof import check, explain, parse
-from gradproof.proof.arithmetic import balls, exact, precision
+from gradproof.proof.arithmetic import exact
+from gradproof.proof.balls import balls, precision
 from gradproof.proof.slopes import fused
 from gradproof.proof.walk import evaluate
 

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gradproof.dtypes import DTYPES
-from gradproof.proof.arithmetic import ZERO, Arithmetic, Balls, balls, exact, full, precision, radii, rounding
+from gradproof.proof.arithmetic import Arithmetic, exact, rounding
+from gradproof.proof.balls import ZERO, Balls, balls, full, precision, radii
 from gradproof.proof.graph import Node, Read, bound, free, slot
 from gradproof.proof.walk import evaluate, pullback
 

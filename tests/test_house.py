@@ -12,10 +12,11 @@ import gradproof
 SOURCE = Path(gradproof.__file__).parent
 Sources = dict[str, str]  # of each module its text
 
-GROUND = ("errors", "dtypes", "display", "verdict", "causes")
+GROUND = ("errors", "dtypes", "display", "verdict", "causes", "functions")
 ENGINES = ("torch", "jax", "jaxlib", "autograd", "tinygrad")
 RECORDER = tuple(f"torch.{name}" for name in (
-    "algebra", "insides", "lowering", "memory", "names", "operations", "outputs", "recording", "resampling", "state", "trail",
+    "definitions", "insides", "lowering", "memory", "names", "operations", "outputs", "recording", "resampling",
+    "state", "trail", "writing",
 ))  # fmt: skip
 
 # What a room may reach of ours, by whatever way, and which libraries it may never reach. A sceptic reads

@@ -155,7 +155,8 @@ def _names(text: str) -> set[str]:
 def forward(problem: object) -> float:
     """The exact value of the output."""
     from gradproof.language.files import Problem
-    from gradproof.proof.arithmetic import balls, exact, precision
+    from gradproof.proof.arithmetic import exact
+    from gradproof.proof.balls import balls, precision
     from gradproof.proof.walk import evaluate
 
     assert isinstance(problem, Problem)

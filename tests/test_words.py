@@ -19,7 +19,7 @@ from torch import nn
 
 from gradproof import assert_gradients, check, check_function, gradcheck, parse
 from gradproof.errors import InputError
-from gradproof.proof.arithmetic import precision
+from gradproof.proof.balls import precision
 from gradproof.telling import notation
 from gradproof.torch.state import untouched
 

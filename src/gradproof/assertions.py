@@ -22,7 +22,8 @@ from .judging.judge import Judge
 from .judging.witness import Arrival, Pass, Step, Witness
 from .language.files import Problem, parse
 from .oracle import remarks_on, whole_of
-from .proof.arithmetic import balls, exact, numbers, precision, rounding
+from .proof.arithmetic import exact, rounding
+from .proof.balls import balls, numbers, precision
 from .proof.enclosure import START_BITS
 from .proof.graph import Line, lines, size
 from .proof.walk import evaluate

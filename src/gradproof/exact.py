@@ -10,7 +10,7 @@ import numpy as np
 
 from .dtypes import DTYPES
 from .language.files import Problem
-from .proof.arithmetic import UNIT, ball, balls, centres, ends, full, lift, precision
+from .proof.balls import UNIT, ball, balls, centres, ends, full, lift, precision
 from .proof.enclosure import START_BITS, Enclosures, Run
 
 MOST_DIGITS = 30

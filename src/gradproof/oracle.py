@@ -20,7 +20,7 @@ from .errors import GradproofError, TargetError, said, where
 from .judging.judge import Judge
 from .judging.witness import Arrival, Pass, Step, Trouble, Whole, Witness
 from .language.files import Problem
-from .proof.arithmetic import UNIT, balls, full
+from .proof.balls import UNIT, balls, full
 from .proof.enclosure import Run
 from .proof.graph import Graph, Line, Shape, lines, size
 from .report import Report

@@ -26,7 +26,8 @@ from .errors import InputError, Place
 from .language.builder import build_graph
 from .language.files import Problem
 from .language.syntax import parse_statements
-from .proof.arithmetic import NOUGHT, UNIT, ZERO, as_float, ball, balls, exact, full, precision
+from .proof.arithmetic import exact
+from .proof.balls import NOUGHT, UNIT, ZERO, as_float, ball, balls, full, precision
 from .proof.graph import Leaf, Node, bound, free, slot
 from .proof.slopes import partials
 from .proof.walk import Values, evaluate, places, pullback

@@ -26,19 +26,8 @@ from ..judging.likeness import Clues, likeness
 from ..judging.verdicts import Comparison, judge, ulp_of
 from ..language.files import Problem
 from ..oracle import check
-from ..proof.arithmetic import (
-    NOUGHT,
-    Arithmetic,
-    Balls,
-    as_float,
-    balls,
-    centres,
-    exact,
-    floats,
-    numbers,
-    precision,
-    rounding,
-)
+from ..proof.arithmetic import Arithmetic, exact, rounding
+from ..proof.balls import NOUGHT, Balls, as_float, balls, centres, floats, numbers, precision
 from ..proof.enclosure import START_BITS, Enclosures
 from ..proof.graph import Shape
 from ..report import Report

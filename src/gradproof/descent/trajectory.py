@@ -18,24 +18,22 @@ from flint import acb_mat, arb, arb_mat
 
 from ..dtypes import DTYPES, DType
 from ..language.builder import lower
-from ..proof.arithmetic import (
+from ..proof.arithmetic import Arithmetic, exact, rounding
+from ..proof.balls import (
     NOUGHT,
     UNIT,
-    Arithmetic,
     Balls,
     accuracy_bits,
     as_float,
     ball,
     balls,
-    exact,
     full,
     lift,
     numbers,
     precision,
     radii,
-    rounding,
 )
-from ..proof.arithmetic import hull as hull_of
+from ..proof.balls import hull as hull_of
 from ..proof.graph import Graph, Node, Shape, size
 from ..proof.walk import Values, evaluate, pullback, replaced
 from .optimizers import Line, Option, Rule, numbers_of, parsed

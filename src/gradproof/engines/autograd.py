@@ -32,4 +32,5 @@ class HipsEngine(FunctionEngine):
         return [np.stack([self.numbers(row[n]) for row in found]) for n in range(len(inputs))]
 
 
-ENGINE = HipsEngine("autograd", functions_of(anp, autograd.scipy.special), operators_of(anp))
+FUNCTIONS = functions_of(anp, autograd.scipy.special)
+ENGINE = HipsEngine("autograd", FUNCTIONS, operators_of(anp))

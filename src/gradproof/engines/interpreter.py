@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial, reduce
 from math import pi
 from typing import Any
 
 import numpy as np
 
 from ..errors import UnsupportedError
+from ..functions import SPOKEN
 from ..language.syntax import Affine, Span, Statement, Term
 
 Operand = Any  # an array of the library, or a Python number where the line has a constant
@@ -26,6 +28,26 @@ ARITHMETIC: Functions = {
 COMPARISONS: Functions = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip
+
+
+def scalars(library: Any, kinds: Sequence[str], places: Sequence[Any]) -> Functions:
+    """The scalar functions that a library has: by the first way that the row says for one of the `kinds`, or of
+    the function's name in one of the `places`. Those that it lacks are absent."""
+    found: dict[str, Callable[..., Any]] = {}
+    for row in SPOKEN.values():
+        way = next(filter(None, (getattr(row, kind) for kind in kinds)), None)
+        if callable(way):
+            found[row.name] = partial(way, library)
+            continue
+        named = [_at(library, way)] if way else [getattr(place, row.name, None) for place in places]
+        function = next(filter(callable, named), None)
+        if function is not None:
+            found[row.name] = function
+    return found
+
+
+def _at(library: Any, path: str) -> Any:
+    return reduce(lambda place, name: getattr(place, name, None), path.split("."), library)
 
 
 @dataclass(frozen=True, eq=False)

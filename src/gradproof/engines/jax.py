@@ -16,16 +16,10 @@ from .functional import Function, FunctionEngine, Rows
 from .numpy_like import functions_of, operators_of
 
 FUNCTIONS = {
-    **functions_of(jnp, jax.scipy.special),
-    # JAX's own, where it has one.
-    "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softplus, "relu": jax.nn.relu, "silu": jax.nn.silu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "leaky_relu": lambda x, negative_slope=0.01: jax.nn.leaky_relu(x, negative_slope),
-    "elu": lambda x, alpha=1.0: jax.nn.elu(x, alpha),
-    "softmax": lambda x, axis=-1: jax.nn.softmax(x, axis=axis),
+    **functions_of(jnp, jax.scipy.special, ("jax", "numpy"), nn=jax.nn),
+    "softmax": lambda x, axis=-1: jax.nn.softmax(x, axis=axis),  # JAX's own
     "log_softmax": lambda x, axis=-1: jax.nn.log_softmax(x, axis=axis),
-    "clip": lambda x, low, high: jnp.clip(x, low, high),
-}  # fmt: skip
+}
 
 
 class JaxEngine(FunctionEngine):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
+from types import SimpleNamespace
 from typing import Any
 
-from .interpreter import ARITHMETIC, Functions
+from .interpreter import ARITHMETIC, Functions, scalars
 
 
-def functions_of(xp: Any, special: Any) -> Functions:
+def functions_of(xp: Any, special: Any, kinds: Sequence[str] = ("numpy",), **more: Any) -> Functions:
     """What `xp` (as numpy) and `special` (as scipy.special) have under the names of the language, and how
-    else to say it."""
+    else to say it: rows that tell of one of the `kinds` may use `more` of the library."""
 
     def axes(x: Any, axis: Any) -> tuple[int, ...]:
         return (
@@ -46,22 +47,10 @@ def functions_of(xp: Any, special: Any) -> Functions:
         kept = (len(shape) - len(x.shape)) * (1,) + tuple(x.shape)
         return xp.broadcast_to(x, tuple(old if n == -1 else n for n, old in zip(shape, kept, strict=True)))
 
-    same = ("exp log log1p expm1 sqrt abs sign sin cos tan sinh cosh tanh log2 log10 maximum minimum outer "
-            "trace reshape "
-            "where").split()  # fmt: skip
-    arcs = {name: getattr(xp, f"arc{name[1:]}") for name in "asin acos atan atan2 asinh acosh atanh".split()}
+    library = SimpleNamespace(np=xp, special=special, **more)
     return {
-        **{name: getattr(xp, name) for name in same}, **arcs,
-        "erf": special.erf, "erfc": special.erfc, "gamma": special.gamma, "lgamma": special.gammaln,
-        "sigmoid": special.expit,
-        "softplus": lambda x: xp.logaddexp(x, 0.0),
-        "relu": lambda x: xp.maximum(x, 0.0),
-        # Below zero 1 + erf cancels.
-        "gelu": lambda x: x * special.erfc(-x * 0.5**0.5) * 0.5,
-        "silu": lambda x: x * special.expit(x),
-        "leaky_relu": lambda x, negative_slope=0.01: xp.where(x > 0, x, negative_slope * x),
-        "elu": lambda x, alpha=1.0: xp.where(x > 0, x, alpha * xp.expm1(xp.where(x > 0, 0.0, x))),
-        "clip": lambda x, low, high: xp.minimum(xp.maximum(x, low), high),
+        **scalars(library, kinds, (xp, special)),
+        **{name: getattr(xp, name) for name in ("outer", "trace", "reshape", "where")},
         "sum": reduction(xp.sum), "mean": reduction(xp.mean), "max": reduction(xp.max), "min": reduction(xp.min),
         "logsumexp": reduction(special.logsumexp), "norm": norm, "prod": prod, "var": spread(xp.var), "std": spread(xp.std),
         "softmax": lambda x, axis=-1: xp.exp(log_softmax(x, axis)), "log_softmax": log_softmax,

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..dtypes import DType
 from ..errors import UnsupportedError
+from ..functions import SPOKEN
 from . import Engine, Task
 from .functional import Function, FunctionEngine, Rows
 from .interpreter import ARITHMETIC, COMPARISONS, Functions, Library, line
@@ -19,11 +20,6 @@ from .interpreter import ARITHMETIC, COMPARISONS, Functions, Library, line
 Value = Any
 PLAIN = (int, float, bool)
 READERS = ("data", "value", "val", "primal")  # where micro engines keep a value's number
-ELEMENTWISE = (
-    "exp log log1p expm1 sqrt abs sign sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh "
-    "log2 log10 erf erfc "
-    "gamma lgamma sigmoid softplus relu gelu silu leaky_relu elu maximum minimum clip"
-).split()
 OF_ARRAYS = "sum mean prod max min norm logsumexp var std softmax log_softmax cumsum dot outer trace".split()
 
 
@@ -181,7 +177,7 @@ class _Scalars(_Own):
     def table(self) -> Functions:
         signs = self.signs()
         add, multiply, divide, subtract = signs["+"], signs["*"], signs["/"], signs["-"]
-        entry = {name: self.lifted(self._entry(name)) for name in ELEMENTWISE}
+        entry = {name: self.lifted(self._entry(name)) for name in SPOKEN}
 
         def folded(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
             """A reduction from left to right."""
@@ -370,7 +366,7 @@ class _Arrays(_Own):
             return x if wanted == tuple(x.shape) else self.called("expand")(x, wanted)
 
         return {
-            **{name: self.called(name) for name in (*ELEMENTWISE, *OF_ARRAYS)},
+            **{name: self.called(name) for name in (*SPOKEN, *OF_ARRAYS)},
             **{name: reduced(name) for name in OF_ARRAYS if name in ("sum", "mean", "prod", "max", "min", "var", "std")},
             "@": matmul, "dot": lambda a, b: matmul(a, b) if a.shape and b.shape else a * b,
             "transpose": transpose, "reshape": lambda x, shape: self.called("reshape")(x, shape), "expand": expand,

@@ -14,7 +14,7 @@ from tinygrad import Context, Tensor, dtypes
 
 from ..dtypes import DType
 from .functional import Function, FunctionEngine, Rows
-from .interpreter import ARITHMETIC, Functions
+from .interpreter import ARITHMETIC, Functions, scalars
 
 DEVICE = os.environ.get("DEV") or "PYTHON"
 
@@ -30,18 +30,8 @@ def _condition(x: Any) -> Tensor:
     return x if isinstance(x, Tensor) else Tensor(np.asarray(x, dtype=bool), device=DEVICE)
 
 
-# log1p, expm1, erfc, gamma, lgamma, atan2 and norm are not in tinygrad.
 FUNCTIONS: Functions = {
-    **{
-        name: getattr(Tensor, name)
-        for name in "exp log sqrt abs sign sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh log2 "
-                    "log10 erf sigmoid "
-        "softplus relu silu maximum minimum".split()
-    },
-    "gelu": lambda x: x.gelu(approximate="none"),
-    "leaky_relu": lambda x, negative_slope=0.01: x.leaky_relu(negative_slope),
-    "elu": lambda x, alpha=1.0: x.elu(alpha),
-    "clip": lambda x, low, high: x.maximum(low).minimum(high),
+    **scalars(Tensor, ("tinygrad",), (Tensor,)),
     "sum": _reduction(Tensor.sum), "mean": _reduction(Tensor.mean), "max": _reduction(Tensor.max),
     "min": _reduction(Tensor.min), "logsumexp": _reduction(Tensor.logsumexp), "prod": _reduction(Tensor.prod),
     "var": lambda x, axis=None, keepdims=False, ddof=0: x.var(axis, keepdim=keepdims, correction=ddof),

@@ -9,20 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from ..dtypes import DType
 from ..errors import UnsupportedError, said
 from ..language.syntax import Statement
 from . import Task, Trace
-from .interpreter import ARITHMETIC, Library, Operand, line, names
-
-
-def _gamma(x: torch.Tensor) -> torch.Tensor:
-    """torch has no gamma function; exp(lgamma) is the way to write one, with the sign for negative
-    arguments."""
-    negative = (x < 0) & (torch.floor(x) % 2 != 0)
-    return torch.exp(torch.lgamma(x)) * torch.where(negative, -1.0, 1.0).to(x.dtype)
+from .interpreter import ARITHMETIC, Functions, Library, Operand, line, names, scalars
 
 
 def _reduction(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -70,22 +62,8 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 # Each function of the language with tensors for operands.
-FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
-    "exp": torch.exp, "log": torch.log, "log1p": torch.log1p, "expm1": torch.expm1, "sqrt": torch.sqrt,
-    "abs": torch.abs, "sign": torch.sign, "sin": torch.sin, "cos": torch.cos, "tan": torch.tan, "asin": torch.asin,
-    "acos": torch.acos, "atan": torch.atan, "atan2": torch.atan2, "sinh": torch.sinh, "cosh": torch.cosh,
-    "tanh": torch.tanh, "asinh": torch.asinh, "acosh": torch.acosh,
-    "atanh": torch.atanh,
-    "log2": torch.log2, "log10": torch.log10, "erfc": torch.erfc, "erf": torch.erf,
-    "gamma": _gamma, "lgamma": torch.lgamma, "sigmoid": torch.sigmoid,
-    # The threshold is where log(1 + exp(x)) and x are the same number in every dtype; torch's own 20 is not,
-    # in float64.
-    "softplus": lambda x: F.softplus(x, threshold=40.0),
-    "relu": torch.relu, "gelu": F.gelu, "silu": F.silu,
-    "leaky_relu": lambda x, negative_slope=0.01: F.leaky_relu(x, negative_slope),
-    "elu": lambda x, alpha=1.0: F.elu(x, alpha),
-    "maximum": torch.maximum, "minimum": torch.minimum,
-    "clip": lambda x, low, high: torch.clamp(*torch.broadcast_tensors(x, low, high)),
+FUNCTIONS: Functions = {
+    **scalars(torch, ("torch",), (torch, torch.special)),
     "sum": _reduction(lambda x, dims, keep: torch.sum(x, dims, keepdim=keep)),
     "mean": _reduction(lambda x, dims, keep: torch.mean(x, dims, keepdim=keep)),
     "max": _reduction(lambda x, dims, keep: torch.amax(x, dims, keepdim=keep)),

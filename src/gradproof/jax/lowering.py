@@ -18,10 +18,11 @@ import sympy
 from sympy import Expr, Integer, Rational
 
 from ..errors import InputError, UnsupportedError
-from ..proof.functions import ceil, floor, i0e, i1e, logaddexp, nearest, trunc
+from ..functions import recorded
+from ..proof.functions import FORMS
 from ..proof.graph import Read, bound, free, size, slot
-from ..torch.lowering import Lowering, Operand
 from ..torch.memory import Content, table
+from ..torch.writing import Operand, Writing
 from .recording import CUSTOM, STOP, Array, Equation, applied
 
 Row = str | Callable[[Mapping[str, Any]], str]  # over the equation's parameters, where it depends on them
@@ -47,14 +48,11 @@ def _comparison(relation: str) -> str:
 
 
 FORMULAS: dict[str, Row] = {
-    **{name: f"{name}(x)" for name in (
-        "exp log log1p expm1 sqrt abs sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc "
-        "sign".split()
-    )},
-    "neg": "-x", "rsqrt": "1 / sqrt(x)", "square": "x ** 2", "logistic": "sigmoid(x)",
+    **{name: f"{function}(x)" for name, function in recorded(1, spoken=True).items()},
+    "neg": "-x", "rsqrt": "1 / sqrt(x)", "square": "x ** 2",
     "cbrt": "sign(x) * abs(x) ** (1/3)",
     "integer_pow": _power, "pow": _power,
-    "add": "x + y", "add_any": "x + y", "sub": "x - y", "mul": "x * y", "div": "x / y", "lgamma": "lgamma(x)",
+    "add": "x + y", "add_any": "x + y", "sub": "x - y", "mul": "x * y", "div": "x / y",
     "atan2": "atan2(x, y)", "max": "maximum(x, y)", "min": "minimum(x, y)",
     "clamp": "minimum(maximum(y, x), z)",  # of low, operand, high
     "gt": _comparison(">"), "ge": _comparison(">="), "lt": _comparison("<"), "le": _comparison("<="),
@@ -63,14 +61,19 @@ FORMULAS: dict[str, Row] = {
                                                                                    "0), 1, 0)",
 }  # fmt: skip
 
+
+def _of_x(name: str) -> Callable[..., Expr]:
+    return lambda x: FORMS[name](x)
+
+
 SCALARS: dict[str, Callable[..., Expr]] = {
-    "floor": lambda x: floor(x), "ceil": lambda x: ceil(x), "round": lambda x: nearest(x),
-    "rem": lambda x, y: x - y * trunc(x / y),
-    "erf_inv": lambda x: sympy.erfinv(x), "digamma": lambda x: sympy.digamma(x),
+    **{name: _of_x(function) for name, function in recorded(1, spoken=False).items()},
+    "rem": lambda x, y: x - y * FORMS["trunc"](x / y),
     "polygamma": lambda x, y: sympy.polygamma(x, y),
-    "logaddexp": lambda x, y: logaddexp(x, y),  # whose own rule is exp(x - logaddexp(x, y))
-    "bessel_i0e": lambda x: i0e(x), "bessel_i1e": lambda x: i1e(x),
 }  # fmt: skip
+
+# Functions of JAX's own that have a rule of their own: that of logaddexp is exp(x - logaddexp(x, y)).
+KNOWN: dict[str, Callable[..., Expr]] = {"logaddexp": lambda x, y: FORMS["logaddexp"](x, y)}
 
 MOVES = frozenset(
     """broadcast_in_dim reshape transpose slice dynamic_slice dynamic_update_slice gather concatenate pad rev squeeze
@@ -82,7 +85,7 @@ SAME = frozenset(
 )
 
 
-class EquationLowering(Lowering):
+class EquationLowering(Writing):
     """Lowers equations. `stops` are the nodes that stand for what `stop_gradient` gave, by the equation."""
 
     def __init__(self, owner: str) -> None:
@@ -111,8 +114,8 @@ class EquationLowering(Lowering):
 
     def _primitive(self, equation: Equation, name: str) -> None:
         args, outs = equation.args, equation.outs
-        if equation.known in SCALARS:
-            self.write(outs[0], self.scalar(SCALARS[equation.known], self._operands(equation), outs[0].shape))
+        if equation.known in KNOWN:
+            self.write(outs[0], self.scalar(KNOWN[equation.known], self._operands(equation), outs[0].shape))
         elif name in CUSTOM:
             self.equations(equation.body)
             for out, inner in zip(outs, equation.results, strict=True):
@@ -179,7 +182,7 @@ class EquationLowering(Lowering):
             at = np.asarray(codes).astype(np.int64)
             if (at < 0).any():
                 raise UnsupportedError(f"{equation.name}: it reads outside of its operand")
-            self.write(out, self._from_codes(at, sources, starts))
+            self.write(out, self.from_codes(at, sources, starts))
 
     # Helpers of the special ones
 
@@ -390,7 +393,7 @@ def _scatter(self: EquationLowering, equation: Equation) -> None:
         indices_are_sorted=params["indices_are_sorted"], unique_indices=params["unique_indices"], mode=params["mode"],
     )  # fmt: skip
     sources = [self.content(x), self.content(updates)]
-    self.write(out, self._from_codes(np.asarray(moved).astype(np.int64), sources, [1, start]))
+    self.write(out, self.from_codes(np.asarray(moved).astype(np.int64), sources, [1, start]))
 
 
 def _exp2(self: EquationLowering, equation: Equation) -> None:

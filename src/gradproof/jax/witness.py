@@ -17,7 +17,8 @@ from ..dtypes import XLA
 from ..errors import UnsupportedError
 from ..judging import witness as record
 from ..judging.verdicts import within_one_rounding
-from ..proof.arithmetic import Balls, balls, centres, exact, numbers
+from ..proof.arithmetic import exact
+from ..proof.balls import Balls, balls, centres, numbers
 from ..proof.enclosure import Run
 from ..proof.graph import Read, size, slot
 from ..torch.recording import Edge, Step, Tape

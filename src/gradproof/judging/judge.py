@@ -58,20 +58,8 @@ from ..causes import (
 )
 from ..dtypes import DType
 from ..errors import UnsupportedError
-from ..proof.arithmetic import (
-    NOUGHT,
-    UNIT,
-    Balls,
-    Sampling,
-    balls,
-    centres,
-    exact,
-    full,
-    numbers,
-    precision,
-    radii,
-    rounding,
-)
+from ..proof.arithmetic import Sampling, exact, rounding
+from ..proof.balls import NOUGHT, UNIT, Balls, balls, centres, full, numbers, precision, radii
 from ..proof.enclosure import START_BITS, Enclosures, Pulled, Run
 from ..proof.graph import Node, Shape, size
 from ..proof.walk import Values, evaluate, singular

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..causes import Cause, Either, Factor, LostUse, LowerPrecision, OnlyPart, Transposed, Zero
 from ..dtypes import DTYPES, DType
-from ..proof.arithmetic import Balls, centres
+from ..proof.balls import Balls, centres
 from ..proof.graph import Node
 
 

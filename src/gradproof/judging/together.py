@@ -13,7 +13,8 @@ import numpy as np
 
 from ..causes import NoSubgradient
 from ..dtypes import DTYPES, DType
-from ..proof.arithmetic import UNIT, centres, radii, rounding
+from ..proof.arithmetic import rounding
+from ..proof.balls import UNIT, centres, radii
 from ..proof.enclosure import Enclosures, Pulled, Ties, count_of
 from ..proof.graph import size
 from ..verdict import Judgement, Verdict

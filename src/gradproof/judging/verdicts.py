@@ -21,7 +21,8 @@ from ..causes import (
     WrongShape,
 )
 from ..dtypes import DType
-from ..proof.arithmetic import (
+from ..proof.arithmetic import rounding as rounding_of
+from ..proof.balls import (
     UNIT,
     Balls,
     accuracy_bits,
@@ -34,7 +35,6 @@ from ..proof.arithmetic import (
     numbers,
     radii,
 )
-from ..proof.arithmetic import rounding as rounding_of
 from ..proof.enclosure import Pulled
 from ..proof.graph import Shape
 from ..verdict import Judgement, Numbers, Verdict, bare

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..causes import Cause
 from ..dtypes import DType
-from ..proof.arithmetic import Balls
+from ..proof.balls import Balls
 from ..proof.enclosure import Cotangents, Run
 from ..proof.graph import Node, Shape
 from ..proof.walk import Values

@@ -15,7 +15,8 @@ import sympy
 from sympy import Expr, Integer, Piecewise, Rational
 
 from ..errors import InputError, did_you_mean
-from ..proof.functions import CONSTANTS, SCALARS
+from ..functions import SPOKEN
+from ..proof.functions import CONSTANTS, FORMS
 from ..proof.graph import Node, Read, Shape, free, size, slot
 from .syntax import Affine, Span, Statement, Term
 
@@ -103,10 +104,10 @@ class Lowering:
             return self.tensors[term.op](self, term, operands)
         build = _OPERATORS.get(term.op)
         if build is None:
-            row = SCALARS[term.op]
-            build = row.formula
+            build = FORMS[term.op]
             operands += [
-                Value(constant=_rational(term.options.get(name, default))) for name, default in row.options
+                Value(constant=_rational(term.options.get(name, default)))
+                for name, default in SPOKEN[term.op].options
             ]
             if all(operand.constant is not None for operand in operands):
                 # Not folded: sin(pi) is 0, and no engine's sin(pi) is.

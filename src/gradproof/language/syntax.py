@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from ..errors import InputError, Place, did_you_mean
+from ..functions import SPOKEN
 
 MAX_TEXT = 1_000_000  # characters of a graph
 MAX_OPERATIONS = 1_500  # of one line; Python's own parser gives up at about 3,000 chained terms
@@ -104,16 +105,12 @@ _AXIS = Signature(1, ("axis", "keepdims"), reduction=True)
 
 FUNCTIONS: Mapping[str, Signature] = MappingProxyType(
     {
-        **dict.fromkeys(
-            "exp log log1p expm1 sqrt abs sign sin cos tan asin acos atan sinh cosh tanh "
-            "asinh acosh atanh log2 log10 erf erfc gamma lgamma sigmoid "
-            "softplus relu gelu silu trace".split(),
-            Signature(1),
-        ),
-        "leaky_relu": Signature(1, ("negative_slope",)),
-        "elu": Signature(1, ("alpha",)),
-        **dict.fromkeys("atan2 maximum minimum dot outer".split(), Signature(2)),
-        "clip": Signature(3),
+        **{
+            row.name: Signature(row.operands, tuple(name for name, _ in row.options))
+            for row in SPOKEN.values()
+        },
+        "trace": Signature(1),
+        **dict.fromkeys("dot outer".split(), Signature(2)),
         "where": Signature(3),
         **dict.fromkeys("sum mean prod max min norm logsumexp".split(), _AXIS),
         **dict.fromkeys("var std".split(), Signature(1, ("axis", "keepdims", "ddof"), reduction=True)),
@@ -132,8 +129,11 @@ _OPTION_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "shape": ("a tuple of integers", lambda v: _is_int(v) or _are_ints(v)),
     "keepdims": ("True or False", lambda v: isinstance(v, bool)),
     "ddof": ("an integer", lambda v: _is_int(v)),
-    "negative_slope": ("a number", lambda v: isinstance(v, int | Fraction)),
-    "alpha": ("a number", lambda v: isinstance(v, int | Fraction)),
+    **{
+        name: ("a number", lambda v: isinstance(v, int | Fraction))
+        for row in SPOKEN.values()
+        for name, _ in row.options
+    },
 }
 
 _BINARY = {
@@ -157,10 +157,9 @@ _FOREIGN = {
 
 # What other libraries call it.
 _ALIASES = {
-    "ln": "log", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "arcsinh": "asinh",
-    "arccosh": "acosh", "arctanh": "atanh", "amax": "max", "amin": "min", "clamp": "clip", "cat": "concatenate",
-    "matmul": "@", "mm": "@", "pow": "**", "power": "**", "square": "**", "permute": "transpose", "average": "mean",
-    "fabs": "abs", "logistic": "sigmoid", "lse": "logsumexp", "swish": "silu", "vstack": "stack", "log_gamma": "lgamma",
+    **{alias: row.name for row in SPOKEN.values() for alias in row.aliases.split()},
+    "amax": "max", "amin": "min", "cat": "concatenate", "matmul": "@", "mm": "@", "pow": "**", "power": "**",
+    "square": "**", "permute": "transpose", "average": "mean", "lse": "logsumexp", "vstack": "stack",
 }  # fmt: skip
 
 

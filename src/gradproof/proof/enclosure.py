@@ -16,18 +16,17 @@ import numpy as np
 from flint import arb
 
 from ..dtypes import DType
-from .arithmetic import (
+from .arithmetic import Arithmetic, exact, rounding
+from .balls import (
     NOUGHT,
     NOWHERE,
     UNIT,
-    Arithmetic,
     Balls,
     accuracy_bits,
     as_float,
     ball,
     balls,
     centres,
-    exact,
     finite,
     full,
     is_infinity,
@@ -35,7 +34,6 @@ from .arithmetic import (
     numbers,
     precision,
     radii,
-    rounding,
 )
 from .graph import Node, Shape, size
 from .walk import FAR, OneSided, Values, evaluate, one_sided, pullback, replaced, tied

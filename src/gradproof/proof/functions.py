@@ -1,155 +1,46 @@
-"""The scalar functions of the language, as SymPy formulas.
+"""The scalar functions as SymPy formulas, made of the rows of `functions`.
 
-Most are one line of SymPy. A `Named` function is one that engines compute as a whole: it carries its
-`definition`, from which calculus derives the exact derivative, and, as `fdiff`, the textbook form of the
-derivative (`s*(1 - s)`), which serves the rounding model alone: its cancellation is what a good engine really
-has. A mistake in a textbook form can widen or shift a rounding set; it can never change an exact value.
+A `Named` function is one that engines compute as a whole: it carries its `definition`, from which calculus
+derives the exact derivative, and, as `fdiff`, the textbook form of the derivative, which serves the rounding
+model alone. A mistake in a textbook form can widen or shift a rounding set; it can never change an exact value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import sympy
-from sympy import Abs, Expr, Max, Min, Piecewise, Rational, Symbol
+from sympy import Expr, Symbol, parse_expr
+
+from ..functions import FUNCTIONS, Function
+
+CONSTANTS = {"pi": sympy.pi}
+_XYZ = tuple(Symbol(letter, real=True) for letter in "xyz")
 
 
 class Named(sympy.Function):
     """A function of real variables with a `definition` in elementary functions."""
 
-    nargs = 1
+    row: Function
 
     def _eval_is_extended_real(self) -> bool:
         return True
 
     def definition(self) -> Expr:
-        raise NotImplementedError
+        return self._said(self.row.formula)
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        slope = self.row.slope
+        return self._said(slope if isinstance(slope, str) else slope[argindex - 1])
+
+    def _said(self, text: str) -> Expr:
+        return read(text).xreplace(dict(zip(_XYZ, self.args, strict=False)))
 
     def _eval_evalf(self, prec: int) -> Expr:
         # Of a number: SymPy compares such constants in `Max`, `Min` and conditions.
         return self.definition()._eval_evalf(prec)
-
-
-class sigmoid(Named):
-    def definition(self) -> Expr:
-        return 1 / (1 + sympy.exp(-self.args[0]))
-
-    def fdiff(self, argindex: int = 1) -> Expr:
-        return self * (1 - self)
-
-
-class softplus(Named):
-    def definition(self) -> Expr:
-        return sympy.log(1 + sympy.exp(self.args[0]))
-
-    def fdiff(self, argindex: int = 1) -> Expr:
-        return sigmoid(self.args[0])
-
-
-class logaddexp(Named):
-    """`log(exp(a) + exp(b))`, as one function of two variables."""
-
-    nargs = 2
-
-    def definition(self) -> Expr:
-        return sympy.log(sympy.exp(self.args[0]) + sympy.exp(self.args[1]))
-
-    def fdiff(self, argindex: int = 1) -> Expr:
-        return sympy.exp(self.args[argindex - 1] - self)
-
-
-class acosh(Named):
-    def definition(self) -> Expr:
-        return sympy.acosh(self.args[0])
-
-    def fdiff(self, argindex: int = 1) -> Expr:
-        # SymPy's own, 1/(sqrt(x - 1)*sqrt(x + 1)), does not cancel beside 1; what engines use does.
-        return 1 / sympy.sqrt(self.args[0] ** 2 - 1)
-
-
-class log1p(Named):
-    def definition(self) -> Expr:
-        return sympy.log(1 + self.args[0])
-
-    def fdiff(self, argindex: int = 1) -> Expr:
-        return 1 / (1 + self.args[0])
-
-
-class expm1(Named):
-    def definition(self) -> Expr:
-        return sympy.exp(self.args[0]) - 1
-
-    def fdiff(self, argindex: int = 1) -> Expr:
-        return self + 1
-
-
-class gelu_erf(Named):
-    """The error function inside gelu: fused kernels take one that is good to about 1e-7 in float32, in
-    itself."""
-
-    def definition(self) -> Expr:
-        return sympy.erf(self.args[0])
-
-    def fdiff(self, argindex: int = 1) -> Expr:
-        return 2 * sympy.exp(-(self.args[0] ** 2)) / sympy.sqrt(sympy.pi)
-
-
-class erfcx(Named):
-    def definition(self) -> Expr:
-        return sympy.exp(self.args[0] ** 2) * sympy.erfc(self.args[0])
-
-    def fdiff(self, argindex: int = 1) -> Expr:
-        return 2 * self.args[0] * self - 2 / sympy.sqrt(sympy.pi)
-
-
-class ndtr(Named):
-    """The normal distribution function."""
-
-    def definition(self) -> Expr:
-        return sympy.erfc(-self.args[0] / sympy.sqrt(2)) / 2
-
-    def fdiff(self, argindex: int = 1) -> Expr:
-        return sympy.exp(-(self.args[0] ** 2) / 2) / sympy.sqrt(2 * sympy.pi)
-
-
-class log_ndtr(Named):
-    def definition(self) -> Expr:
-        return sympy.log(sympy.erfc(-self.args[0] / sympy.sqrt(2)) / 2)
-
-    def fdiff(self, argindex: int = 1) -> Expr:
-        return sympy.sqrt(2) / sympy.sqrt(sympy.pi) / erfcx(-self.args[0] / sympy.sqrt(2))
-
-
-class ndtri(Named):
-    """The inverse of the normal distribution function."""
-
-    def definition(self) -> Expr:
-        return sympy.sqrt(2) * sympy.erfinv(2 * self.args[0] - 1)
-
-    def fdiff(self, argindex: int = 1) -> Expr:
-        return sympy.sqrt(2 * sympy.pi) * sympy.exp(self**2 / 2)
-
-
-class i0e(Named):
-    """The Bessel function I0 times exp(-|x|), which does not overflow."""
-
-    def definition(self) -> Expr:
-        return sympy.exp(-Abs(self.args[0])) * sympy.besseli(0, self.args[0])
-
-    def fdiff(self, argindex: int = 1) -> Expr:
-        return i1e(self.args[0]) - sympy.sign(self.args[0]) * self
-
-
-class i1e(Named):
-    """The Bessel function I1 times exp(-|x|)."""
-
-    def definition(self) -> Expr:
-        return sympy.exp(-Abs(self.args[0])) * sympy.besseli(1, self.args[0])
-
-    def fdiff(self, argindex: int = 1) -> Expr:
-        x = self.args[0]
-        return i0e(x) - self * (sympy.sign(x) + 1 / x)
 
 
 class Step(sympy.Function):
@@ -159,7 +50,7 @@ class Step(sympy.Function):
     SymPy's own `floor` is for integers, in index maps, and has no derivative.
     """
 
-    nargs = 1
+    row: Function
 
     def _eval_is_extended_real(self) -> bool:
         return True
@@ -168,20 +59,24 @@ class Step(sympy.Function):
         return sympy.S.Zero
 
 
-class floor(Step):
-    pass
+def _made(row: Function) -> Callable[..., Expr]:
+    if row.steps or row.slope:
+        kind: Any = Step if row.steps else Named
+        return type(kind)(row.name, (kind,), {"nargs": row.operands, "row": row})
+    if not row.formula:
+        return getattr(sympy, row.sympy or row.name)
+    names = (*_XYZ[: row.operands], *(Symbol(name) for name, _ in row.options))
+    return lambda *given: read(row.formula).xreplace(dict(zip(names, given, strict=True)))
 
 
-class ceil(Step):
-    pass
+# By the function's name, what makes its SymPy form of operands, and after them the options.
+FORMS: dict[str, Callable[..., Expr]] = {name: _made(row) for name, row in FUNCTIONS.items()}
 
 
-class trunc(Step):
-    """Towards 0."""
-
-
-class nearest(Step):
-    """The nearest integer, the even one of two."""
+@cache
+def read(text: str) -> Expr:
+    """A formula of the table: `x`, `y` and `z` are its operands."""
+    return parse_expr(text, {**FORMS, **dict(zip("xyz", _XYZ, strict=True)), "sympy": sympy})
 
 
 def define(formula: Expr) -> Expr:
@@ -193,73 +88,14 @@ def define(formula: Expr) -> Expr:
     return formula
 
 
-@dataclass(frozen=True)
-class Scalar:
-    """A function of the language: `formula` builds SymPy from operands, `options` are keyword constants."""
+@cache
+def second_slope(formula: Expr, z: Symbol) -> Expr | None:
+    """A second form of the slope of a formula that is one function of `z`, where implementations use two.
 
-    name: str
-    arity: int
-    formula: Callable[..., Expr]
-    options: tuple[tuple[str, Expr], ...] = ()
-
-
-def _leaky(z: Expr, negative_slope: Expr) -> Expr:
-    return Piecewise((z, z > 0), (negative_slope * z, True))
+    They round differently: `1 - tanh(x)**2` is all but exact beside 0, and `1/cosh(x)**2` beside 1.
+    """
+    row = _SECOND.get(formula.func)
+    return read(row.second_slope).xreplace({_XYZ[0]: z}) if row and formula.args == (z,) else None
 
 
-def _elu(z: Expr, alpha: Expr) -> Expr:
-    return Piecewise((z, z > 0), (alpha * expm1(z), True))
-
-
-def _gelu(z: Expr) -> Expr:
-    return z * (1 + gelu_erf(z / sympy.sqrt(2))) / 2
-
-
-SCALARS = {
-    row.name: row
-    for row in (
-        Scalar("exp", 1, sympy.exp),
-        Scalar("log", 1, sympy.log),
-        Scalar("log1p", 1, log1p),
-        Scalar("expm1", 1, expm1),
-        Scalar("sqrt", 1, sympy.sqrt),
-        Scalar("abs", 1, Abs),
-        Scalar("sign", 1, sympy.sign),
-        Scalar("sin", 1, sympy.sin),
-        Scalar("cos", 1, sympy.cos),
-        Scalar("tan", 1, sympy.tan),
-        Scalar("asin", 1, sympy.asin),
-        Scalar("acos", 1, sympy.acos),
-        Scalar("atan", 1, sympy.atan),
-        Scalar("atan2", 2, sympy.atan2),
-        Scalar("sinh", 1, sympy.sinh),
-        Scalar("cosh", 1, sympy.cosh),
-        Scalar("tanh", 1, sympy.tanh),
-        Scalar("asinh", 1, sympy.asinh),
-        Scalar("acosh", 1, acosh),
-        Scalar("atanh", 1, sympy.atanh),
-        Scalar("log2", 1, lambda z: sympy.log(z) / sympy.log(2)),
-        Scalar("log10", 1, lambda z: sympy.log(z) / sympy.log(10)),
-        Scalar("erf", 1, sympy.erf),
-        Scalar("erfc", 1, sympy.erfc),
-        Scalar("gamma", 1, sympy.gamma),
-        Scalar("lgamma", 1, sympy.loggamma),
-        Scalar("sigmoid", 1, sigmoid),
-        Scalar("softplus", 1, softplus),
-        Scalar("relu", 1, lambda z: Max(z, 0)),
-        Scalar("leaky_relu", 1, _leaky, (("negative_slope", Rational(1, 100)),)),
-        Scalar("elu", 1, _elu, (("alpha", Rational(1)),)),
-        Scalar("gelu", 1, _gelu),
-        Scalar("silu", 1, lambda z: z * sigmoid(z)),
-        Scalar("maximum", 2, Max),
-        Scalar("minimum", 2, Min),
-        Scalar("clip", 3, lambda z, low, high: Min(Max(z, low), high)),
-    )
-}
-
-CONSTANTS = {"pi": sympy.pi}
-
-
-def operands(count: int) -> tuple[Symbol, ...]:
-    """Fresh real symbols for looking at a formula apart from any graph."""
-    return tuple(sympy.Symbol(f"x{n}", real=True) for n in range(count))
+_SECOND = {FORMS[row.name]: row for row in FUNCTIONS.values() if row.second_slope}

@@ -8,15 +8,14 @@ where it stays small the chained gradient closed in the leaves. Tensor entries a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import sympy
 from sympy import Expr, Indexed, IndexedBase, Integer, KroneckerDelta, S, Sum, Symbol
 
-from .functions import define, expm1, softplus
+from .functions import define
 from .graph import Graph, Leaf, Lookup, Node, Read, Shape, bound, free, reach, slot
 
 MAX_COMPOSED = 40  # operations of one node's formula
@@ -38,25 +37,6 @@ def _slope(formula: Expr, z: Symbol) -> Expr:
     # SymPy writes the derivative of x**y as x**y*y/x, which has no value at x = 0; x**(y - 1)*y has.
     slope = sympy.diff(formula, z)
     return sympy.powsimp(slope) if slope.has(sympy.Pow) and formula.is_Pow else slope
-
-
-# What implementations compute in place of SymPy's form of a slope; it serves the rounding model alone.
-_FORMS: dict[Any, Callable[[Expr], Expr]] = {
-    sympy.tanh: lambda z: 1 / sympy.cosh(z) ** 2,
-    sympy.tan: lambda z: 1 / sympy.cos(z) ** 2,
-    expm1: sympy.exp,
-    softplus: lambda z: sympy.exp(z - softplus(z)),
-}
-
-
-@cache
-def other_form(formula: Expr) -> Expr | None:
-    """A second form of the slope of a formula that is one function of its slot, where implementations use
-    two.
-
-    They round differently: `1 - tanh(x)**2` is all but exact beside 0, and `1/cosh(x)**2` beside 1.
-    """
-    return _FORMS[formula.func](slot(0)) if formula.func in _FORMS and formula.args == (slot(0),) else None
 
 
 def fused(graph: Graph) -> Graph:

@@ -17,23 +17,12 @@ from flint import arb
 from sympy import S
 
 from ..causes import Singular
-from .arithmetic import (
-    NOUGHT,
-    ZERO,
-    Arithmetic,
-    Balls,
-    as_float,
-    ball,
-    compiled,
-    exact,
-    full,
-    hull,
-    lift,
-    numbers,
-    same,
-)
+from .arithmetic import Arithmetic, exact
+from .balls import NOUGHT, ZERO, Balls, as_float, ball, full, hull, lift, numbers, same
+from .formulas import compiled
+from .functions import second_slope
 from .graph import Lookup, Node, Read, Shape, open_axes, size, slot, still
-from .slopes import other_form, partials
+from .slopes import partials
 
 Values = dict[str, Balls]
 
@@ -199,7 +188,10 @@ def pullback(
                 terms = np.negative(terms)
             elif slope is not S.One:
                 factor = _over(node, slope, values, arithmetic, mode, wanted)
-                if arithmetic.dtype is not None and (other := other_form(node.formula)) is not None:
+                if (
+                    arithmetic.dtype is not None
+                    and (other := second_slope(node.formula, slot(0))) is not None
+                ):
                     factor = _either(factor, _over(node, other, values, arithmetic, mode, wanted))
             parent = values[read.parent].shape
             where = places(read.index, node.indices, node.domain, parent)

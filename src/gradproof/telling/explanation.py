@@ -15,7 +15,8 @@ import sympy
 from sympy import Expr, Indexed, Integer, S, Sum, Symbol
 
 from ..language.files import Problem
-from ..proof.arithmetic import UNIT, ZERO, balls, centres, exact, full, precision
+from ..proof.arithmetic import exact
+from ..proof.balls import UNIT, ZERO, balls, centres, full, precision
 from ..proof.graph import Leaf, Node, slot
 from ..proof.slopes import LocalGradient, Reduction, bar, entry, written
 from ..proof.walk import Values, evaluate, pullback

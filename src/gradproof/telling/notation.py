@@ -12,6 +12,8 @@ from sympy.printing.latex import LatexPrinter
 from sympy.printing.precedence import PRECEDENCE
 from sympy.printing.str import StrPrinter
 
+from ..functions import FUNCTIONS
+
 BAR = "\u0304"
 _GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu "
@@ -112,7 +114,9 @@ class _Text(_Shared, StrPrinter):
         return f"digamma({argument})" if order == "0" else f"polygamma({order}, {argument})"
 
 
-SHOWN_AS = {"Abs": "abs", "Max": "maximum", "Min": "minimum", "loggamma": "lgamma", "gelu_erf": "erf"}
+SHOWN_AS = {
+    row.sympy or row.name: row.shown or row.name for row in FUNCTIONS.values() if row.sympy or row.shown
+}
 
 
 def _named(name: str) -> str:

@@ -9,31 +9,26 @@ its place.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from functools import lru_cache
-from math import isfinite, prod
+from math import prod
 from typing import Any
 
 import numpy as np
 import sympy
 import torch
-from sympy import Expr, Integer, Piecewise, Rational, S
+from sympy import Expr
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..errors import InputError, Place, UnsupportedError
-from ..language.builder import lower
-from ..language.syntax import Statement, parse_statements
-from ..proof.graph import Leaf, Lookup, Node, Read, Shape, bound, differentiated, free, reach, size, slot
-from .algebra import DEFINITIONS, NotDefinedError
+from ..errors import InputError, UnsupportedError
+from ..proof.graph import Read, Shape, bound, free, size, slot
+from .definitions import DEFINITIONS, NotDefinedError
 from .insides import decomposition_table, is_composite
-from .memory import Content, Memory, index_map, table
+from .memory import Content, table
 from .operations import CHOICES, CONSTANT, FORMULAS, MOVES, POOLS, SCALARS
 from .recording import OPAQUE, Event, Recorder, Region
 from .resampling import NAMES as INTERPOLATIONS
 from .resampling import interpolated
+from .writing import Writing
 
 aten = torch.ops.aten
 MAX_PARTS = 2000  # operations that one operation decomposes into
@@ -49,170 +44,13 @@ SEEN_OTHERWISE = {
 }
 
 
-@dataclass(frozen=True)
-class Operand:
-    """A tensor as the nodes read it: one node's entries at an index map in terms of `free(n)`."""
-
-    node: str
-    shape: Shape
-    index: tuple[Expr, ...]
-
-
-class Lowering:
-    """Lowers a run of operations. `leaves` are what they read from outside, `numbers` the values of those."""
+class Lowering(Writing):
+    """Lowers a run of torch's operations."""
 
     def __init__(self, owner: str) -> None:
-        self.owner = owner
-        self.memory = Memory()
-        self.nodes: list[Node] = []
-        self.leaves: dict[str, Leaf] = {}
-        self.numbers: dict[str, np.ndarray] = {}
-        self.shapes: dict[str, Shape] = {}
-        self.active: set[str] = set()  # what a gradient flows to
-        self.reached: set[str] = set()  # what depends on such a value at all: a condition, too
+        super().__init__(owner)
         self.replaying = 0  # how deep in the parts of operations
-        self.entered: list[tuple[Region, str]] = []
         self.replays: list[Recorder] = []  # held, so that no storage's address is used again
-
-    # What the operations read and write
-
-    def enter(self, name: str, region: Region, *, given: bool) -> None:
-        """A tensor from outside: a leaf of that name.
-
-        Raises `UnsupportedError` for one that is no plain tensor of real numbers.
-        """
-        if getattr(region.dtype, "is_complex", False):
-            raise UnsupportedError("complex numbers")
-        self._leaf(name, region.values, given=given)
-        self.memory.enter(region, name)
-        # A tensor and a view of it may both come from outside: the memory is the whole one's.
-        for whole, its_name in self.entered:
-            if whole.storage == region.storage and size(whole.shape) > size(region.shape):
-                self.memory.enter(whole, its_name)
-        self.entered.append((region, name))
-
-    def _leaf(self, name: str, values: np.ndarray, *, given: bool) -> None:
-        self.leaves[name] = Leaf(name, values.shape, given)
-        self.numbers[name] = values
-        self.shapes[name] = values.shape
-        if not given:
-            self.active.add(name)
-            self.reached.add(name)
-
-    def constant(self, values: np.ndarray) -> str:
-        """Numbers that no gradient reaches, as a leaf."""
-        name = f"{self.owner}.c{len(self.leaves)}"
-        self._leaf(name, np.asarray(values, dtype=np.float64), given=True)
-        return name
-
-    def content(self, region: Region) -> Content:
-        """Where each entry of a tensor comes from; what nothing here has computed is a constant."""
-        content = self.memory.read(region)
-        if content.alien and self.is_reached(region):
-            raise UnsupportedError("memory that is seen as numbers of another dtype")
-        unknown = content.who < 0
-        if content.alien:
-            unknown = np.ones_like(unknown)
-        if unknown.any():
-            own = self.memory.all_of(self.constant(region.values), region.shape)
-            content = Content(
-                np.where(unknown, own.who, content.who), np.where(unknown, own.where, content.where)
-            )
-            self.memory.know(region, content)
-        return content
-
-    def is_active(self, region: Region) -> bool:
-        """Whether a gradient may flow to the tensor's entries."""
-        return any(n >= 0 and self.memory.names[n] in self.active for n in self.memory.read(region).sources)
-
-    def is_reached(self, region: Region) -> bool:
-        """Whether the tensor's entries depend on such a value, if only by a condition."""
-        return any(n >= 0 and self.memory.names[n] in self.reached for n in self.memory.read(region).sources)
-
-    def operand(self, region: Region) -> Operand:
-        """The tensor as one node at one index map; entries of several nodes are put together in a node of
-        their own."""
-        return self._gathered(self.content(region), region.shape, region)
-
-    def _gathered(self, content: Content, shape: Shape, region: Region | None = None) -> Operand:
-        sources = content.sources
-        if not sources:
-            return Operand(self.constant(np.zeros(shape)), shape, tuple(map(free, range(len(shape)))))
-        if len(sources) == 1:
-            name = self.memory.names[sources[0]]
-            return Operand(name, shape, index_map(content.where, self.memory.shapes[sources[0]]))
-        name = self.assemble(content, shape)
-        if region is not None:
-            self.memory.know(region, self.memory.all_of(name, shape))
-        return Operand(name, shape, tuple(map(free, range(len(shape)))))
-
-    def assemble(self, content: Content, shape: Shape) -> str:
-        """A node whose entries are other nodes' entries, or 0 where the source is -1."""
-        sources = content.sources
-        reads: list[Read] = []
-        pieces: list[tuple[Any, Any]] = []
-        which = np.zeros(shape)
-        for n, source in enumerate(sources):
-            which[content.who == source] = n
-        chooser = slot(len([s for s in sources if s >= 0]))
-        for n, source in enumerate(sources):
-            value: Expr = Integer(0)
-            if source >= 0:
-                value = slot(len(reads))
-                where = np.where(content.who == source, content.where, -1)
-                reads.append(Read(self.memory.names[source], index_map(where, self.memory.shapes[source])))
-            # Between the numbers, so that no branch stands at its boundary.
-            pieces.append((value, chooser < n + sympy.S.Half if n < len(sources) - 1 else True))
-        formula = pieces[0][0] if pieces else Integer(0)
-        if len(sources) > 1:
-            chosen = self.constant(which)
-            reads.append(Read(chosen, tuple(map(free, range(len(shape))))))
-            formula = Piecewise(*pieces)
-        return self.emit(formula, tuple(reads), shape, source="parts")
-
-    def emit(
-        self, formula: Expr, reads: tuple[Read, ...], shape: Shape, *, over: Shape = (), reduce: str | None = None,
-        source: str = "", name: str = "", shift: bool = False,
-    ) -> str:  # fmt: skip
-        """A new node; its name is returned."""
-        name = name or f"{self.owner}.{len(self.nodes)}"
-        if 0 in over:  # of nothing
-            formula = {"sum": S.Zero, "prod": S.One, "max": S.NegativeInfinity, "min": S.Infinity}[
-                reduce or ""
-            ]
-            over, reduce, reads = (), None, ()
-        node = Node(name, shape, formula, reads, over, reduce, self.owner, source, shift)
-        self.nodes.append(node)
-        self.shapes[name] = shape
-        if not shift and any(reads[n].parent in self.active for n in differentiated(node)):
-            self.active.add(name)
-        if any(read.parent in self.reached for read in reads):
-            self.reached.add(name)
-        return name
-
-    def write(self, region: Region, name: str) -> None:
-        """The node's entries are the tensor's from now on."""
-        if self.shapes[name] != region.shape:
-            raise UnsupportedError(f"a value of shape {self.shapes[name]} where torch has {region.shape}")
-        self.memory.write(region, name)
-
-    def forget(self, region: Region) -> None:
-        """The tensor's numbers are constants from now on."""
-        self.memory.put(region, Content.unknown(region.shape))
-
-    def disown(self, region: Region) -> None:
-        """A tensor of this geometry is a constant, also where the same memory holds what a gradient flows
-        to."""
-        self.memory.know(region, Content.unknown(region.shape))
-
-    def copy(self, operand: Operand | Region, *, name: str = "", source: str = "copy") -> str:
-        """A node of a tensor's entries, each in its own place."""
-        operand = self.operand(operand) if isinstance(operand, Region) else operand
-        return self.emit(
-            slot(0), (Read(operand.node, operand.index),), operand.shape, name=name, source=source
-        )
-
-    # Operations
 
     def run(self, events: Sequence[Event]) -> None:
         """Lower the operations, in their order.
@@ -368,20 +206,10 @@ class Lowering:
         outs = [leaf for leaf in tree_leaves(moved) if isinstance(leaf, torch.Tensor)]
         for out, region in zip(outs, targets, strict=True):
             codes = out.detach().numpy().round().astype(np.int64)
-            self.write(region, self._from_codes(codes, sources, starts))
+            self.write(region, self.from_codes(codes, sources, starts))
 
     def _content_of(self, values: np.ndarray) -> Content:
         return self.memory.all_of(self.constant(values), values.shape)
-
-    def _from_codes(self, codes: np.ndarray, sources: Sequence[Content], starts: Sequence[int]) -> str:
-        """A copy of the entries that the codes stand for."""
-        who = np.full(codes.shape, -1, dtype=np.int32)
-        where = np.zeros(codes.shape, dtype=np.int64)
-        for start, content in zip(starts, sources, strict=True):
-            mine = (codes >= start) & (codes < start + content.who.size)
-            moved = content.at(codes[mine] - start)
-            who[mine], where[mine] = moved.who, moved.where
-        return self.assemble(Content(who, where), codes.shape)
 
     def _chosen(self, event: Event, targets: list[Region]) -> None:
         """Sorting and its kin: the entries at the places that torch itself named."""
@@ -404,69 +232,6 @@ class Lowering:
         arguments = event.arguments
         text = row if isinstance(row, str) else row(arguments)
         self.write(target, self.text(text, arguments, target.shape))
-
-    def scalar(self, build: Callable[..., Expr], arguments: Mapping[str, Any], shape: Shape) -> str:
-        """The node of a scalar function of the arguments that it names; tensors are broadcast to the
-        shape."""
-        reads: list[Read] = []
-        given: dict[str, Any] = {}
-        for name in inspect.signature(build).parameters:
-            value = arguments.get(name)
-            if isinstance(value, Region):
-                operand = self.operand(value)
-                axes: dict[Any, Expr] = {
-                    free(n): free(len(shape) - len(operand.shape) + n) if extent != 1 else Integer(0)
-                    for n, extent in enumerate(operand.shape)
-                }
-                reads.append(Read(operand.node, tuple(e.xreplace(axes) for e in operand.index)))
-                value = slot(len(reads) - 1)
-            elif isinstance(value, int | float) and not isinstance(value, bool):
-                value = Rational(Fraction(value))
-            given[name] = value
-        return self.emit(build(**given), tuple(reads), shape, source=build.__name__)
-
-    def text(self, text: str, arguments: Mapping[str, Any], shape: Shape) -> str:
-        """The nodes of a formula over operands by their names; the last one's name."""
-        operands: dict[str, Operand] = {}
-        numbers: dict[str, Fraction] = {}
-        for name, value in arguments.items():
-            if isinstance(value, Region):
-                operands[name] = self.operand(value)
-            elif isinstance(value, bool | int | float):
-                if isfinite(value):
-                    numbers[name] = Fraction(value)
-                else:
-                    operands[name] = Operand(self.constant(np.asarray(float(value))), (), ())
-        shapes = tuple((name, operand.shape) for name, operand in operands.items())
-        made = _template(text, tuple(numbers.items()), shapes)
-        prefix = f"{self.owner}.{len(self.nodes)}"
-        for node in made:
-            name = f"{prefix}{node.name.removeprefix('value')}"
-            reads = []
-            for read in node.reads:
-                operand = operands.get(read.parent)
-                if operand is None:
-                    reads.append(replace(read, parent=f"{prefix}{read.parent.removeprefix('value')}"))
-                    continue
-                axes = {free(n): axis for n, axis in enumerate(read.index)}
-                index = tuple(e.xreplace(axes) for e in operand.index)
-                if not _inside(read, operand.shape, node):
-                    # Beyond the operand's edge lies its fill, and not what lies there in the node that it is
-                    # a view of.
-                    reads.append(replace(read, parent=self.copy(operand)))
-                    continue
-                reads.append(replace(read, parent=operand.node, index=index))
-            source = _readable(node.source.removeprefix("value = "), operands, self.leaves)
-            self.emit(node.formula, tuple(reads), node.shape, over=node.over, reduce=node.reduce, source=source,
-                      name=name, shift=node.shift)  # fmt: skip
-        last = self.nodes[-1]
-        if last.shape == shape:
-            return last.name
-        # Axes of extent 1 that torch keeps or drops, or entries that it repeats.
-        own = np.arange(size(last.shape), dtype=np.int64)
-        alike = size(last.shape) == size(shape)
-        places = own.reshape(shape) if alike else np.broadcast_to(own.reshape(last.shape), shape)
-        return self.copy(Operand(last.name, shape, index_map(places, last.shape)), source=text)
 
     def _decomposed(self, event: Event, targets: list[Region]) -> None:
         """By torch's own decomposition, run on copies of the numbers."""
@@ -559,73 +324,6 @@ class Lowering:
             raise UnsupportedError(f"{event.op} has no formula")
         twin = Event(overload, event.args, event.kwargs, event.outs, event.side, event.place, event.module)
         self._lowered(twin, twin.name, targets)
-
-    # Operations with nodes of their own
-
-    def accumulate(
-        self, shape: Shape, terms: Sequence[tuple[Content, np.ndarray]], reduce: str = "sum"
-    ) -> str:
-        """The sum, product or extreme of the entries that go to each place; a term has for each entry its
-        flat place."""
-        who = np.concatenate([content.who.reshape(-1) for content, _ in terms])
-        where = np.concatenate([content.where.reshape(-1) for content, _ in terms])
-        targets = np.concatenate([places.reshape(-1) for _, places in terms])
-        source = self.assemble(Content(who, where), who.shape)
-        lists: list[list[int]] = [[] for _ in range(size(shape))]
-        for entry, target in enumerate(targets.tolist()):
-            if target >= 0:
-                lists[target].append(entry)
-        longest = max([1, *map(len, lists)])
-        places = np.array([entries + [-1] * (longest - len(entries)) for entries in lists], dtype=np.int64)
-        (index,) = index_map(places.reshape((*shape, longest)), who.shape)
-        fill = {"sum": 0.0, "prod": 1.0, "max": -np.inf, "min": np.inf}[reduce]
-        read = Read(source, (index.xreplace({free(len(shape)): bound(0)}),), fill)
-        return self.emit(slot(0), (read,), shape, over=(longest,), reduce=reduce, source=reduce)
-
-
-def _readable(source: str, operands: Mapping[str, Operand], leaves: Mapping[str, Leaf]) -> str:
-    """The source with the names of the tensors in place of the operation's own names for its arguments."""
-
-    def name(match: re.Match[str]) -> str:
-        operand = operands.get(match[0])
-        return operand.node if operand is not None and operand.node in leaves else match[0]
-
-    return re.sub(r"[A-Za-z_]\w*", name, source)
-
-
-def _inside(read: Read, shape: Shape, node: Node) -> bool:
-    """Whether an index map stays inside of the operand over the node's domain."""
-    for expression, extent in zip(read.index, shape, strict=True):
-        if isinstance(expression, Lookup | sympy.floor | sympy.Mod):
-            continue
-        if expression.has(Lookup, sympy.floor, sympy.Mod):
-            return False
-        low, high = reach(expression, node)
-        if low < 0 or high >= extent:
-            return False
-    return True
-
-
-@lru_cache(maxsize=4096)
-def _statement(text: str) -> Statement:
-    (statement,) = parse_statements(f"value = {text}", Place("operation"))
-    return statement
-
-
-@lru_cache(maxsize=4096)
-def _template(
-    text: str, numbers: tuple[tuple[str, Fraction], ...], shapes: tuple[tuple[str, Shape], ...]
-) -> tuple[Node, ...]:
-    """The formula's nodes, over operands by their names."""
-    statement = _statement(text)
-    known = dict(numbers)
-    terms = tuple(
-        replace(term, op="number", value=known[term.value])
-        if term.op == "name" and term.value in known
-        else term
-        for term in statement.terms
-    )
-    return tuple(lower(replace(statement, terms=terms), dict(shapes)))
 
 
 # Operations that neither a formula nor a move tells. Each returns False where it is to be decomposed after

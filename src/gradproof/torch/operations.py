@@ -4,7 +4,7 @@ A row is a text over the operation's arguments by their names in torch's schema,
 arguments that gives it. Numbers among the arguments stand for themselves. A scalar function that the language
 has no name for is a row of `SCALARS`, SymPy of the arguments. What only moves entries has no formula: it is
 listed in `MOVES` and runs on the entries' places (see `lowering`). What is in no table is defined in
-`algebra`, or decomposed by torch's own decompositions.
+`definitions`, or decomposed by torch's own decompositions.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from typing import Any
 import sympy
 from sympy import Expr, Piecewise
 
-from ..proof.functions import ceil, erfcx, floor, i0e, i1e, log1p, log_ndtr, ndtr, ndtri, nearest, trunc
+from ..functions import recorded
+from ..proof.functions import FORMS
 
 Arguments = Mapping[str, Any]  # tensors as `recording.Region`
 Row = str | Callable[[Arguments], str]
+
+floor, trunc, nearest, log1p = (FORMS[name] for name in ("floor", "trunc", "nearest", "log1p"))
 
 
 def _axes(a: Arguments, name: str = "dim", of: str = "self") -> tuple[int, ...]:
@@ -195,14 +198,9 @@ def _comparison(relation: str) -> str:
 
 FORMULAS: dict[str, Row] = {
     # elementwise
-    **{name: f"{name}(self)" for name in (
-        "exp log log1p expm1 sqrt abs sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh log2 log10 "
-        "erf erfc "
-        "sigmoid silu relu sign".split()
-    )},
-    "sgn": "sign(self)",
+    **{name: f"{function}(self)" for name, function in recorded(1, spoken=True).items()},
+    **{name: f"{function}(self, other)" for name, function in recorded(2, spoken=True).items()},
     "neg": "-self", "negative": "-self", "positive": "self",
-    "lgamma": "lgamma(self)",
     "reciprocal": "1 / self", "rsqrt": "1 / sqrt(self)", "square": "self ** 2",
     "exp2": "2 ** self",
     "add": _scaled("self + alpha*other", "alpha"),
@@ -211,9 +209,7 @@ FORMULAS: dict[str, Row] = {
     "mul": "self * other",
     "true_divide": "self / other",
     "pow": _power,
-    "atan2": "atan2(self, other)",
     "hypot": "sqrt(self**2 + other**2)",
-    "maximum": "maximum(self, other)", "minimum": "minimum(self, other)",
     "fmax": "maximum(self, other)", "fmin": "minimum(self, other)",
     "clamp": _clamped, "clip": _clamped, "clamp_min": "maximum(self, min)", "clamp_max": "minimum(self, max)",
     "lerp": "self + weight*(end - self)",
@@ -282,10 +278,6 @@ FORMULAS: dict[str, Row] = {
 
 # The few primitives below aten that torch's decompositions end in.
 FORMULAS |= {
-    **{f"prims::{name}": f"{function}(self)" for name, function in (
-        ("exp", "exp"), ("log", "log"), ("sin", "sin"), ("cos", "cos"), ("sqrt", "sqrt"), ("tanh", "tanh"), ("erf", "erf"),
-        ("abs", "abs"), ("sign", "sign"), ("log1p", "log1p"), ("expm1", "expm1"),
-    )},
     "prims::neg": "-self", "prims::rsqrt": "1 / sqrt(self)", "prims::reciprocal": "1 / self",
     "prims::add": "self + other", "prims::sub": "self - other", "prims::mul": "self * other", "prims::div": "self / other",
     "prims::pow": "self ** other",
@@ -300,31 +292,27 @@ FORMULAS |= {
         ("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="), ("eq", "=="), ("ne", "!="))},
 }  # fmt: skip
 
+
+def _of_self(name: str) -> Callable[..., Expr]:
+    return lambda self: FORMS[name](self)
+
+
 # Scalar functions beside those of the language: SymPy of the arguments, by their names; tensors are
 # broadcast.
 SCALARS: dict[str, Callable[..., Expr]] = {
-    "floor": lambda self: floor(self), "ceil": lambda self: ceil(self), "trunc": lambda self: trunc(self),
-    "fix": lambda self: trunc(self), "frac": lambda self: self - trunc(self),
+    **{name: _of_self(function) for name, function in recorded(1, spoken=False).items()},
+    "frac": lambda self: self - trunc(self),
     "round": lambda self, decimals: nearest(self * 10**decimals) / 10**decimals if decimals else nearest(self),
     "div": lambda self, other, rounding_mode: _QUOTIENTS[rounding_mode](self / other),
     "floor_divide": lambda self, other: floor(self / other),
     "fmod": lambda self, other: self - other * trunc(self / other),
     "remainder": lambda self, other: self - other * floor(self / other),
-    "digamma": lambda self: sympy.digamma(self),
     "polygamma": lambda n, self: sympy.polygamma(n, self),
-    "erfinv": lambda self: sympy.erfinv(self),
-    "special_ndtr": lambda self: ndtr(self), "special_ndtri": lambda self: ndtri(self),
-    "special_log_ndtr": lambda self: log_ndtr(self), "special_erfcx": lambda self: erfcx(self),
     "i0": lambda self: sympy.besseli(0, self), "special_i1": lambda self: sympy.besseli(1, self),
-    "special_i0e": lambda self: i0e(self), "special_i1e": lambda self: i1e(self),
     "angle": lambda self: Piecewise((sympy.pi, self < 0), (0, True)),
     "logaddexp": lambda self, other: _log_of_two(self, other, sympy.exp, log1p),
     "logaddexp2": lambda self, other: _log_of_two(
         self, other, lambda z: sympy.exp(z * sympy.log(2)), lambda z: log1p(z) / sympy.log(2)),
-    "prims::floor": lambda self: floor(self), "prims::ceil": lambda self: ceil(self),
-    "prims::trunc": lambda self: trunc(self), "prims::round": lambda self: nearest(self),
-    "prims::digamma": lambda self: sympy.digamma(self), "prims::erfcx": lambda self: erfcx(self),
-    "prims::ndtri": lambda self: ndtri(self), "prims::erf_inv": lambda self: sympy.erfinv(self),
 }  # fmt: skip
 
 _QUOTIENTS: dict[str | None, Callable[[Expr], Expr]] = {None: lambda z: z, "floor": floor, "trunc": trunc}

@@ -10,33 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from sympy import Abs, Expr, Max, Piecewise, Rational, S
 
-from ..proof.graph import Read, Shape, bound, free, slot
-from .algebra import keys
+from ..proof.graph import Read, bound, free, slot
+from .definitions.sampling import keys
 from .memory import table
 from .recording import Event, Region
-
-
-class Lowering(Protocol):
-    """What a resampling is written with: nodes that are given, and where the result goes."""
-
-    shapes: dict[str, Shape]
-
-    def emit(
-        self, formula: Expr, reads: tuple[Read, ...], shape: Shape, *, over: Shape = ..., reduce: str | None = ...,
-        source: str = ...,
-    ) -> str: ...  # fmt: skip
-
-    def constant(self, values: np.ndarray) -> str: ...
-
-    def operand(self, region: Region) -> Any: ...
-
-    def write(self, region: Region, name: str) -> None: ...
-
+from .writing import Writing
 
 CUBIC = Rational(-3, 4)  # the a of Keys' cubic convolution that torch takes for images
 
@@ -68,7 +51,7 @@ def _axis(before: int, after: int, align_corners: bool, scale: float | None) -> 
     return _Axis(before, after, ratio, Fraction(1, 2))
 
 
-def _linear(self: Lowering, axis: _Axis) -> tuple[str, np.ndarray]:
+def _linear(self: Writing, axis: _Axis) -> tuple[str, np.ndarray]:
     """1 - t and t at the places below and above, t the part behind the point; before the first entry it is
     0."""
     starts = np.array([floor(max(axis.place(i), Fraction(0))) for i in range(axis.after)])
@@ -77,11 +60,11 @@ def _linear(self: Lowering, axis: _Axis) -> tuple[str, np.ndarray]:
     return self.emit(both, _starts(self, starts), (axis.after, 2), source="weight"), starts
 
 
-def _starts(self: Lowering, starts: np.ndarray) -> tuple[Read, ...]:
+def _starts(self: Writing, starts: np.ndarray) -> tuple[Read, ...]:
     return (Read(self.constant(starts), (free(0),)),)
 
 
-def _cubic(self: Lowering, axis: _Axis) -> tuple[str, np.ndarray]:
+def _cubic(self: Writing, axis: _Axis) -> tuple[str, np.ndarray]:
     """Keys' four weights."""
     starts = np.array([floor(axis.place(i)) for i in range(axis.after)])
     part = self.emit(axis.formula - slot(0), _starts(self, starts), (axis.after,), source="part")
@@ -91,7 +74,7 @@ def _cubic(self: Lowering, axis: _Axis) -> tuple[str, np.ndarray]:
     return self.emit(formula, (Read(part, (free(0),)),), (axis.after, 4), source="weight"), starts - 1
 
 
-def _triangle(self: Lowering, axis: _Axis) -> tuple[str, np.ndarray]:
+def _triangle(self: Writing, axis: _Axis) -> tuple[str, np.ndarray]:
     """Antialiased: a triangle as wide as one output's share of the input, its weights made to add up to 1."""
     wide = max(axis.ratio, Fraction(1))
     centres = [axis.ratio * (i + Fraction(1, 2)) for i in range(axis.after)]
@@ -116,7 +99,7 @@ _WEIGHTS: dict[str, tuple[Any, int]] = {
 }  # fmt: skip
 
 
-def interpolated(self: Lowering, event: Event, targets: list[Region]) -> bool:
+def interpolated(self: Writing, event: Event, targets: list[Region]) -> bool:
     arguments = event.arguments
     weights, axes = _WEIGHTS[event.name]
     source: Region = arguments["self"] if "self" in arguments else arguments["input"]

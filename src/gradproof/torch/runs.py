@@ -6,20 +6,21 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import UnsupportedError
-from ..proof.arithmetic import balls
+from ..proof.balls import balls
 from ..proof.enclosure import Cotangents, Run
 from ..proof.graph import Shape, size
 from ..proof.walk import Values
 from .lowering import Lowering
 from .recording import Region, Tape
+from .writing import Writing
 
 
-def run_of(lowering: Lowering, outputs: Iterable[str], targets: Mapping[str, Shape]) -> Run:
+def run_of(lowering: Writing, outputs: Iterable[str], targets: Mapping[str, Shape]) -> Run:
     """The run of the lowered nodes, from its leaves to the outputs; cotangents are asked for the targets."""
     return Run(tuple(lowering.nodes), tuple(outputs), targets, frozenset(lowering.active))
 
 
-def given_of(lowering: Lowering) -> Values:
+def given_of(lowering: Writing) -> Values:
     """The leaves' numbers, torch's own."""
     return {name: balls(values) for name, values in lowering.numbers.items()}
 

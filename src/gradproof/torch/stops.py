@@ -19,7 +19,7 @@ from flint import arb
 
 from ..dtypes import DType
 from ..errors import Place, UnsupportedError
-from ..proof.arithmetic import NOUGHT, ZERO, Balls, as_float, balls, full, numbers, precision
+from ..proof.balls import NOUGHT, ZERO, Balls, as_float, balls, full, numbers, precision
 from ..proof.enclosure import LIMIT_BITS, START_BITS, Enclosures
 from .lowering import Lowering
 from .memory import Content, Memory

@@ -24,6 +24,7 @@ from . import runs
 from .lowering import Lowering
 from .recording import HIDDEN, Edge, Region, Step, Tape
 from .stops import Stops
+from .writing import Writing
 
 Formats = Mapping[str, DType]
 
@@ -207,7 +208,7 @@ def _losses(tape: Tape, dtype: DType) -> record.Losses:
 class Lowered:
     """A node's operations as nodes, with the names of its inputs and outputs there."""
 
-    lowering: Lowering
+    lowering: Writing
     inputs: dict[Edge, str]
     outputs: dict[int, str]
 
@@ -294,7 +295,7 @@ def lower(step: Step, names: Mapping[Edge, str], tape: Tape) -> Lowered:
     return Lowered(lowering, inputs, outputs)
 
 
-def entered(lowering: Lowering, edge: Edge, region: Region, names: Mapping[Edge, str]) -> str:
+def entered(lowering: Writing, edge: Edge, region: Region, names: Mapping[Edge, str]) -> str:
     """An input as a leaf, under a name of its own."""
     name = names.get(edge, f"node{edge[0]}")
     while name in lowering.leaves:
@@ -314,7 +315,7 @@ def _by_formula(step: Step, lowering: Lowering) -> None:
     lowering.write(step.outputs[0], value)
 
 
-def output_of(step: Step, nr: int, region: Region, lowering: Lowering, tape: Tape) -> str:
+def output_of(step: Step, nr: int, region: Region, lowering: Writing, tape: Tape) -> str:
     """The output as a node of its own."""
     content = lowering.memory.read(region)
     if region.shape and not np.prod(region.shape):

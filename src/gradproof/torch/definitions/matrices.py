@@ -1,0 +1,327 @@
+"""Linear systems: elimination with row interchanges, determinants, Cholesky's factors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .plain import Definitions, NotDefinedError, plainly
+
+MAX_ORDER = 16  # rows of a matrix that is unrolled
+
+
+def sizable(*matrices: Tensor) -> None:
+    if any(max(matrix.shape[-2:], default=0) > MAX_ORDER for matrix in matrices):
+        raise NotDefinedError(f"a matrix of more than {MAX_ORDER} rows or columns")
+
+
+def symmetric(matrix: Tensor, upper: bool) -> Tensor:
+    """Torch reads one triangle and gives a symmetric gradient: that of the function of the symmetric part."""
+    whole = completed(matrix, upper)
+    if whole is None:
+        return (matrix + matrix.mT) / 2
+    moved = moved_by(matrix)
+    return whole + (moved + moved.mT) / 2
+
+
+def completed(matrix: Tensor, upper: bool) -> Tensor | None:
+    """The matrix that one triangle tells, as numbers; None where the other one says the same, up to
+    rounding."""
+    with plainly():
+        rounding = 64 * torch.finfo(matrix.dtype).eps * matrix.abs().amax() if matrix.numel() else 0.0
+        if bool(((matrix - matrix.mT).abs() <= rounding).all()):
+            return None
+        half = matrix.triu() if upper else matrix.tril()
+        return torch.where(half != 0, half, half.mT)
+
+
+def moved_by(matrix: Tensor) -> Tensor:
+    """0, with the derivative of the matrix."""
+    with plainly():
+        here = matrix.clone()
+    return matrix - here
+
+
+def _pivots(matrix: Tensor) -> Tensor:
+    """Row interchanges that keep the elimination stable, as torch would choose them."""
+    with plainly():
+        _, pivots, info = torch.linalg.lu_factor_ex(matrix.double())
+        if bool((info > 0).any()):
+            raise NotDefinedError("a singular matrix")
+        return pivots
+
+
+def _rows(pivots: Tensor, count: int) -> Tensor:
+    """The permutation of the rows that LAPACK's interchanges make."""
+    with plainly():
+        order = torch.arange(count).expand(*pivots.shape[:-1], count).clone()
+        for n in range(pivots.shape[-1]):
+            other = (pivots[..., n : n + 1] - 1).long()
+            here, there = order[..., n : n + 1].clone(), order.gather(-1, other)
+            order.scatter_(-1, other, here)
+            order[..., n : n + 1] = there
+        return order
+
+
+def _permuted(matrix: Tensor, order: Tensor) -> Tensor:
+    """Row `order[n]` of each matrix as its row n."""
+    lead = torch.broadcast_shapes(matrix.shape[:-2], order.shape[:-1])
+    matrix = matrix.expand(*lead, *matrix.shape[-2:])
+    index = order.expand(*lead, order.shape[-1]).unsqueeze(-1)
+    return matrix.gather(-2, index.expand(*lead, order.shape[-1], matrix.shape[-1]))
+
+
+def _inverse_order(order: Tensor) -> Tensor:
+    with plainly():
+        return order.argsort(-1)
+
+
+def _eliminated(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Gauss' L (unit diagonal) and U of a matrix whose rows are in order already."""
+    rows, columns = matrix.shape[-2:]
+    order = min(rows, columns)
+    lower, upper = [], []
+    rest = matrix
+    for n in range(order):
+        row = rest[..., :1, :]
+        column = rest[..., :, :1] * row[..., :, :1].reciprocal()  # as LAPACK scales a column
+        one = torch.ones_like(column[..., :1, :])
+        above = column.new_zeros(*column.shape[:-2], n, 1)
+        lower.append(torch.cat([above, one, column[..., 1:, :]], -2))
+        left = row.new_zeros(*row.shape[:-2], 1, n)
+        upper.append(torch.cat([left, row], -1))
+        rest = rest[..., 1:, 1:] - column[..., 1:, :] * row[..., :, 1:]
+    return torch.cat(lower, -1), torch.cat(upper, -2)
+
+
+def substituted(matrix: Tensor, right: Tensor, *, upper: bool, unit: bool = False) -> Tensor:
+    """X with `matrix @ X = right`, for a triangular matrix of which only that triangle is read."""
+    order = matrix.shape[-1]
+    rows: list[Tensor] = []
+    for n in reversed(range(order)) if upper else range(order):
+        row = right[..., n : n + 1, :]
+        if rows:
+            known = torch.cat(rows[::-1] if upper else rows, -2)
+            part = matrix[..., n : n + 1, n + 1 :] if upper else matrix[..., n : n + 1, :n]
+            row = row - part @ known
+        rows.append(row if unit else row * matrix[..., n : n + 1, n : n + 1].reciprocal())
+    return torch.cat(rows[::-1] if upper else rows, -2) if rows else right
+
+
+def solved(matrix: Tensor, right: Tensor) -> Tensor:
+    """X with `matrix @ X = right`, by elimination with row interchanges."""
+    sizable(matrix)
+    if not matrix.numel() or not right.numel():
+        lead = torch.broadcast_shapes(matrix.shape[:-2], right.shape[:-2])
+        return right.expand(*lead, *right.shape[-2:])
+    order = _rows(_pivots(matrix), matrix.shape[-2])
+    lower, upper = _eliminated(_permuted(matrix, order))
+    return substituted(upper, substituted(lower, _permuted(right, order), upper=False, unit=True), upper=True)
+
+
+def _solve(A: Tensor, B: Tensor, left: bool, outs: Sequence[Tensor]) -> Any:
+    vector = A.ndim - 1 == B.ndim or (B.ndim >= 1 and B.ndim + 1 == A.ndim and B.shape == A.shape[:-1])
+    right = B.unsqueeze(-1) if vector else B
+    x = solved(A, right) if left else solved(A.mT, right.mT).mT
+    return (x.squeeze(-1) if vector else x, *outs[1:])
+
+
+def identity(matrix: Tensor) -> Tensor:
+    return torch.eye(matrix.shape[-1], dtype=matrix.dtype).expand(matrix.shape)
+
+
+def _inverse(A: Tensor, outs: Sequence[Tensor]) -> Any:
+    return (solved(A, identity(A)), *outs[1:])
+
+
+def _minors(matrix: Tensor) -> Tensor:
+    """The determinant by Laplace's expansion, row after row: a polynomial, so that a singular matrix has one,
+    too."""
+    order = matrix.shape[-1]
+    if order > 8:
+        raise NotDefinedError("a singular matrix of more than 8 rows")
+    found = matrix.new_ones(*matrix.shape[:-2], 1)
+    places: dict[tuple[int, ...], int] = {(): 0}
+    for n in range(order):
+        chosen = list(combinations(range(order), n + 1))
+        total: Any = 0
+        for k in range(n + 1):
+            entry = matrix[..., n, :].index_select(-1, torch.tensor([c[k] for c in chosen]))
+            minor = found.index_select(-1, torch.tensor([places[c[:k] + c[k + 1 :]] for c in chosen]))
+            total = total + entry * minor if (n + k) % 2 == 0 else total - entry * minor
+        found, places = total, {c: p for p, c in enumerate(chosen)}
+    return found[..., 0]
+
+
+def _parity(order: Tensor) -> Tensor:
+    with plainly():
+        eye = torch.eye(order.shape[-1], dtype=torch.float64)
+        return torch.linalg.det(eye[order]).round()
+
+
+def _diagonal_of_elimination(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    order = _rows(_pivots(matrix), matrix.shape[-2])
+    return _eliminated(_permuted(matrix, order))[1].diagonal(dim1=-2, dim2=-1), _parity(order).to(
+        matrix.dtype
+    )
+
+
+def determinant(matrix: Tensor) -> Tensor:
+    if not matrix.shape[-1]:
+        return matrix.new_ones(matrix.shape[:-2])
+    try:
+        sizable(matrix)
+        diagonal, sign = _diagonal_of_elimination(matrix)
+    except NotDefinedError:
+        return _minors(matrix)
+    return diagonal.prod(-1) * sign
+
+
+def _det(A: Tensor, outs: Sequence[Tensor]) -> Any:
+    return (determinant(A), *outs[1:])
+
+
+def _slogdet(A: Tensor, outs: Sequence[Tensor]) -> Any:
+    if not A.shape[-1]:
+        return outs
+    sizable(A)
+    diagonal, _ = _diagonal_of_elimination(A)
+    return (outs[0], diagonal.abs().log().sum(-1), *outs[2:])
+
+
+def _packed(lower: Tensor, upper: Tensor) -> Tensor:
+    """L below the diagonal and U from there on, in one matrix of torch's shape."""
+    rows, columns = lower.shape[-2], upper.shape[-1]
+    order = min(rows, columns)
+    lead = upper.shape[:-2]
+    wide = torch.cat([lower.tril(-1), lower.new_zeros(*lead, rows, columns - order)], -1)
+    tall = torch.cat([upper, upper.new_zeros(*lead, rows - order, columns)], -2)
+    return wide + tall
+
+
+def _lu_factor(A: Tensor, outs: Sequence[Tensor]) -> Any:
+    sizable(A)
+    if not A.numel():
+        return outs
+    lower, upper = _eliminated(_permuted(A, _rows(outs[1], A.shape[-2])))
+    return (_packed(lower, upper), *outs[1:])
+
+
+def _lu(A: Tensor, outs: Sequence[Tensor]) -> Any:
+    sizable(A)
+    if not A.numel():
+        return outs
+    with plainly():
+        order = outs[0].argmax(-2) if outs[0].numel() else torch.arange(A.shape[-2])
+    lower, upper = _eliminated(_permuted(A, order))
+    return outs[0], lower, upper
+
+
+def _lu_unpack(LU_data: Tensor, outs: Sequence[Tensor]) -> Any:
+    rows, columns = LU_data.shape[-2:]
+    order = min(rows, columns)
+    if not outs[1].numel():
+        return outs
+    lower = LU_data[..., :, :order].tril(-1) + torch.eye(rows, order, dtype=LU_data.dtype)
+    return outs[0], lower, LU_data[..., :order, :].triu()
+
+
+def _lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, left: bool, adjoint: bool) -> Tensor:
+    """`op(P L U) X = B`, or `X op(P L U) = B`: the latter is the former transposed."""
+    sizable(LU)
+    if not left:
+        B, adjoint = B.mT, not adjoint
+    order = _rows(pivots, LU.shape[-2])
+    if not adjoint:
+        x = substituted(LU, _permuted(B, order), upper=False, unit=True)
+        x = substituted(LU, x, upper=True)
+    else:
+        x = substituted(LU.mT, B, upper=False)
+        x = _permuted(substituted(LU.mT, x, upper=True, unit=True), _inverse_order(order))
+    return x if left else x.mT
+
+
+def _lu_solve_old(self: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
+    return _lu_solve(LU_data, LU_pivots, self, left=True, adjoint=False)
+
+
+def _solve_triangular(self: Tensor, B: Tensor, upper: bool, left: bool, unitriangular: bool) -> Tensor:
+    sizable(self)
+    if left:
+        return substituted(self, B, upper=upper, unit=unitriangular)
+    return substituted(self.mT, B.mT, upper=not upper, unit=unitriangular).mT
+
+
+def _triangular_solve(
+    self: Tensor, A: Tensor, upper: bool, transpose: bool, unitriangular: bool, outs: Sequence[Tensor]
+) -> Any:
+    sizable(A)
+    matrix = A.mT if transpose else A
+    return substituted(matrix, self, upper=upper != transpose, unit=unitriangular), A.expand(
+        outs[1].shape
+    ).clone()
+
+
+def _choleskied(matrix: Tensor) -> Tensor:
+    """Cholesky's L of a symmetric matrix, column by column."""
+    sizable(matrix)
+    order = matrix.shape[-1]
+    rest, columns = matrix, []
+    for n in range(order):
+        pivot = rest[..., :1, :1].sqrt()
+        column = torch.cat([pivot, rest[..., 1:, :1] / pivot], -2)
+        columns.append(torch.cat([matrix.new_zeros(*matrix.shape[:-2], n, 1), column], -2))
+        rest = rest[..., 1:, 1:] - column[..., 1:, :] * column[..., 1:, :].mT
+    return torch.cat(columns, -1) if columns else matrix
+
+
+def _cholesky(self: Tensor, upper: bool, outs: Sequence[Tensor]) -> Any:
+    lower = _choleskied(symmetric(self, upper))
+    return (lower.mT if upper else lower, *outs[1:])
+
+
+def _cholesky_old(self: Tensor, upper: bool) -> Tensor:
+    lower = _choleskied(symmetric(self, upper))
+    return lower.mT if upper else lower
+
+
+def _cholesky_solve(self: Tensor, input2: Tensor, upper: bool) -> Tensor:
+    """Torch's gradient is that of `(L Lᵀ)⁻¹ B` for any L; the other triangle is not read, unless it holds
+    zeros anyway.
+
+    It is computed by products with the inverse, whose rounding goes with the condition of `L Lᵀ`.
+    """
+    sizable(input2)
+    factor = input2.mT if upper else input2
+    with plainly():
+        whole = not bool(factor.triu(1).any())
+    if not whole or not factor.numel():
+        return substituted(factor.mT, substituted(factor, self, upper=False), upper=True)
+    return solved(factor @ factor.mT, self)
+
+
+def _cholesky_inverse(self: Tensor, upper: bool) -> Tensor:
+    return _cholesky_solve(identity(self), self, upper)
+
+
+DEFINITIONS: Definitions = {
+    "_linalg_solve_ex": _solve,
+    "linalg_inv_ex": _inverse,
+    "_linalg_det": _det,
+    "_linalg_slogdet": _slogdet,
+    "linalg_lu_factor_ex": _lu_factor,
+    "linalg_lu": _lu,
+    "lu_unpack": _lu_unpack,
+    "linalg_lu_solve": _lu_solve,
+    "lu_solve": _lu_solve_old,
+    "linalg_solve_triangular": _solve_triangular,
+    "triangular_solve": _triangular_solve,
+    "linalg_cholesky_ex": _cholesky,
+    "cholesky": _cholesky_old,
+    "cholesky_solve": _cholesky_solve,
+    "cholesky_inverse": _cholesky_inverse,
+}

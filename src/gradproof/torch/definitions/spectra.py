@@ -1,0 +1,90 @@
+"""Spectra: Newton's steps from torch's own numbers to what solves the defining equations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .matrices import sizable, solved, symmetric
+from .plain import Definitions, NotDefinedError, plainly
+
+
+def _eigenpairs(matrix: Tensor, values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Newton's steps for `A v = λ v, |v|² = 1`, each pair by itself; `values` (..., n) and `vectors` (..., n,
+    n) are starts.
+
+    The derivative of what a step gives is right as soon as its start is: it does not depend on the start's
+    own.
+    """
+    sizable(matrix)
+    order = matrix.shape[-1]
+    with plainly():
+        if order > 1 and bool(
+            (values.double().diff(dim=-1).abs() < 1e-3 * values.double().abs().amax(-1, True)).any()
+        ):
+            raise NotDefinedError("eigenvalues that are close to each other")
+    a = matrix.unsqueeze(-3)
+    v, x = vectors.mT.unsqueeze(-1).to(matrix.dtype), values[..., None, None]
+    eye = torch.eye(order, dtype=matrix.dtype)
+    for _ in range(2):
+        residual = torch.cat([a @ v - x * v, ((v * v).sum(-2, keepdim=True) - 1) / 2], -2)
+        top = torch.cat([(a - x * eye).expand(*v.shape[:-2], order, order), -v], -1)
+        bottom = torch.cat([v.mT, torch.zeros_like(x).expand(*v.shape[:-2], 1, 1)], -1)
+        step = solved(torch.cat([top, bottom], -2), residual)
+        v, x = v - step[..., :order, :], x - step[..., order:, :]
+    return x[..., 0, 0], v[..., 0].mT
+
+
+def _eigh(A: Tensor, UPLO: str, compute_v: bool, outs: Sequence[Tensor]) -> Any:
+    if not A.numel():
+        return outs
+    matrix = symmetric(A, UPLO.upper() == "U")
+    with plainly():
+        starts = outs[1] if compute_v else torch.linalg.eigh(matrix)[1]
+    values, vectors = _eigenpairs(matrix, outs[0], starts)
+    return values, (vectors if compute_v else outs[1])
+
+
+def _svd(A: Tensor, full_matrices: bool, compute_uv: bool, outs: Sequence[Tensor]) -> Any:
+    """Newton's steps for `A v = s u, Aᵀ u = s v, |u|² + |v|² = 2`, each triple by itself."""
+    if not A.numel():
+        return outs
+    rows, columns = A.shape[-2:]
+    if full_matrices and rows != columns and compute_uv:
+        raise NotDefinedError(
+            "full_matrices=True of a matrix that is not square: part of it is not determined"
+        )
+    u, s, vh = outs
+    with plainly():
+        if not compute_uv:
+            u, _, vh = torch.linalg.svd(A, full_matrices=False)
+        size = s.double().amax(-1, True)
+        if bool((s < 1e-3 * size).any() or (s.double().diff(dim=-1).abs() < 1e-3 * size).any()):
+            raise NotDefinedError("a singular value of nearly 0, or two that are close to each other")
+    order = min(rows, columns)
+    sizable(A)
+    a, at = A.unsqueeze(-3), A.mT.unsqueeze(-3)
+    left, right, x = u[..., :order].mT.unsqueeze(-1), vh[..., :order, :].unsqueeze(-1), s[..., None, None]
+    lead = left.shape[:-2]
+    top, bottom = torch.eye(rows, dtype=A.dtype), torch.eye(columns, dtype=A.dtype)
+    for _ in range(2):
+        norms = ((left * left).sum(-2, keepdim=True) + (right * right).sum(-2, keepdim=True)) / 2 - 1
+        residual = torch.cat([a @ right - x * left, at @ left - x * right, norms], -2)
+        one = torch.cat([-(x * top).expand(*lead, rows, rows), a.expand(*lead, rows, columns), -left], -1)
+        two = torch.cat(
+            [at.expand(*lead, columns, rows), -(x * bottom).expand(*lead, columns, columns), -right], -1
+        )
+        three = torch.cat([left.mT, right.mT, torch.zeros_like(x)], -1)
+        step = solved(torch.cat([one, two, three], -2), residual)
+        left, right = left - step[..., :rows, :], right - step[..., rows:-1, :]
+        x = x - step[..., -1:, :]
+    return (left[..., 0].mT, x[..., 0, 0], right[..., 0]) if compute_uv else (outs[0], x[..., 0, 0], outs[2])
+
+
+DEFINITIONS: Definitions = {
+    "_linalg_eigh": _eigh,
+    "_linalg_svd": _svd,
+}
