@@ -406,13 +406,14 @@ def test_a_folder_that_cannot_be_one_is_told_at_once(pytester: pytest.Pytester) 
 # Ours
 
 
-def test_the_section_of_the_readme_runs(pytester: pytest.Pytester) -> None:
-    section = (ROOT / "README.md").read_text().split("## In your tests\n")[1].split("\n## ")[0]
-    blocks = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+def test_the_tests_that_the_pages_show_run(pytester: pytest.Pytester) -> None:
+    readme = (ROOT / "README.md").read_text().split("## In your tests\n")[1].split("\n## ")[0]
+    page = (ROOT / "docs/ci.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", readme + page, re.MULTILINE | re.DOTALL)
     pytester.makepyfile(**{f"test_block_{n}": text for n, text in enumerate(blocks)})
     run(pytester).assert_outcomes(passed=7)
-    for option in re.findall(r"--gradproof-\w+", section):
-        assert option in {"--gradproof-dtype", "--gradproof-engine", "--gradproof-report"}
+    options = set(re.findall(r"--gradproof-\w+", page))
+    assert options == {"--gradproof-dtype", "--gradproof-engine", "--gradproof-report"}
 
 
 def test_our_own_expression_files_are_collected(pytester: pytest.Pytester) -> None:

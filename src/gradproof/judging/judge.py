@@ -120,7 +120,8 @@ class Judge:
         found += [finding for at in witness.arrivals for finding in self._arrived(at, at_steps)]
         found += [self._stray(name, gradient) for name, gradient in witness.strays.items()]
         if witness.complete:
-            leaves = [whole for name, whole in self._wholes.items() if name in self._parameters]
+            judged = self._wholes if witness.arrivals else {}
+            leaves = [whole for name, whole in judged.items() if name in self._parameters]
             if leaves and not witness.final and all(tight(whole) for whole in leaves):
                 found = [_settled(finding) for finding in found]
             return self._with_origins(found)
