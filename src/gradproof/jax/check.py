@@ -86,7 +86,7 @@ def _compiled(recording: Recording, judge: Judge) -> list[Finding]:
         return []
     compiled = {leaf.name: g for leaf, g in zip(recording.tape.leaves, recording.compiled, strict=True)}
     try:
-        judged = judge.of_others((), compiled)
+        judged = judge.leaves.of_others((), compiled)
     except UnsupportedError:
         judged = {}
     found = []

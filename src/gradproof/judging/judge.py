@@ -15,63 +15,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 
 import numpy as np
-from flint import arb, ctx
+from flint import arb
 
-from ..causes import (
-    AtBoundary,
-    Beyond,
-    Cancels,
-    Cause,
-    ChangedInPlace,
-    ComesFrom,
-    CotangentIgnored,
-    GivenGradient,
-    Inherited,
-    JudgedBy,
-    MadeUpFor,
-    Nested,
-    NoEffect,
-    NoEntries,
-    NoGradient,
-    NoRepeat,
-    NotFiniteAlready,
-    NothingPassed,
-    NotTheSum,
-    OtherCotangent,
-    OtherPoint,
-    OverflowOnTheWay,
-    PartsOfShapes,
-    PassedUnchanged,
-    Probed,
-    Raised,
-    SmoothTogether,
-    SumMissing,
-    Uncovered,
-    Unreached,
-    Unseen,
-    ValueTimesCotangent,
-    WholeIsRight,
-    WrongShape,
-)
+from .. import causes as because
+from ..causes import Cause
 from ..dtypes import DType
 from ..errors import UnsupportedError
-from ..proof.arithmetic import Sampling, exact, rounding
-from ..proof.balls import NOUGHT, UNIT, Balls, balls, centres, full, numbers, precision, radii
-from ..proof.enclosure import START_BITS, Enclosures, Pulled, Run
-from ..proof.graph import Node, Shape, size
-from ..proof.walk import Values, evaluate, singular
+from ..proof.arithmetic import exact, rounding
+from ..proof.balls import NOUGHT, UNIT, Balls, balls, full, numbers, precision
+from ..proof.enclosure import START_BITS, Pulled
+from ..proof.graph import Shape
+from ..proof.walk import evaluate
 from ..verdict import Finding, Judgement, Numbers, Verdict, as_finding, bare, bare_finding
-from .likeness import ANOTHER, Clues, Tried, likeness, lost_use, uses
-from .together import astray, explained, judge_pulled
+from .likeness import likeness, lost_use
+from .step import Part, Work, verdict_of
+from .together import explained, judge_pulled
 from .verdicts import Comparison, absent, judge, missing, numbers_of
-from .witness import Arrival, Key, Loss, Losses, Pass, Step, Trouble, Whole, Witness
+from .whole import FromLeaves, chained, in_every_entry, tight
+from .witness import Arrival, Key, Loss, Losses, Step, Trouble, Witness
 
-RUNS = 24  # of the reference under random roundings
-SIGMAS = 6.0  # of their spread that explain a number: a right one is outside less than once in a million
-NARROW = 2.0**10  # units of roundoff: up to this relative width the ball from the leaves judges alone
 OPEN = (Verdict.KINK, Verdict.UNDECIDED)
 FROM_LEAVES = "the whole function, from its leaves"
 
@@ -91,8 +56,9 @@ class Judge:
     def __init__(self, witness: Witness, guard: Callable[[Exception], Cause] | None = None) -> None:
         self.witness = witness
         self.guard = guard
+        self.leaves = FromLeaves(witness)
         self.by_step: list[list[Finding]] = []
-        self.reached: dict[Key, list[_Part]] = {}  # what steps should pass on, where that is not shown
+        self.reached: dict[Key, list[Part]] = {}  # what steps should pass on, where that is not shown
         self.blind: dict[Key, Cause] = {}  # values whose reader cannot be judged
         self.blamed: dict[Key, str] = {}  # values that got something wrong, and from which step
         self.astray: dict[tuple[int, str], np.ndarray | None] = {}  # by how much what was passed on is off
@@ -120,7 +86,7 @@ class Judge:
         found += [finding for at in witness.arrivals for finding in self._arrived(at, at_steps)]
         found += [self._stray(name, gradient) for name, gradient in witness.strays.items()]
         if witness.complete:
-            judged = self._wholes if witness.arrivals else {}
+            judged = self.leaves.judged if witness.arrivals else {}
             leaves = [whole for name, whole in judged.items() if name in self._parameters]
             if leaves and not witness.final and all(tight(whole) for whole in leaves):
                 found = [_settled(finding) for finding in found]
@@ -146,18 +112,21 @@ class Judge:
         judged = judge(Comparison(value, there, np.asarray(once, object)), dtype)
         if judged.verdict is not Verdict.WRONG or not np.isfinite(value).all():
             return []  # an overflow is told where it is read
-        return [as_finding("forward", name, None, name, replace(judged, causes=(OtherPoint(),)))]
+        return [as_finding("forward", name, None, name, replace(judged, causes=(because.OtherPoint(),)))]
 
     def _step(self, step: Step) -> list[Finding]:
         broken = self._broken(step)
         if broken:
             return [self._behind(step, broken)]
-        work = _Work(step)
-        found = [f for name in step.values if (f := self._value(work, name)) is not None]
-        found += self._cotangents(work)
-        if any(f.verdict is Verdict.WRONG for f in found) and step.assumed:
-            found = [bare_finding("local", step.name, Verdict.UNSUPPORTED, Uncovered(step.assumed))]
-        return [replace(finding, place=step.place) for finding in found] if step.place else found
+        seen = Work(step, complete=self.witness.complete).judged()
+        for name, part in seen.parts.items():
+            self.reached.setdefault(step.sources.get(name, name), []).append(part)
+        if seen.blind is not None:
+            self._blinded(step, seen.blind)
+        self.beyond |= {step.results.get(name, name) for name in seen.infinite}
+        self.local |= {(step.name, name): numbers_ for name, numbers_ in seen.local.items()}
+        self.astray |= {(id(step), name): off for name, off in seen.astray.items()}
+        return seen.findings
 
     def _broken(self, step: Step) -> list[str]:
         """What a step reads that is not finite, of a run that is known from its leaves: there it is judged."""
@@ -168,9 +137,12 @@ class Judge:
     def _why_broken(self, name: str) -> Cause:
         dtype = self.witness.dtype
         if name not in self.witness.held or dtype is None:
-            return NotFiniteAlready(name)
+            return because.NotFiniteAlready(name)
         point, _ = self.witness.held[name]
-        return Beyond(name, float(np.max(np.abs(point))), dtype.name, dtype.largest)
+        return because.Beyond(name, float(np.max(np.abs(point))), dtype.name, dtype.largest)
+
+    def _blinded(self, step: Step, why: Cause) -> None:
+        self.blind |= dict.fromkeys((step.sources.get(name, name) for name in step.inputs), why)
 
     def _behind(self, step: Step, broken: Sequence[str]) -> Finding:
         """Behind an infinity that is right a step cannot be judged alone. The infinity that its own number is
@@ -178,7 +150,7 @@ class Judge:
         why = self._why_broken(broken[0])
         self._blinded(step, why)
         told = bare_finding("forward", step.name, Verdict.UNDECIDED, why, inherited=True)
-        whole = self._whole_run
+        whole = self.leaves.run
         if not self.beyond.issuperset(broken) or whole is None:
             return replace(told, formula=step.text(None))
         ((output, value),) = step.values.items()
@@ -195,152 +167,6 @@ class Judge:
             return as_finding("forward", step.name, None, step.text(None), judged)
         return replace(told, formula=step.text(None))
 
-    def _value(self, work: _Work, name: str) -> Finding | None:
-        step, dtype, value = work.step, work.step.dtypes.get(name), work.step.values[name]
-        if dtype is None or not value.size:
-            return None
-        loose = work.rounded[name]
-        sharp = work.enclosures.settled(lambda: work.exact()[name], loose)
-        value, sharp, loose = work.without_unknown(name, value, sharp, loose)
-        judged = judge(Comparison(value, sharp, loose), dtype)
-
-        def by(held: Enclosures) -> Pulled:
-            return Pulled(sharp, work.evaluated(held.rounding)[name], np.zeros(sharp.shape, bool))
-
-        judged = explained(judged, value, by, dtype)
-        if judged.verdict is Verdict.EXACT and not np.isfinite(value).all():
-            self.beyond.add(step.results.get(name, name))
-        return as_finding("forward", step.name, None, step.text(None), work.with_reason(judged))
-
-    def _blinded(self, step: Step, why: Cause) -> None:
-        self.blind |= dict.fromkeys((step.sources.get(name, name) for name in step.inputs), why)
-
-    def _cotangents(self, work: _Work) -> list[Finding]:
-        """What the step passed on: of the probes, and of what it really received, first and again."""
-        step = work.step
-        found: list[Finding] = []
-        first = step.passes[0] if step.passes else None
-        if first is not None and first.unusable is not None:
-            self._blinded(step, first.unusable)
-            if not self.witness.complete:  # else what arrived there is told itself
-                found.append(
-                    bare_finding("local", step.name, Verdict.UNDECIDED, first.unusable, inherited=True)
-                )
-            first = None
-        trips = [trip for trip in (step.probes, first) if trip is not None and trip.received]
-        if not trips or not step.inputs:
-            return found
-        pulls = _Pulls(work, trips)
-        if step.probes is not None:
-            found += self._probed(work, pulls, step.probes)
-        if first is None:
-            return found
-        at = pulls.count - 1
-        if not first.passed:
-            for name in step.inputs:
-                part = _Part(step.name, pulls.row(name, at), partial(pulls.row, name, at))
-                self.reached.setdefault(step.sources.get(name, name), []).append(part)
-            return found
-        found += self._passed(work, pulls, first, at)
-        return found + self._again(work)
-
-    def _probed(self, work: _Work, pulls: _Pulls, probes: Pass) -> list[Finding]:
-        """The step's own Jacobian, entry by entry or through one random cotangent."""
-        step = work.step
-        (output,) = probes.received
-        count, shape = len(probes.received[output]), probes.received[output].shape[1:]
-        whole = count == size(shape)
-        expected = {name: pulls.first(name, count) for name in step.inputs}
-        dtypes = dict.fromkeys(step.inputs, step.dtype)
-        together = judge_pulled({name: probes.passed.get(name) for name in step.inputs}, expected, dtypes)
-        found = []
-        for name, right in expected.items():
-            value = probes.passed.get(name)
-            entries = (*shape, *step.inputs[name]) if whole else step.inputs[name]
-            self.local[step.name, name] = numbers_of(right, value, step.dtype, entries, probed=not whole)
-            judged = together.get(name)
-            if value is None or judged is None:
-                if step.broken is not None:
-                    broken = bare_finding("local", step.name, verdict_of(step.broken), step.broken)
-                    found.append(replace(broken, wrt=name, formula=step.text(name)))
-                    continue
-                judged = absent(right.exact)
-            elif value.shape == right.exact.shape:
-                judged = explained(judged, value, partial(pulls.first, name, count), step.dtype)
-            looks = self._looks(work, name, value, right.exact, judged, probes)
-            if judged.index and whole:
-                row = tuple(int(n) for n in np.unravel_index(judged.index[0], shape)) if shape else ()
-                judged = replace(judged, index=row + judged.index[1:])
-            elif judged.index:
-                judged = replace(judged, index=judged.index[1:], causes=judged.causes or (Probed(),))
-            judged = work.with_reason(judged)
-            judged = replace(judged, causes=(*judged.causes, *looks))
-            found.append(as_finding("local", step.name, name, step.text(name), judged))
-        return found
-
-    def _passed(self, work: _Work, pulls: _Pulls, trip: Pass, at: int) -> list[Finding]:
-        """What was really passed on, beside the derivative times what was received."""
-        step = work.step
-        single = {name: pulls.row(name, at) for name in step.inputs}
-        dtypes = {name: dtype for name in step.inputs if (dtype := step.dtypes[name]) is not None}
-        passed = {name: _only(trip.passed.get(name)) for name in dtypes}
-        together = judge_pulled(passed, single, dtypes)
-        found = []
-        for name, right in single.items():
-            if name not in dtypes:
-                found.append(
-                    bare_finding("local", step.name, Verdict.UNSUPPORTED, Uncovered(f"the dtype of {name}"))
-                )
-                continue
-            value = passed[name]
-            if not size(step.inputs[name]):
-                continue
-            if value is None:
-                judged = absent(right.exact, passed=True)
-            else:
-                judged = explained(together[name], value, partial(pulls.row, name, at), dtypes[name])
-            looks = self._looks(work, name, value, right.exact, judged, trip)
-            if judged.verdict is Verdict.WRONG and value is not None:
-                self.astray.setdefault((id(step), name), astray(value, right))
-            text = "" if judged.verdict.passes else step.text(name)
-            judged = work.with_reason(judged)
-            judged = replace(judged, causes=(*judged.causes, *looks))
-            found.append(as_finding("local", step.name, name, text, judged))
-        return found
-
-    def _looks(
-        self, work: _Work, name: str, value: np.ndarray | None, right: Balls, judged: Judgement, trip: Pass
-    ) -> tuple[Cause, ...]:
-        """What a wrong cotangent looks like."""
-        if judged.verdict is not Verdict.WRONG or value is None:
-            return ()
-        return likeness(
-            value, right, _Attempts(work, name, trip).clues(value.ndim > len(work.step.inputs[name]))
-        )
-
-    def _again(self, work: _Work) -> list[Finding]:
-        """The second pass must repeat the first; the third, of -2 times the cotangent, be -2 times as much, or
-        pass itself."""
-        step = work.step
-        if len(step.passes) < 3:
-            return []
-        first, second, third = step.passes[:3]
-        found = []
-        if _times(first.received, second.received, 1) and not _times(first.passed, second.passed, 1):
-            found.append(bare_finding("local", step.name, Verdict.FAILED, NoRepeat()))
-        if _times(first.received, third.received, -2) and _times(first.passed, third.passed, -2):
-            return found
-        if third.unusable is not None:
-            other = [bare_finding("local", step.name, Verdict.UNDECIDED, third.unusable, inherited=True)]
-        else:
-            pulls = _Pulls(work, [third])
-            other = self._passed(work, pulls, third, 0)
-        return found + [
-            replace(finding, causes=(*finding.causes, OtherCotangent()))
-            for finding in other
-            if not finding.verdict.passes
-        ]
-
     # Who is to blame
 
     def _blame(self) -> None:
@@ -351,7 +177,7 @@ class Judge:
                 f.wrt for f in found if is_wrong_local(f) and f.wrt is not None and self._harmless(n, f.wrt)
             }
             self.by_step[n] = found = [
-                replace(f, verdict=Verdict.ROUNDING, causes=(*f.causes, NoEffect()))
+                replace(f, verdict=Verdict.ROUNDING, causes=(*f.causes, because.NoEffect()))
                 if is_wrong_local(f) and f.wrt in harmless
                 else f
                 for f in found
@@ -376,7 +202,7 @@ class Judge:
             mine = {out: arriving.pop(key) for out, key in between.results.items() if key in arriving}
             if not mine:
                 continue
-            for other, part in _Work(between).passed_on(mine).items():
+            for other, part in Work(between).passed_on(mine).items():
                 key = between.sources.get(other, other)
                 if not all(x == 0 for x in part.reshape(-1)):
                     arriving[key] = np.asarray(part + arriving[key], object) if key in arriving else part
@@ -390,30 +216,30 @@ class Judge:
             return []
         finding = replace(finding, place=at.place) if at.place and not finding.verdict.passes else finding
         if not self.witness.complete and finding.verdict.passes and not at.silent and at.key in self.blamed:
-            told = (Inherited(self.blamed[at.key]),)
+            told = (because.Inherited(self.blamed[at.key]),)
             finding = replace(
                 finding, verdict=Verdict.WRONG, exact=None, ulp=None, inherited=True, causes=told
             )
         return [finding]
 
     def _arrival(self, at: Arrival, at_steps: set[Verdict]) -> Finding:
-        whole = self._wholes.get(at.name) if self.witness.complete else None
-        if self.witness.complete and at.name in self._pulled and at.dtype is not None:
-            self.gradients[at.name] = numbers_of(self._pulled[at.name], at.value, at.dtype)
-        if isinstance(at.reason, Nested):
+        whole = self.leaves.judged.get(at.name) if self.witness.complete else None
+        if self.witness.complete and at.name in self.leaves.pulled and at.dtype is not None:
+            self.gradients[at.name] = numbers_of(self.leaves.pulled[at.name], at.value, at.dtype)
+        if isinstance(at.reason, because.Nested):
             return self._nested(at)
         if at.reason is not None:
-            unseen = isinstance(at.reason, Unseen | NotFiniteAlready)
+            unseen = isinstance(at.reason, because.Unseen | because.NotFiniteAlready)
             verdict = Verdict.UNDECIDED if unseen else Verdict.UNSUPPORTED
             return bare_finding("gradient", at.name, verdict, at.reason, inherited=unseen)
         if at.dtype is None:
             return bare_finding(
-                "gradient", at.name, Verdict.UNSUPPORTED, Uncovered(f"the dtype of {at.name}")
+                "gradient", at.name, Verdict.UNSUPPORTED, because.Uncovered(f"the dtype of {at.name}")
             )
         if at.value is None:
             return self._no_gradient(at)
         if not at.value.size and not self.witness.complete:
-            return bare_finding("gradient", at.name, Verdict.EXACT, NoEntries())
+            return bare_finding("gradient", at.name, Verdict.EXACT, because.NoEntries())
         if at.parts is not None:
             return self._sum(at, at.value, at.dtype)
         assert whole is not None
@@ -423,39 +249,41 @@ class Judge:
 
     def _nested(self, at: Arrival) -> Finding:
         """A leaf that a backward within the backward gave a part of its gradient: the whole function tells it."""
-        whole = self._wholes.get(at.name)
+        whole = self.leaves.judged.get(at.name)
         if whole is None or (self.witness.trusting and not whole.verdict.passes):  # the whole knows no stops
-            return bare_finding("gradient", at.name, Verdict.UNSUPPORTED, Nested(judged=False))
+            return bare_finding("gradient", at.name, Verdict.UNSUPPORTED, because.Nested(judged=False))
         if whole.verdict.passes and not tight(whole):
             whole = replace(whole, verdict=Verdict.UNDECIDED)
-        told = replace(whole, causes=(*whole.causes, Nested(judged=True)))
+        told = replace(whole, causes=(*whole.causes, because.Nested(judged=True)))
         return as_finding("gradient", at.name, None, FROM_LEAVES, told)
 
     def _no_gradient(self, at: Arrival) -> Finding:
         if self.witness.complete:
-            judged = absent(self._pulled[at.name].exact)
+            judged = absent(self.leaves.pulled[at.name].exact)
             if self.witness.final:
-                judged = bare(judged.verdict, NoGradient()) if judged.verdict is Verdict.WRONG else judged
+                judged = (
+                    bare(judged.verdict, because.NoGradient()) if judged.verdict is Verdict.WRONG else judged
+                )
             return as_finding("gradient", at.name, None, at.text, judged)
         if any(part.any() for part in at.parts or ()):
-            return bare_finding("gradient", at.name, Verdict.WRONG, NoGradient())
-        return bare_finding("gradient", at.name, Verdict.EXACT, NothingPassed())
+            return bare_finding("gradient", at.name, Verdict.WRONG, because.NoGradient())
+        return bare_finding("gradient", at.name, Verdict.EXACT, because.NothingPassed())
 
     def _sum(self, at: Arrival, value: np.ndarray, dtype: DType) -> Finding:
         """The parts of its uses, added up."""
         assert at.parts is not None
         parts = at.parts or (np.zeros(at.shape),)
         if not all(np.isfinite(part).all() for part in parts):
-            why = NotFiniteAlready("a part")
+            why = because.NotFiniteAlready("a part")
             return bare_finding("gradient", at.name, Verdict.UNDECIDED, why, inherited=True)
         if any(part.shape != value.shape for part in parts):
-            why_not = PartsOfShapes(tuple(part.shape for part in parts), value.shape)
+            why_not = because.PartsOfShapes(tuple(part.shape for part in parts), value.shape)
             return bare_finding("gradient", at.name, Verdict.WRONG, why_not)
         terms = [balls(part) for part in parts]
         judged = judge(Comparison(value, exact().add_all(terms), rounding(dtype).add_all(terms)), dtype)
         if judged.verdict is Verdict.WRONG and not judged.causes:
             writers = tuple(step.name for step in self.witness.steps if step.changes)
-            judged = replace(judged, causes=(NotTheSum(at.uses, writers),))
+            judged = replace(judged, causes=(because.NotTheSum(at.uses, writers),))
         text = f"sum of {len(parts)} uses" if len(parts) != 1 else "what its one use passed on"
         return as_finding("gradient", at.name, None, text, judged)
 
@@ -472,7 +300,7 @@ class Judge:
         judged = chained(step, whole)
         looks: tuple[Cause, ...] = ()
         if judged.verdict is Verdict.WRONG:
-            right = parts.exact if step.verdict is Verdict.WRONG else self._pulled[at.name].exact
+            right = parts.exact if step.verdict is Verdict.WRONG else self.leaves.pulled[at.name].exact
             only = lost_use(at.value, [(part.step, part.pulled.exact) for part in readers])
             looks = (only,) if only else likeness(at.value, right)
         if judged.verdict is Verdict.UNDECIDED or not np.isfinite(at.value).all():
@@ -484,9 +312,9 @@ class Judge:
 
     def _singular(self, name: str) -> Cause | None:
         step = next(step for step in self.witness.steps if step.name == name)
-        return _Work(step).singular()
+        return Work(step).singular()
 
-    def _together(self, shape: Shape, readers: Sequence[_Part]) -> Pulled:
+    def _together(self, shape: Shape, readers: Sequence[Part]) -> Pulled:
         """What the steps that read a value pass to it, added in an order of the engine's own."""
         if not readers:
             zero = full(shape, NOUGHT)
@@ -528,17 +356,19 @@ class Judge:
         still."""
         assert at.value is not None and at.dtype is not None
         if at.value.shape != at.shape:
-            judged = missing(at.shape, self._pulled[at.name].exact, WrongShape(at.value.shape, at.shape))
+            judged = missing(
+                at.shape, self.leaves.pulled[at.name].exact, because.WrongShape(at.value.shape, at.shape)
+            )
             return as_finding("gradient", at.name, None, at.text, judged)
         why = self.blind.get(at.key)
-        if why is not None and not isinstance(why, Unseen):
+        if why is not None and not isinstance(why, because.Unseen):
             judged = replace(whole, causes=(*whole.causes, why))
             return replace(as_finding("gradient", at.name, None, at.text, judged), inherited=True)
-        judged, by = self._spread_if_wide(at, whole)
+        judged, by = self.leaves.spread_if_wide(at, whole)
         looks = (
             ()
             if judged.verdict.passes
-            else likeness(at.value, self._pulled[at.name].exact, self._clues(at.dtype))
+            else likeness(at.value, self.leaves.pulled[at.name].exact, self.leaves.clues(at.dtype))
         )
         told = (by,) if self.witness.final else ()
         judged = replace(judged, causes=(*judged.causes, *looks, *told))
@@ -546,113 +376,19 @@ class Judge:
         # Nothing broke off: the engine is one that shows no more. A kink or a singular point is told at its step.
         return replace(finding, inherited=not self.witness.final and whole.verdict in at_steps)
 
-    def _clues(self, dtype: DType) -> Clues:
-        whole = self._whole_run
-        shapes = [node.shape for node in whole.run.nodes] + list(whole.run.targets.values()) if whole else []
-        return Clues(dtype, tuple({n for shape in shapes for n in (*shape, size(shape))}))
-
-    def _spread_if_wide(self, at: Arrival, whole: Judgement) -> tuple[Judgement, Cause]:
-        """Where the ball has grown too wide with depth, the spread under random roundings judges."""
-        pulled = self._pulled[at.name]
-        assert at.value is not None and at.dtype is not None
-        reach = radii(pulled.rounding)
-        scale = np.maximum(np.abs(centres(pulled.exact)), at.dtype.smallest_normal)
-        narrow = bool(np.all(reach <= NARROW * at.dtype.unit_roundoff * scale))
-        if narrow or whole.verdict not in (Verdict.ROUNDING, Verdict.UNDECIDED):
-            return whole, JudgedBy()
-        spread = self._spread[at.name]
-        if not np.isfinite(radii(spread)).all():  # at a removable point no run has a number
-            return whole, JudgedBy()
-        return judge(Comparison(at.value, pulled.exact, spread, pulled.kinks), at.dtype), JudgedBy(RUNS)
-
-    @cached_property
-    def _spread(self) -> dict[str, Balls]:
-        """The exact gradients with what many runs under random roundings spread over."""
-        whole, dtype = self._whole_run, self.witness.dtype
-        assert whole is not None and dtype is not None
-        random = np.random.default_rng(0)
-        samples = [
-            centres(whole.run.pull(whole.given, Sampling(dtype, random), whole.rows)) for _ in range(RUNS)
-        ]
-        middle, deviation = np.mean(samples, axis=0)[0], np.std(samples, axis=0, ddof=1)[0]
-        least = np.maximum(np.abs(middle) * dtype.unit_roundoff * 2, dtype.smallest)
-        reach = SIGMAS * np.maximum(deviation, least)
-        return whole.run.split(np.asarray(balls(middle) + balls(reach) * arb(0, 1), dtype=object))
-
     @staticmethod
     def _stray(name: str, gradient: np.ndarray) -> Finding:
         most = float(np.max(np.abs(gradient))) if gradient.size else 0.0
-        told = bare_finding("gradient", name, Verdict.WRONG, GivenGradient())
+        told = bare_finding("gradient", name, Verdict.WRONG, because.GivenGradient())
         return replace(told, formula="given: no gradient", value=most, refuted=1)
 
     # The whole
-
-    @cached_property
-    def _whole_run(self) -> Whole | None:
-        """The run from its leaves; None where it is too large or not covered."""
-        try:
-            return self.witness.whole()
-        except UnsupportedError:
-            return None
 
     @cached_property
     def _parameters(self) -> frozenset[Key]:
         """The names that no step gives."""
         given = {key for step in self.witness.steps for key in (*step.values, *step.results.values())}
         return frozenset(at.name for at in self.witness.arrivals if at.key not in given)
-
-    @cached_property
-    def _pulled(self) -> dict[str, Pulled]:
-        """The gradients from the leaves, exact and with all the rounding on the way: what a user reads."""
-        whole, dtype = self._whole_run, self.witness.dtype
-        if whole is None or dtype is None:
-            return {}
-        pulled = Enclosures(dtype).pulled(whole.run, whole.given, whole.rows)
-        return {name: each.row(0) for name, each in pulled.items()}
-
-    def _by_pulled(self, values: Mapping[str, np.ndarray | None]) -> dict[str, Judgement]:
-        """Gradients of the leaves beside what was pulled back to them."""
-        dtypes = {at.name: at.dtype for at in self.witness.arrivals if at.dtype is not None}
-        here = {
-            name: value
-            for name, value in values.items()
-            if value is not None
-            and name in dtypes
-            and name in self._pulled
-            and (value.size or self.witness.complete)
-        }
-        return judge_pulled(here, {name: self._pulled[name] for name in self._pulled}, dtypes)
-
-    @cached_property
-    def _wholes(self) -> dict[str, Judgement]:
-        found = self._by_pulled({at.name: at.value for at in self.witness.arrivals})
-        for at in self.witness.arrivals if self.witness.complete else ():
-            if at.value is None:
-                found[at.name] = absent(self._pulled[at.name].exact)
-        return found
-
-    def of_others(
-        self, outputs: Sequence[np.ndarray], gradients: Mapping[str, np.ndarray | None]
-    ) -> dict[str, Judgement]:
-        """What the calculus of the whole run says of other numbers for the same function, as a compiler's: its
-        outputs, by number, and the gradients of its leaves.
-
-        Raises `UnsupportedError` where the whole is too large or not covered.
-        """
-        whole, dtype = self.witness.whole(), self.witness.dtype
-        if dtype is None:
-            raise UnsupportedError("no dtype")
-        with precision(START_BITS):
-            told = {
-                name: judged
-                if tight(judged) or not judged.verdict.passes
-                else replace(judged, verdict=Verdict.UNDECIDED)
-                for name, judged in self._by_pulled(gradients).items()
-            }
-            sharp, loose = (evaluate(whole.run.nodes, whole.given, how) for how in (exact(), rounding(dtype)))
-            for n, (name, value) in enumerate(zip(whole.outputs, outputs, strict=False)):
-                told[f"output {n}"] = judge(Comparison(value, sharp[name], loose[name]), dtype)
-        return told
 
     # Complete: every arrival was judged by the whole
 
@@ -677,7 +413,7 @@ class Judge:
                 if origin is None and finding.verdict is Verdict.WRONG:
                     origin = below.get(finding.node) or forward
             if origin is not None:
-                told = (Inherited(origin),) if finding.verdict is Verdict.WRONG else ()
+                told = (because.Inherited(origin),) if finding.verdict is Verdict.WRONG else ()
                 finding = replace(finding, inherited=True, causes=(*finding.causes, *told))
             marked.append(finding)
         if wrong and all(f.inherited for f in marked if f.verdict is Verdict.WRONG):
@@ -705,7 +441,10 @@ class Judge:
         except UnsupportedError as error:
             return [
                 bare_finding(
-                    "gradient", "a value without its history", Verdict.UNSUPPORTED, Uncovered(str(error))
+                    "gradient",
+                    "a value without its history",
+                    Verdict.UNSUPPORTED,
+                    because.Uncovered(str(error)),
                 )
             ]
         self.put_back = losses.put_back
@@ -736,13 +475,16 @@ class Judge:
         names = {at.name for at in self.witness.arrivals if not at.silent}
         if any(f.node not in names for f in lost) or any(f.verdict is Verdict.KINK for f in before):
             return found  # at a kink the whole is a span, which tells little
-        judged = self._wholes
+        judged = self.leaves.judged
         if not names <= judged.keys() or not all(in_every_entry(judged[name]) for name in names):
             return found
         return [
-            replace(as_finding("gradient", f.node, None, FROM_LEAVES, judged[f.node]), causes=(MadeUpFor(),))
+            replace(
+                as_finding("gradient", f.node, None, FROM_LEAVES, judged[f.node]),
+                causes=(because.MadeUpFor(),),
+            )
             if f in bad and f.node in names
-            else replace(f, verdict=Verdict.ROUNDING, causes=(*f.causes, WholeIsRight(proved=True)))
+            else replace(f, verdict=Verdict.ROUNDING, causes=(*f.causes, because.WholeIsRight(proved=True)))
             if f in bad
             else f
             for f in found
@@ -757,9 +499,9 @@ class Judge:
         """
         bounds = self.witness.boundaries
         leaves = {at.name for at in self.witness.arrivals if not at.silent}
-        judged = {name: each for name, each in self._wholes.items() if name in leaves}
+        judged = {name: each for name, each in self.leaves.judged.items() if name in leaves}
         if not judged:
-            told = bare_finding("local", "the function", Verdict.KINK, AtBoundary(unseen=True))
+            told = bare_finding("local", "the function", Verdict.KINK, because.AtBoundary(unseen=True))
             return found + [replace(told, place=place) for place in bounds[:1]]
         settled = all(tight(whole) for whole in judged.values())
         found = [self._cancelled(finding, judged) for finding in found]
@@ -780,12 +522,12 @@ class Judge:
             return ()
         if at.value is None or not np.isfinite(at.value).all():
             first = next((f for f in found if f.kind == "local" and not_finite(f)), None)
-            return (*whole.causes, *((ComesFrom(first.node, first.place),) if first else ()))
+            return (*whole.causes, *((because.ComesFrom(first.node, first.place),) if first else ()))
         kinks = tuple(dict.fromkeys(f.place or f.node for f in found if f.verdict is Verdict.KINK))
         if kinks and whole.exact is not None:
-            return (SmoothTogether(kinks),)
+            return (because.SmoothTogether(kinks),)
         if bounds_alone(self.witness.boundaries, found):
-            return (AtBoundary(self.witness.boundaries),)
+            return (because.AtBoundary(self.witness.boundaries),)
         return ()
 
     def _cancelled(self, finding: Finding, judged: Mapping[str, Judgement]) -> Finding:
@@ -793,8 +535,8 @@ class Judge:
         whole = judged.get(finding.node)
         if not (finding.inherited and finding.kind == "gradient" and whole is not None and tight(whole)):
             return finding
-        origin = next((cause.origin for cause in finding.causes if isinstance(cause, Inherited)), "")
-        causes: tuple[Cause, ...] = (Cancels(origin),) if origin else (WholeIsRight(),)
+        origin = next((cause.origin for cause in finding.causes if isinstance(cause, because.Inherited)), "")
+        causes: tuple[Cause, ...] = (because.Cancels(origin),) if origin else (because.WholeIsRight(),)
         return as_finding("gradient", finding.node, None, FROM_LEAVES, replace(whole, causes=causes))
 
     def _overflowed(self) -> list[Finding]:
@@ -810,194 +552,9 @@ class Judge:
             sharp = values[whole.outputs[int(name)]]
             judged = judge(Comparison(value, sharp, rounding(dtype).multiply(sharp, UNIT)), dtype)
             if not np.isfinite(value).all() and judged.verdict is Verdict.WRONG:
-                judged = replace(judged, causes=(*judged.causes, OverflowOnTheWay()))
+                judged = replace(judged, causes=(*judged.causes, because.OverflowOnTheWay()))
                 found.append(as_finding("forward", "the function", None, "from its leaves", judged))
         return found
-
-
-# What a step's work is made of
-
-
-class _Work:
-    """A step with the balls of its numbers, evaluated once for all of its outputs."""
-
-    def __init__(self, step: Step) -> None:
-        self.step = step
-        self.given = {n: value if value.dtype == object else balls(value) for n, value in step.given.items()}
-        self.enclosures = Enclosures(step.dtype)
-        self._held: dict[int, Values] = {}
-
-    def evaluated(self, arithmetic: object) -> Values:
-        loose = self.step.loose if arithmetic is not self.enclosures.exact and self.step.loose else self.given
-        return evaluate(self.step.nodes, loose, arithmetic)  # type: ignore[arg-type]
-
-    def exact(self) -> Values:
-        """The values at the precision that is set."""
-        bits: int = ctx.prec
-        if bits not in self._held:
-            self._held[bits] = evaluate(self.step.nodes, self.given, self.enclosures.exact)
-        return self._held[bits]
-
-    @cached_property
-    def rounded(self) -> Values:
-        return self.evaluated(self.enclosures.rounding)
-
-    def without_unknown(
-        self, name: str, value: np.ndarray, sharp: Balls, loose: Balls
-    ) -> tuple[np.ndarray, Balls, Balls]:
-        """NaN that was there before (memory not yet written to) and only moved is no value to judge."""
-        given = self.step.given
-        if not np.isnan(value).any() or not any(np.isnan(held).any() for held in given.values()):
-            return value, sharp, loose
-
-        def filled(number: float) -> Balls:
-            held = {n: balls(np.nan_to_num(x, nan=number)) for n, x in given.items()}
-            return centres(evaluate(self.step.nodes, held, self.enclosures.exact)[name])
-
-        unknown = np.isnan(value) & (filled(0.0) != filled(1.0))
-        value, sharp, loose = value.copy(), sharp.copy(), loose.copy()
-        value[unknown], sharp[unknown], loose[unknown] = 0.0, NOUGHT, NOUGHT
-        return value, sharp, loose
-
-    def singular(self) -> Cause | None:
-        """The operation that has no value or no derivative here."""
-        return singular(self.step.nodes, self.exact(), self.enclosures.exact)
-
-    def with_reason(self, judged: Judgement) -> Judgement:
-        """Name the operation behind a number that does not exist, or that the engine could not compute."""
-        broken = judged.verdict is Verdict.UNDECIDED or (
-            judged.value is not None and not np.isfinite(judged.value)
-        )
-        why = self.singular() if broken and not judged.verdict.passes else None
-        return replace(judged, causes=(*judged.causes, why)) if why else judged
-
-    def run(self, outputs: Sequence[str]) -> Run:
-        return Run(self.step.nodes, tuple(outputs), self.step.inputs, self.step.wanted)
-
-    def passed_on(self, received: Mapping[str, Balls]) -> dict[str, Balls]:
-        """What calculus makes of cotangents of the outputs, by input."""
-        rows = {name: row[None] for name, row in received.items()}
-        run = self.run(tuple(rows))
-        return run.split(run.pull(self.given, self.enclosures.exact, rows)[0])
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """What a step should pass to a value, and the same by a kernel of another rounding."""
-
-    step: str
-    pulled: Pulled
-    by: Callable[[Enclosures], Pulled]
-
-
-class _Pulls:
-    """What arrives at a step's inputs, of all trips in one go."""
-
-    def __init__(self, work: _Work, trips: Sequence[Pass]) -> None:
-        step = work.step
-        outputs = tuple(trips[0].received)
-        received = {name: np.concatenate([trip.received[name] for trip in trips]) for name in outputs}
-        self.count = len(received[outputs[0]])
-        rows = {name: balls(array) for name, array in received.items()}
-        run = work.run(outputs)
-        self.pulled = work.enclosures.pulled(run, work.given, rows)
-        if step.loose is not None:
-            wide = run.split(run.pull(step.loose, work.enclosures.rounding, rows))
-            self.pulled = {
-                name: replace(each, rounding=np.where(each.kinks, each.rounding, numbers(wide[name])))
-                for name, each in self.pulled.items()
-            }
-        self._by = lru_cache(lambda held: held.pulled(run, work.given, rows))
-
-    def row(self, name: str, at: int, held: Enclosures | None = None) -> Pulled:
-        """What one of the cotangents gives, or would give by a kernel of another rounding."""
-        return (self.pulled if held is None else self._by(held))[name].row(at)
-
-    def first(self, name: str, count: int, held: Enclosures | None = None) -> Pulled:
-        """What the first of the cotangents give."""
-        each = (self.pulled if held is None else self._by(held))[name]
-        return replace(
-            each, exact=each.exact[:count], rounding=each.rounding[:count], kinks=each.kinks[:count]
-        )
-
-
-class _Attempts:
-    """What a step would have passed on to one of its inputs, under mistakes."""
-
-    def __init__(self, work: _Work, name: str, trip: Pass) -> None:
-        self.work, self.name, self.step = work, name, work.step
-        self.shape = work.step.inputs[name]
-        self.rows = {output: balls(array) for output, array in trip.received.items()}
-        self.count = len(next(iter(self.rows.values())))
-
-    def pulled(
-        self, nodes: Sequence[Node], given: Values, rows: Mapping[str, Balls], wrt: str = ""
-    ) -> np.ndarray:
-        wrt = wrt or self.name
-        run = Run(tuple(nodes), tuple(rows), {wrt: self.shape}, self.step.wanted | {wrt})
-        found = centres(run.pull(given, self.work.enclosures.exact, rows))
-        return found.reshape(self.count, *self.shape)
-
-    def clues(self, jacobian: bool) -> Clues:
-        shapes = [self.shape, *(rows.shape[1:] for rows in self.rows.values())]
-        extents = tuple({n for shape in shapes for n in (*shape, size(shape))})
-        given = {**self.work.given, ANOTHER: self.work.given[self.name]}
-        tried = [
-            *uses(self.step.nodes, self.name, lambda nodes, wrt: self.pulled(nodes, given, self.rows, wrt))
-        ]
-        if not jacobian:
-            tried += [*self._cotangents(), *self._later()]
-        return Clues(
-            self.step.dtype,
-            extents,
-            tuple((cause, array if jacobian else array[0]) for cause, array in tried),
-        )
-
-    def _cotangents(self) -> Tried:
-        """The cotangent not used, not multiplied, or not summed."""
-        for output, rows in self.rows.items():
-            cotangent = centres(rows)
-            if cotangent.shape[1:] == self.shape:
-                yield PassedUnchanged(), cotangent
-                with np.errstate(all="ignore"):
-                    yield ValueTimesCotangent(), self.step.values[output] * cotangent
-            ones = {output: full(rows.shape, UNIT)}
-            yield CotangentIgnored(), self.pulled(self.step.nodes, self.work.given, ones)
-            for axis, extent in enumerate(cotangent.shape[1:]):
-                for place, words in ((0, "first"), (extent - 1, "last")) if extent > 1 else ():
-                    at = tuple(place if n == axis + 1 else slice(None) for n in range(cotangent.ndim))
-                    part = np.zeros_like(cotangent)
-                    part[at] = cotangent[at]
-                    changed = {**self.rows, output: balls(part)}
-                    yield SumMissing(axis, words), self.pulled(self.step.nodes, self.work.given, changed)
-
-    def _later(self) -> Tried:
-        """The gradient at numbers that the input's memory held later on."""
-        for after, values in self.step.later(self.name):
-            given = {**self.work.given, self.name: balls(values)}
-            yield ChangedInPlace(self.name, after), self.pulled(self.step.nodes, given, self.rows)
-
-
-def _only(rows: np.ndarray | None) -> np.ndarray | None:
-    return None if rows is None else rows[0]
-
-
-def _times(a: Mapping[str, np.ndarray | None], b: Mapping[str, np.ndarray | None], factor: float) -> bool:
-    """Whether the numbers of b are so many times those of a, bit for bit."""
-    if a.keys() != b.keys():
-        return False
-    return all(
-        (x is None) == (y is None)
-        and (x is None or y is None or np.array_equal(factor * x, y, equal_nan=True))
-        for x, y in ((a[name], b[name]) for name in a)
-    )
-
-
-def verdict_of(cause: Cause) -> Verdict:
-    """What broke is failed, what leads nowhere is undecided, all else is not covered."""
-    if isinstance(cause, Raised):
-        return Verdict.FAILED
-    return Verdict.UNDECIDED if isinstance(cause, Unreached) else Verdict.UNSUPPORTED
 
 
 def of_trouble(trouble: Trouble) -> Finding:
@@ -1007,45 +564,8 @@ def of_trouble(trouble: Trouble) -> Finding:
     return replace(found, place=trouble.place, wrt=trouble.wrt)
 
 
-def chained(step: Judgement, whole: Judgement) -> Judgement:
-    """A gradient's judgement: its own step's verdict, beside the exact gradient from the leaves.
-
-    A step that holds while the whole is wrong is inherited, or a kink that cancels: every piece has a derivative
-    that convention allows, and the function is smooth with another one.
-    """
-    if step.verdict in (Verdict.WRONG, Verdict.FAILED):
-        return step
-    at_kink = step.verdict is Verdict.KINK
-    if at_kink and whole.exact is None and whole.value is not None and np.isfinite(whole.value):
-        # Not smooth as a whole either; where several kinks meet, the one-sided derivatives do not span all.
-        return step
-    if whole.verdict is Verdict.WRONG:
-        told = (*whole.causes, *((SmoothTogether(),) if at_kink else ()))
-        return replace(whole, sensitivity=step.sensitivity, causes=told)
-    if at_kink:
-        return whole if whole.verdict in (Verdict.EXACT, Verdict.ROUNDING) else step
-    if step.verdict is Verdict.UNDECIDED:
-        return whole if whole.verdict.passes else step
-    if whole.verdict is Verdict.UNDECIDED:
-        return step
-    # The step decides; `exact` means correctly rounded against the leaves.
-    verdict = Verdict.EXACT if whole.verdict is Verdict.EXACT else Verdict.ROUNDING
-    return replace(whole, verdict=verdict, sensitivity=step.sensitivity, cancelled=step.cancelled, refuted=0)
-
-
 def is_wrong_local(finding: Finding) -> bool:
     return finding.kind == "local" and finding.verdict is Verdict.WRONG
-
-
-def tight(whole: Judgement) -> bool:
-    """Whether it passes, and would not have passed with an error that matters."""
-    tells = whole.sensitivity is None or whole.sensitivity < 1e-2
-    return whole.verdict.passes and (tells or whole.verdict is Verdict.EXACT)
-
-
-def in_every_entry(whole: Judgement) -> bool:
-    """Whether it passes by rounding alone, and no entry would have passed with an error that matters."""
-    return tight(whole) and whole.verdict is not Verdict.KINK and not whole.cancelled
 
 
 def bounds_alone(boundaries: Sequence[str], found: Sequence[Finding]) -> bool:
@@ -1064,7 +584,7 @@ def _missing(finding: Finding, missed: Mapping[str, str]) -> Finding:
     """A leaf that got the sum of what was passed on, and not what a stop keeps back."""
     if finding.kind != "gradient" or finding.node not in missed or not finding.verdict.passes:
         return finding
-    told = (Inherited(missed[finding.node]),)
+    told = (because.Inherited(missed[finding.node]),)
     return replace(finding, verdict=Verdict.WRONG, exact=None, ulp=None, inherited=True, causes=told)
 
 
@@ -1072,7 +592,7 @@ def _settled(finding: Finding) -> Finding:
     """What a step cannot tell alone, the whole function has told."""
     if finding.verdict is not Verdict.UNDECIDED or (finding.wrt is None and not finding.inherited):
         return finding
-    causes = (*finding.causes, WholeIsRight())
+    causes = (*finding.causes, because.WholeIsRight())
     return replace(finding, verdict=Verdict.ROUNDING, causes=causes, inherited=False)
 
 

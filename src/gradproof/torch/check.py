@@ -22,7 +22,8 @@ from torch.utils._pytree import tree_map
 from ..causes import Cause, NothingToCompare, Uncovered
 from ..dtypes import DType
 from ..errors import GradproofError, InputError, Place
-from ..judging.judge import Judge, tight
+from ..judging.judge import Judge
+from ..judging.whole import tight
 from ..language.syntax import parse_statements
 from ..report import Report
 from ..verdict import Finding, Verdict, bare_finding, worst
@@ -134,7 +135,7 @@ def by_the_whole(
     Raises `UnsupportedError` where the whole is too large or not covered.
     """
     named = {leaf.name: gradient for leaf, gradient in zip(tape.leaves, gradients, strict=True)}
-    told = judge.of_others(outputs, named).values()
+    told = judge.leaves.of_others(outputs, named).values()
     return worst(
         [Verdict.UNDECIDED if each.verdict.passes and not tight(each) else each.verdict for each in told]
     )

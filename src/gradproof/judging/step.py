@@ -1,0 +1,383 @@
+"""One step of a witness beside the reference: its value, its own Jacobian, what it passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache, partial
+
+import numpy as np
+from flint import ctx
+
+from .. import causes as because
+from ..causes import Cause
+from ..proof.arithmetic import Arithmetic
+from ..proof.balls import NOUGHT, UNIT, Balls, balls, centres, full, numbers
+from ..proof.enclosure import Enclosures, Pulled, Run
+from ..proof.graph import Node, size
+from ..proof.walk import Values, evaluate, singular
+from ..verdict import Finding, Judgement, Numbers, Verdict, as_finding, bare_finding
+from .likeness import ANOTHER, Clues, Tried, likeness, uses
+from .together import astray, explained, judge_pulled
+from .verdicts import Comparison, absent, judge, numbers_of
+from .witness import Pass, Step
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a step should pass to a value, and the same by a kernel of another rounding."""
+
+    step: str
+    pulled: Pulled
+    by: Callable[[Enclosures], Pulled]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What came of a step: findings; by input, what it should pass on where that is not shown, and by how much
+    what it passed on is off; its outputs that are an infinity, and right; its Jacobians; and why what lies
+    before it cannot be judged through it."""
+
+    findings: list[Finding] = field(default_factory=list)
+    parts: dict[str, Part] = field(default_factory=dict)
+    astray: dict[str, np.ndarray | None] = field(default_factory=dict)
+    infinite: set[str] = field(default_factory=set)
+    local: dict[str, Numbers] = field(default_factory=dict)
+    blind: Cause | None = None
+
+
+class Work:
+    """A step with the balls of its numbers, evaluated once for all of its outputs; `complete` where what it
+    received is told elsewhere."""
+
+    def __init__(self, step: Step, *, complete: bool = False) -> None:
+        self.step, self.complete = step, complete
+        self.seen = Seen()
+        self.given = {n: value if value.dtype == object else balls(value) for n, value in step.given.items()}
+        self.enclosures = Enclosures(step.dtype)
+        self._held: dict[int, Values] = {}
+
+    def evaluated(self, arithmetic: Arithmetic) -> Values:
+        loose = self.step.loose if arithmetic is not self.enclosures.exact and self.step.loose else self.given
+        return evaluate(self.step.nodes, loose, arithmetic)
+
+    def exact(self) -> Values:
+        """The values at the precision that is set."""
+        bits: int = ctx.prec
+        if bits not in self._held:
+            self._held[bits] = evaluate(self.step.nodes, self.given, self.enclosures.exact)
+        return self._held[bits]
+
+    @cached_property
+    def rounded(self) -> Values:
+        return self.evaluated(self.enclosures.rounding)
+
+    def without_unknown(
+        self, name: str, value: np.ndarray, sharp: Balls, loose: Balls
+    ) -> tuple[np.ndarray, Balls, Balls]:
+        """NaN that was there before (memory not yet written to) and only moved is no value to judge."""
+        given = self.step.given
+        if not np.isnan(value).any() or not any(np.isnan(held).any() for held in given.values()):
+            return value, sharp, loose
+
+        def filled(number: float) -> Balls:
+            held = {n: balls(np.nan_to_num(x, nan=number)) for n, x in given.items()}
+            return centres(evaluate(self.step.nodes, held, self.enclosures.exact)[name])
+
+        unknown = np.isnan(value) & (filled(0.0) != filled(1.0))
+        value, sharp, loose = value.copy(), sharp.copy(), loose.copy()
+        value[unknown], sharp[unknown], loose[unknown] = 0.0, NOUGHT, NOUGHT
+        return value, sharp, loose
+
+    def singular(self) -> Cause | None:
+        """The operation that has no value or no derivative here."""
+        return singular(self.step.nodes, self.exact(), self.enclosures.exact)
+
+    def with_reason(self, judged: Judgement) -> Judgement:
+        """Name the operation behind a number that does not exist, or that the engine could not compute."""
+        broken = judged.verdict is Verdict.UNDECIDED or (
+            judged.value is not None and not np.isfinite(judged.value)
+        )
+        why = self.singular() if broken and not judged.verdict.passes else None
+        return replace(judged, causes=(*judged.causes, why)) if why else judged
+
+    def run(self, outputs: Sequence[str]) -> Run:
+        return Run(self.step.nodes, tuple(outputs), self.step.inputs, self.step.wanted)
+
+    def passed_on(self, received: Mapping[str, Balls]) -> dict[str, Balls]:
+        """What calculus makes of cotangents of the outputs, by input."""
+        rows = {name: row[None] for name, row in received.items()}
+        run = self.run(tuple(rows))
+        return run.split(run.pull(self.given, self.enclosures.exact, rows)[0])
+
+    def judged(self) -> Seen:
+        """All that the step shows."""
+        found = [f for name in self.step.values if (f := self._value(name)) is not None]
+        found += self._cotangents()
+        if any(f.verdict is Verdict.WRONG for f in found) and self.step.assumed:
+            found = [
+                bare_finding(
+                    "local", self.step.name, Verdict.UNSUPPORTED, because.Uncovered(self.step.assumed)
+                )
+            ]
+        self.seen.findings[:] = (
+            [replace(f, place=self.step.place) for f in found] if self.step.place else found
+        )
+        return self.seen
+
+    def _value(self, name: str) -> Finding | None:
+        step, dtype, value = self.step, self.step.dtypes.get(name), self.step.values[name]
+        if dtype is None or not value.size:
+            return None
+        loose = self.rounded[name]
+        sharp = self.enclosures.settled(lambda: self.exact()[name], loose)
+        value, sharp, loose = self.without_unknown(name, value, sharp, loose)
+        judged = judge(Comparison(value, sharp, loose), dtype)
+
+        def by(held: Enclosures) -> Pulled:
+            return Pulled(sharp, self.evaluated(held.rounding)[name], np.zeros(sharp.shape, bool))
+
+        judged = explained(judged, value, by, dtype)
+        if judged.verdict is Verdict.EXACT and not np.isfinite(value).all():
+            self.seen.infinite.add(name)
+        return as_finding("forward", step.name, None, step.text(None), self.with_reason(judged))
+
+    def _cotangents(self) -> list[Finding]:
+        """What the step passed on: of the probes, and of what it really received, first and again."""
+        step = self.step
+        found: list[Finding] = []
+        first = step.passes[0] if step.passes else None
+        if first is not None and first.unusable is not None:
+            self.seen = replace(self.seen, blind=first.unusable)
+            if not self.complete:  # else what arrived there is told itself
+                found.append(
+                    bare_finding("local", step.name, Verdict.UNDECIDED, first.unusable, inherited=True)
+                )
+            first = None
+        trips = [trip for trip in (step.probes, first) if trip is not None and trip.received]
+        if not trips or not step.inputs:
+            return found
+        pulls = Pulls(self, trips)
+        if step.probes is not None:
+            found += self._probed(pulls, step.probes)
+        if first is None:
+            return found
+        at = pulls.count - 1
+        if not first.passed:
+            for name in step.inputs:
+                self.seen.parts[name] = Part(step.name, pulls.row(name, at), partial(pulls.row, name, at))
+            return found
+        found += self._passed(pulls, first, at)
+        return found + self._again()
+
+    def _probed(self, pulls: Pulls, probes: Pass) -> list[Finding]:
+        """The step's own Jacobian, entry by entry or through one random cotangent."""
+        step = self.step
+        (output,) = probes.received
+        count, shape = len(probes.received[output]), probes.received[output].shape[1:]
+        whole = count == size(shape)
+        expected = {name: pulls.first(name, count) for name in step.inputs}
+        dtypes = dict.fromkeys(step.inputs, step.dtype)
+        together = judge_pulled({name: probes.passed.get(name) for name in step.inputs}, expected, dtypes)
+        found = []
+        for name, right in expected.items():
+            value = probes.passed.get(name)
+            entries = (*shape, *step.inputs[name]) if whole else step.inputs[name]
+            self.seen.local[name] = numbers_of(right, value, step.dtype, entries, probed=not whole)
+            judged = together.get(name)
+            if value is None or judged is None:
+                if step.broken is not None:
+                    broken = bare_finding("local", step.name, verdict_of(step.broken), step.broken)
+                    found.append(replace(broken, wrt=name, formula=step.text(name)))
+                    continue
+                judged = absent(right.exact)
+            elif value.shape == right.exact.shape:
+                judged = explained(judged, value, partial(pulls.first, name, count), step.dtype)
+            looks = self._looks(name, value, right.exact, judged, probes)
+            if judged.index and whole:
+                row = tuple(int(n) for n in np.unravel_index(judged.index[0], shape)) if shape else ()
+                judged = replace(judged, index=row + judged.index[1:])
+            elif judged.index:
+                judged = replace(judged, index=judged.index[1:], causes=judged.causes or (because.Probed(),))
+            judged = self.with_reason(judged)
+            judged = replace(judged, causes=(*judged.causes, *looks))
+            found.append(as_finding("local", step.name, name, step.text(name), judged))
+        return found
+
+    def _passed(self, pulls: Pulls, trip: Pass, at: int) -> list[Finding]:
+        """What was really passed on, beside the derivative times what was received."""
+        step = self.step
+        single = {name: pulls.row(name, at) for name in step.inputs}
+        dtypes = {name: dtype for name in step.inputs if (dtype := step.dtypes[name]) is not None}
+        passed = {name: _only(trip.passed.get(name)) for name in dtypes}
+        together = judge_pulled(passed, single, dtypes)
+        found = []
+        for name, right in single.items():
+            if name not in dtypes:
+                found.append(
+                    bare_finding(
+                        "local", step.name, Verdict.UNSUPPORTED, because.Uncovered(f"the dtype of {name}")
+                    )
+                )
+                continue
+            value = passed[name]
+            if not size(step.inputs[name]):
+                continue
+            if value is None:
+                judged = absent(right.exact, passed=True)
+            else:
+                judged = explained(together[name], value, partial(pulls.row, name, at), dtypes[name])
+            looks = self._looks(name, value, right.exact, judged, trip)
+            if judged.verdict is Verdict.WRONG and value is not None:
+                self.seen.astray.setdefault(name, astray(value, right))
+            text = "" if judged.verdict.passes else step.text(name)
+            judged = self.with_reason(judged)
+            judged = replace(judged, causes=(*judged.causes, *looks))
+            found.append(as_finding("local", step.name, name, text, judged))
+        return found
+
+    def _looks(
+        self, name: str, value: np.ndarray | None, right: Balls, judged: Judgement, trip: Pass
+    ) -> tuple[Cause, ...]:
+        """What a wrong cotangent looks like."""
+        if judged.verdict is not Verdict.WRONG or value is None:
+            return ()
+        return likeness(
+            value, right, Attempts(self, name, trip).clues(value.ndim > len(self.step.inputs[name]))
+        )
+
+    def _again(self) -> list[Finding]:
+        """The second pass must repeat the first; the third, of -2 times the cotangent, be -2 times as much, or
+        pass itself."""
+        step = self.step
+        if len(step.passes) < 3:
+            return []
+        first, second, third = step.passes[:3]
+        found = []
+        if _times(first.received, second.received, 1) and not _times(first.passed, second.passed, 1):
+            found.append(bare_finding("local", step.name, Verdict.FAILED, because.NoRepeat()))
+        if _times(first.received, third.received, -2) and _times(first.passed, third.passed, -2):
+            return found
+        if third.unusable is not None:
+            other = [bare_finding("local", step.name, Verdict.UNDECIDED, third.unusable, inherited=True)]
+        else:
+            pulls = Pulls(self, [third])
+            other = self._passed(pulls, third, 0)
+        return found + [
+            replace(finding, causes=(*finding.causes, because.OtherCotangent()))
+            for finding in other
+            if not finding.verdict.passes
+        ]
+
+
+class Pulls:
+    """What arrives at a step's inputs, of all trips in one go."""
+
+    def __init__(self, work: Work, trips: Sequence[Pass]) -> None:
+        step = work.step
+        outputs = tuple(trips[0].received)
+        received = {name: np.concatenate([trip.received[name] for trip in trips]) for name in outputs}
+        self.count = len(received[outputs[0]])
+        rows = {name: balls(array) for name, array in received.items()}
+        run = work.run(outputs)
+        self.pulled = work.enclosures.pulled(run, work.given, rows)
+        if step.loose is not None:
+            wide = run.split(run.pull(step.loose, work.enclosures.rounding, rows))
+            self.pulled = {
+                name: replace(each, rounding=np.where(each.kinks, each.rounding, numbers(wide[name])))
+                for name, each in self.pulled.items()
+            }
+        self._by = lru_cache(lambda held: held.pulled(run, work.given, rows))
+
+    def row(self, name: str, at: int, held: Enclosures | None = None) -> Pulled:
+        """What one of the cotangents gives, or would give by a kernel of another rounding."""
+        return (self.pulled if held is None else self._by(held))[name].row(at)
+
+    def first(self, name: str, count: int, held: Enclosures | None = None) -> Pulled:
+        """What the first of the cotangents give."""
+        each = (self.pulled if held is None else self._by(held))[name]
+        return replace(
+            each, exact=each.exact[:count], rounding=each.rounding[:count], kinks=each.kinks[:count]
+        )
+
+
+class Attempts:
+    """What a step would have passed on to one of its inputs, under mistakes."""
+
+    def __init__(self, work: Work, name: str, trip: Pass) -> None:
+        self.work, self.name, self.step = work, name, work.step
+        self.shape = work.step.inputs[name]
+        self.rows = {output: balls(array) for output, array in trip.received.items()}
+        self.count = len(next(iter(self.rows.values())))
+
+    def pulled(
+        self, nodes: Sequence[Node], given: Values, rows: Mapping[str, Balls], wrt: str = ""
+    ) -> np.ndarray:
+        wrt = wrt or self.name
+        run = Run(tuple(nodes), tuple(rows), {wrt: self.shape}, self.step.wanted | {wrt})
+        found = centres(run.pull(given, self.work.enclosures.exact, rows))
+        return found.reshape(self.count, *self.shape)
+
+    def clues(self, jacobian: bool) -> Clues:
+        shapes = [self.shape, *(rows.shape[1:] for rows in self.rows.values())]
+        extents = tuple({n for shape in shapes for n in (*shape, size(shape))})
+        given = {**self.work.given, ANOTHER: self.work.given[self.name]}
+        tried = [
+            *uses(self.step.nodes, self.name, lambda nodes, wrt: self.pulled(nodes, given, self.rows, wrt))
+        ]
+        if not jacobian:
+            tried += [*self._cotangents(), *self._later()]
+        return Clues(
+            self.step.dtype,
+            extents,
+            tuple((cause, array if jacobian else array[0]) for cause, array in tried),
+        )
+
+    def _cotangents(self) -> Tried:
+        """The cotangent not used, not multiplied, or not summed."""
+        for output, rows in self.rows.items():
+            cotangent = centres(rows)
+            if cotangent.shape[1:] == self.shape:
+                yield because.PassedUnchanged(), cotangent
+                with np.errstate(all="ignore"):
+                    yield because.ValueTimesCotangent(), self.step.values[output] * cotangent
+            ones = {output: full(rows.shape, UNIT)}
+            yield because.CotangentIgnored(), self.pulled(self.step.nodes, self.work.given, ones)
+            for axis, extent in enumerate(cotangent.shape[1:]):
+                for place, words in ((0, "first"), (extent - 1, "last")) if extent > 1 else ():
+                    at = tuple(place if n == axis + 1 else slice(None) for n in range(cotangent.ndim))
+                    part = np.zeros_like(cotangent)
+                    part[at] = cotangent[at]
+                    changed = {**self.rows, output: balls(part)}
+                    yield (
+                        because.SumMissing(axis, words),
+                        self.pulled(self.step.nodes, self.work.given, changed),
+                    )
+
+    def _later(self) -> Tried:
+        """The gradient at numbers that the input's memory held later on."""
+        for after, values in self.step.later(self.name):
+            given = {**self.work.given, self.name: balls(values)}
+            yield because.ChangedInPlace(self.name, after), self.pulled(self.step.nodes, given, self.rows)
+
+
+def _only(rows: np.ndarray | None) -> np.ndarray | None:
+    return None if rows is None else rows[0]
+
+
+def _times(a: Mapping[str, np.ndarray | None], b: Mapping[str, np.ndarray | None], factor: float) -> bool:
+    """Whether the numbers of b are so many times those of a, bit for bit."""
+    if a.keys() != b.keys():
+        return False
+    return all(
+        (x is None) == (y is None)
+        and (x is None or y is None or np.array_equal(factor * x, y, equal_nan=True))
+        for x, y in ((a[name], b[name]) for name in a)
+    )
+
+
+def verdict_of(cause: Cause) -> Verdict:
+    """What broke is failed, what leads nowhere is undecided, all else is not covered."""
+    if isinstance(cause, because.Raised):
+        return Verdict.FAILED
+    return Verdict.UNDECIDED if isinstance(cause, because.Unreached) else Verdict.UNSUPPORTED
