@@ -3,14 +3,16 @@ of, `pull`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..dtypes import DType
 from ..errors import UnsupportedError, said, where
+from ..language.syntax import Statement
 from . import Task, Trace
 from .interpreter import Functions, Library, line
 
@@ -70,47 +72,62 @@ class FunctionEngine:
         return Library(self.name, self.functions, self.operators, lambda value: self.array(value, dtype))
 
     def _run(self, task: Task, dtype: DType) -> Trace:
-        library = self.library(dtype)
+        arrays: dict[str, Any] = {}
         failures: dict[str, str] = {}
         unsupported: dict[str, str] = {}
-        locals_: dict[tuple[str, str], np.ndarray | None] = {}
-        gradients: dict[str, np.ndarray | None] = {}
-        values: dict[str, np.ndarray] = {}
-        arrays: dict[str, Any] = {}
-
-        def attempted(name: str, action: Callable[[], None]) -> bool:
-            try:
-                action()
-            except (UnsupportedError, NotImplementedError) as error:
-                unsupported[name] = str(error) if isinstance(error, UnsupportedError) else said(error)
-            except Exception as error:  # whatever an engine raises is a finding
-                failures[name] = said(error) + where(error)
-            return not (name in unsupported or name in failures)
-
-        def bind(name: str, make: Callable[[], Any]) -> None:
-            arrays[name] = make()
-            values[name] = self.numbers(arrays[name])
-
         for name, value in task.point.items():
-            if not attempted(name, lambda: bind(name, lambda: self.array(value, dtype))):  # noqa: B023 # called at once
-                return Trace(values, locals_, gradients, failures, unsupported)
-        for statement in task.statements:
-            name = statement.name
-            if not attempted(name, lambda: bind(name, lambda: self.bound(line(statement, arrays, library)))):  # noqa: B023 # at once
-                return Trace(values, locals_, gradients, failures, unsupported)
-            attempted(name, lambda: locals_.update(self._local(task, statement, arrays, library, dtype)))  # noqa: B023 # at once
+            with attempt(name, failures, unsupported):
+                arrays[name] = self.leaf(value, dtype, name in task.parameters)
+            if name not in arrays:
+                values = {name: self.numbers(array) for name, array in arrays.items()}
+                return Trace(values, {}, {}, failures, unsupported)
+        trace = self.forward(task, arrays, dtype)
+        if task.statements[-1].name not in arrays:
+            return trace
         unseen: dict[str, str] = {}
         if self.why_unseen:
             unseen = {statement.name: self.why_unseen for statement in task.statements[:-1]}
-        attempted("", lambda: gradients.update(self.chained(task, arrays, library, dtype)))
-        return Trace(values, locals_, gradients, failures, unsupported, unseen)
+        gradients: dict[str, np.ndarray | None] = {}
+        failures, unsupported = dict(trace.failures), dict(trace.unsupported)
+        with attempt("", failures, unsupported):
+            gradients = self.chained(task, arrays, self.library(dtype), dtype)
+        return replace(trace, gradients=gradients, failures=failures, unsupported=unsupported, unseen=unseen)
+
+    def forward(self, task: Task, arrays: dict[str, Any], dtype: DType) -> Trace:
+        """Run the lines over the leaves' arrays, and each line's probes through it alone; no gradients yet.
+
+        The lines' arrays are added to `arrays`, as far as they could be computed.
+        """
+        library = self.library(dtype)
+        failures: dict[str, str] = {}
+        unsupported: dict[str, str] = {}
+        values = {name: self.numbers(array) for name, array in arrays.items()}
+        locals_: dict[tuple[str, str], np.ndarray | None] = {}
+        for statement in task.statements:
+            name = statement.name
+            with attempt(name, failures, unsupported):
+                arrays[name] = self.bound(self.line(statement, arrays, library))
+                values[name] = self.numbers(arrays[name])
+            if name not in values:
+                arrays.pop(name, None)
+                break
+            with attempt(name, failures, unsupported):
+                locals_ |= self._local(task, statement, arrays, library, dtype)
+        return Trace(values, locals_, {}, failures, unsupported)
+
+    def leaf(self, value: Any, dtype: DType, is_parameter: bool) -> Any:
+        """A leaf's array."""
+        return self.array(value, dtype)
+
+    def line(self, statement: Statement, arrays: Mapping[str, Any], library: Library) -> Any:
+        return line(statement, arrays, library)
 
     def bound(self, value: Any) -> Any:
         """A line's value, as it is bound to its name."""
         return value
 
     def _local(
-        self, task: Task, statement: Any, arrays: Mapping[str, Any], library: Library, dtype: DType
+        self, task: Task, statement: Statement, arrays: Mapping[str, Any], library: Library, dtype: DType
     ) -> dict[tuple[str, str], np.ndarray | None]:
         """The line's own vjp at its probes, as a function of its parents alone."""
         name = statement.name
@@ -119,7 +136,7 @@ class FunctionEngine:
             return {}
 
         def alone(*inputs: Any) -> Any:
-            return line(statement, {**arrays, **dict(zip(parents, inputs, strict=True))}, library)
+            return self.line(statement, {**arrays, **dict(zip(parents, inputs, strict=True))}, library)
 
         rows = self.pull(alone, [arrays[parent] for parent in parents], task.probes[name], dtype)
         return {(name, parent): found for parent, found in zip(parents, rows, strict=True)}
@@ -135,7 +152,7 @@ class FunctionEngine:
             given = dict(zip([*leaves, *taps], inputs, strict=True))
             bound = {**{name: arrays[name] for name in task.point}, **{name: given[name] for name in leaves}}
             for statement in task.statements:
-                value = line(statement, bound, library)
+                value = self.line(statement, bound, library)
                 bound[statement.name] = (
                     self.tapped(value, given[statement.name]) if statement.name in taps else value
                 )
@@ -147,6 +164,19 @@ class FunctionEngine:
         return {
             name: None if row is None else row[0] for name, row in zip([*leaves, *taps], rows, strict=True)
         }
+
+
+@contextmanager
+def attempt(name: str, failures: dict[str, str], unsupported: dict[str, str]) -> Iterator[None]:
+    """Whatever an engine raises is a finding of that name, or what it does not have."""
+    try:
+        yield
+    except UnsupportedError as error:
+        unsupported[name] = str(error)
+    except NotImplementedError as error:
+        unsupported[name] = said(error)
+    except Exception as error:
+        failures[name] = said(error) + where(error)
 
 
 def contracted(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

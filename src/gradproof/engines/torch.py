@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..dtypes import DType
-from ..errors import UnsupportedError, said
 from ..language.syntax import Statement
-from . import Task, Trace
+from . import Task
+from .functional import Function, FunctionEngine, Rows
 from .interpreter import ARITHMETIC, Functions, Library, Operand, line, names, scalars
 
 
@@ -93,116 +92,61 @@ OPERATORS: dict[str, Callable[..., Operand]] = {
 }
 
 
-class TorchEngine:
-    """Eager torch on the CPU; `functions` and `operators` are what the lines are made of."""
+class TorchEngine(FunctionEngine):
+    """Eager torch on the CPU: its own backward, through the lines as they were run."""
 
     def __init__(
-        self,
-        name: str = "torch",
-        functions: Mapping[str, Callable[..., torch.Tensor]] = FUNCTIONS,
-        operators: Mapping[str, Callable[..., Operand]] = OPERATORS,
+        self, name: str = "torch", functions: Functions = FUNCTIONS, operators: Functions = OPERATORS
     ) -> None:
-        self.name = name
-        self.functions = functions
-        self.operators = operators
+        super().__init__(name, functions, operators)
 
-    def run(self, task: Task, dtype: DType) -> Trace:
-        """Run the lines, pull each probe back through its own line, and the output through all of them."""
-        kind = getattr(torch, dtype.name)
-        tensors = {
-            name: torch.tensor(value, dtype=kind, requires_grad=name in task.parameters)
-            for name, value in task.point.items()
-        }
-        trace = self.forward(task, tensors, kind)
-        output = tensors.get(task.statements[-1].name)
-        if output is None:
-            return trace
-        failures, unsupported = dict(trace.failures), dict(trace.unsupported)
-        try:
-            if output.requires_grad:
-                output.backward()
-        except NotImplementedError as error:
-            unsupported[""] = said(error)
-        except RuntimeError as error:
-            failures[""] = said(error)
-        return replace(trace, gradients=gradients_of(tensors), failures=failures, unsupported=unsupported)
+    def array(self, value: Any, dtype: DType) -> torch.Tensor:
+        return torch.tensor(value, dtype=getattr(torch, dtype.name))
 
-    def forward(self, task: Task, tensors: dict[str, torch.Tensor], kind: torch.dtype) -> Trace:
-        """Run the lines over the leaves' tensors, and each line's probes through it alone; no gradients yet.
+    def numbers(self, array: torch.Tensor) -> np.ndarray:
+        return array.detach().to(torch.float64).numpy().copy()
 
-        The lines' tensors are added to `tensors`, as far as they could be computed.
-        """
-        locals_: dict[tuple[str, str], np.ndarray | None] = {}
-        failures: dict[str, str] = {}
-        unsupported: dict[str, str] = {}
-        for statement in task.statements:
-            try:
-                tensors[statement.name] = value = self._line(statement, tensors, kind)
-                if value.requires_grad:
-                    value.retain_grad()
-            except (NotImplementedError, UnsupportedError) as error:
-                return Trace(_numbers(tensors), locals_, {}, failures, {statement.name: said(error)})
-            except (
-                RuntimeError,
-                TypeError,
-                ValueError,
-                IndexError,
-                OverflowError,
-                ZeroDivisionError,
-            ) as error:
-                failures[statement.name] = said(error)
-                return Trace(_numbers(tensors), locals_, {}, failures)
-            try:
-                locals_ |= self._local(statement, tensors, kind, task)
-            except NotImplementedError as error:
-                unsupported[statement.name] = said(error)
-            except (RuntimeError, TypeError, ValueError) as error:
-                failures[statement.name] = said(error)
-        return Trace(_numbers(tensors), locals_, {}, failures, unsupported)
+    def leaf(self, value: Any, dtype: DType, is_parameter: bool) -> torch.Tensor:
+        return self.array(value, dtype).requires_grad_(is_parameter)
 
-    def _local(
-        self, statement: Statement, tensors: Mapping[str, torch.Tensor], kind: torch.dtype, task: Task
-    ) -> dict[tuple[str, str], np.ndarray | None]:
-        """The line's own vjp at its probes, with its parents detached from everything before them."""
-        name = statement.name
-        parents = task.parents.get(name, ())
-        if not parents or name not in task.probes:
-            return {}
-        alone = {key: tensors[key].detach() for key in names(statement) if key in tensors}
-        for parent in parents:
-            alone[parent] = alone[parent].clone().requires_grad_(True)
-        value = self._line(statement, alone, kind)
-        rows: dict[str, list[np.ndarray | None]] = {parent: [] for parent in parents}
-        for probe in task.probes[name]:
-            cotangent = torch.tensor(probe, dtype=kind).reshape(value.shape)
-            if value.requires_grad:
-                grads: Sequence[torch.Tensor | None] = torch.autograd.grad(
-                    value,
-                    [alone[parent] for parent in parents],
-                    cotangent,
-                    retain_graph=True,
-                    allow_unused=True,
-                )
-            else:
-                grads = [None] * len(parents)
-            for parent, grad in zip(parents, grads, strict=True):
-                rows[parent].append(number_of(grad))
-        found: dict[tuple[str, str], np.ndarray | None] = {}
-        for parent, items in rows.items():
-            arrays = [item for item in items if item is not None]
-            found[name, parent] = np.stack(arrays) if len(arrays) == len(items) else None
-        return found
-
-    def _line(
-        self, statement: Statement, tensors: Mapping[str, torch.Tensor], kind: torch.dtype
-    ) -> torch.Tensor:
-        value = line(
-            statement,
-            tensors,
-            Library("torch", self.functions, self.operators, partial(torch.tensor, dtype=kind)),
-        )
+    def line(self, statement: Statement, arrays: Mapping[str, Any], library: Library) -> torch.Tensor:
+        value = line(statement, arrays, library)
         # A line `y = x` is a node of its own, with a gradient of its own.
-        return value.view_as(value) if any(value is tensors.get(name) for name in names(statement)) else value
+        return value.view_as(value) if any(value is arrays.get(name) for name in names(statement)) else value
+
+    def bound(self, value: torch.Tensor) -> torch.Tensor:
+        if value.requires_grad:
+            value.retain_grad()
+        return value
+
+    def pull(
+        self, function: Function, inputs: Sequence[torch.Tensor], rows: np.ndarray, dtype: DType
+    ) -> Rows:
+        leaves = [x.detach().clone().requires_grad_(True) for x in inputs]
+        return pulled(function(*leaves), leaves, [self.array(row, dtype) for row in rows])
+
+    def chained(
+        self, task: Task, arrays: Mapping[str, Any], library: Library, dtype: DType
+    ) -> dict[str, np.ndarray | None]:
+        output = arrays[task.statements[-1].name]
+        if output.requires_grad:
+            output.backward()
+        return gradients_of(arrays)
+
+
+def pulled(value: torch.Tensor, leaves: Sequence[torch.Tensor], rows: Sequence[torch.Tensor]) -> Rows:
+    """Each cotangent, pulled back from the value to the leaves; None where none of them gets there."""
+    if not value.requires_grad:
+        return [None for _ in leaves]
+    found: list[list[np.ndarray | None]] = [[] for _ in leaves]
+    for row in rows:
+        grads = torch.autograd.grad(
+            value, leaves, row.reshape(value.shape), retain_graph=True, allow_unused=True
+        )
+        for kept, grad in zip(found, grads, strict=True):
+            kept.append(number_of(grad))
+    there = [[row for row in kept if row is not None] for kept in found]
+    return [np.stack(kept) if len(kept) == len(rows) else None for kept in there]
 
 
 def gradients_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray | None]:
@@ -213,10 +157,6 @@ def gradients_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray | 
 def number_of(tensor: torch.Tensor | None) -> np.ndarray | None:
     """A copy of a tensor's numbers in float64, which holds those of every dtype exactly."""
     return None if tensor is None else tensor.detach().to(torch.float64).numpy().copy()
-
-
-def _numbers(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    return {name: tensor.detach().to(torch.float64).numpy().copy() for name, tensor in tensors.items()}
 
 
 ENGINE = TorchEngine()

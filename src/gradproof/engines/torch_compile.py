@@ -13,7 +13,7 @@ import torch
 from ..dtypes import DType
 from ..errors import EngineError
 from .functional import Function, Rows
-from .torch import FUNCTIONS, OPERATORS
+from .torch import FUNCTIONS, OPERATORS, pulled
 from .torch_func import TorchFunctions
 
 
@@ -38,17 +38,7 @@ class TorchCompiled(TorchFunctions):
         leaves = [x.detach().clone().requires_grad_(True) for x in inputs]
         torch._dynamo.reset()  # a line is a function of its own; none is to be compiled anew for another's sake
         value = torch.compile(function, dynamic=False)(*leaves)
-        if not value.requires_grad:
-            return [None for _ in leaves]
-        found: list[list[np.ndarray | None]] = [[] for _ in leaves]
-        for row in rows:
-            cotangent = self.array(row, dtype).reshape(value.shape)
-            grads = torch.autograd.grad(value, leaves, cotangent, retain_graph=True, allow_unused=True)
-            for kept, grad in zip(found, grads, strict=True):
-                kept.append(None if grad is None else self.numbers(grad))
-        return [
-            None if kept[0] is None else np.stack([row for row in kept if row is not None]) for kept in found
-        ]
+        return pulled(value, leaves, [self.array(row, dtype) for row in rows])
 
     def run(self, task: Any, dtype: DType) -> Any:
         with self.scope():

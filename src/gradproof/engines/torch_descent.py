@@ -80,7 +80,7 @@ class Loop:
 
     def __init__(self, point: Mapping[str, np.ndarray], parameters: Sequence[str], dtype: DType, make: MakeOptimizer,
                  step: StepFunction) -> None:  # fmt: skip
-        self.kind = getattr(torch, dtype.name)
+        self.dtype, self.kind = dtype, getattr(torch, dtype.name)
         self.parameters = {
             name: torch.tensor(point[name], dtype=self.kind, requires_grad=True) for name in parameters
         }
@@ -148,7 +148,7 @@ class Loop:
             name: self.parameters[name] if name in self.parameters else torch.tensor(value, dtype=self.kind)
             for name, value in task.point.items()
         }
-        trace = ENGINE.forward(task, tensors, self.kind)
+        trace = ENGINE.forward(task, tensors, self.dtype)
         self.pending.append((trace, tensors))
         output = tensors.get(task.statements[-1].name)
         if output is None:
