@@ -177,7 +177,8 @@ def mixtures(folder: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
     for path in sorted((folder / "adbench").glob("gmm_*.json")):
         data = json.loads(path.read_text(encoding="utf-8"))
         sizes = {
-            "n": data["n"], "copies": data.get("x_repeated", 1), "K": data["K"], "gamma": data["wishart_gamma"],
+            "n": data["n"], "copies": data.get("x_repeated", 1), "K": data["K"],
+                "gamma": data["wishart_gamma"],
             "m": data["wishart_m"],
         }  # fmt: skip
         words = rf"\b({'|'.join(sizes)})\b"
@@ -461,7 +462,8 @@ def printed_digits(folder: Path, processes: int) -> int:
     for key in dict.fromkeys((m.published.corpus, m.published.digits) for m in matches):
         here = [m for m in matches if (m.published.corpus, m.published.digits) == key]
         farthest = max(here, key=lambda m: m.farthest)
-        rows.append([*key, len(here), sum(m.count for m in here), sum(m in bad for m in here), farthest.farthest,
+        rows.append([*key, len(here), sum(m.count for m in here), sum(m in bad for m in here),
+            farthest.farthest,
                      f"{farthest.published.name}: {farthest.where}"])  # fmt: skip
     headers = ["corpus", "digits", "points", "numbers", "disagree", "farthest, in the last digit", "where"]
     print()

@@ -142,7 +142,8 @@ def main() -> int:
     print(tabulate(rows, [
         "", "size", "inputs", "first check, s", "check, s", "µs each", "over a tenth", "gradcheck\n/ check",
         "fast gradcheck\n/ check", "check /\nforward and backward",
-    ], floatfmt=".3g", disable_numparse=[1, 2, 5, 6, 7, 8, 9], colalign=["left", *["right"] * 9]))  # fmt: skip
+    ], floatfmt=".3g", disable_numparse=[1, 2, 5, 6, 7, 8, 9],
+        colalign=["left", *["right"] * 9]))  # fmt: skip
     print(f"-: not run, because it would take more than about {PATIENCE:.0f} s, or there is nothing smaller")
     if rows := process(options.rounds):
         print()

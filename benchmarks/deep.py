@@ -1,5 +1,5 @@
-"""A fault in a deep stack: a factor of 1 + 1e-4 in one of 24 layers is found at that layer, and without it all is
-verified, in every dtype.
+"""A fault in a deep stack: a factor of 1 + 1e-4 in one of 24 layers is found at that layer, and without it
+all is verified, in every dtype.
 
 The tests try one layer of each stack; here stand all of them. Run with
 

@@ -163,7 +163,8 @@ STOPS = (
     Operation("y.data =", written_by_data, lambda a, b, c: square(a)),
     Operation("item", lambda a, b, c: b * a[0].item(), lambda a, b, c: product(first(a), b)),
     Operation("item and more", lambda a, b, c: b * (2 * a[0].item() + 1), lambda a, b, c: affine(a, b, 2.0)),
-    Operation("alpha=", lambda a, b, c: torch.add(b, b, alpha=3 * a[0].item()), lambda a, b, c: affine(a, b, 3.0)),
+    Operation("alpha=", lambda a, b, c: torch.add(b, b, alpha=3 * a[0].item()), lambda a, b,
+        c: affine(a, b, 3.0)),
     Operation("NumPy", by_numpy, lambda a, b, c: product(square(a), b)),
     Operation("tolist", listed, lambda a, b, c: product(scaled(a, 2.0), b)),
 )  # fmt: skip

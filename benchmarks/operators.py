@@ -619,7 +619,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for result in tracked(finished, len(names), lambda result: f"{result.op}: {result.outcome}"):
             results.append(result)
             took = f"{time.perf_counter() - start:.0f} s"
-            line = f"[{len(results):3}/{len(names)} {took:>6}] {result.op}: {result.outcome} ({result.seconds:.1f} s)"
+            told = f"{result.op}: {result.outcome} ({result.seconds:.1f} s)"
+            line = f"[{len(results):3}/{len(names)} {took:>6}] {told}"
             print(line, file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         print(f"cut off after {len(results)} of {len(names)} operators", file=sys.stderr)

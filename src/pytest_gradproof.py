@@ -481,7 +481,8 @@ class Pages:
         from gradproof.telling.page import Verdict
 
         entries = [
-            Entry(str(Path(name).with_suffix(".html")), page["title"], Verdict(page["verdict"], page["ok"]), page["ran"],
+            Entry(str(Path(name).with_suffix(".html")), page["title"], Verdict(page["verdict"], page["ok"]),
+                page["ran"],
                   page["test"])
             for name, page in self._sorted()
         ]  # fmt: skip

@@ -198,7 +198,8 @@ PLANTED = (
     Planted("a factor of 1 + 2**-20", sine, _sine(1 + 2.0**-20), _sine(1.0), "local", "s"),
     Planted("a factor of 1 + 1e-13", sine, _sine(1 + 1e-13), _sine(1.0), "local", "s", dtypes=("float64",)),
     Planted("a factor of 1 + 1e-5", sine, _sine(1 + 1e-5), _sine(1.0), "local", "s", dtypes=("float32",)),
-    Planted("a factor of 1.1 in half", sine, _sine(1.1), _sine(1.0), "local", "s", dtypes=("bfloat16", "float16")),
+    Planted("a factor of 1.1 in half", sine, _sine(1.1), _sine(1.0), "local", "s",
+        dtypes=("bfloat16", "float16")),
     Planted("zero", sine, _sine(0.0), _sine(1.0), "local", "s", note="zero"),
     Planted(
         "a dropped use of a shared node", shared,
@@ -219,23 +220,28 @@ PLANTED = (
         _operator("*", lambda a, b: a * b, product), "local", "a",
     ),
     Planted(
-        "a gradient on a given tensor", sine, with_gradient("x", lambda task, trace: np.zeros(3)), Changed(same),
+        "a gradient on a given tensor", sine, with_gradient("x", lambda task, trace: np.zeros(3)),
+            Changed(same),
         "gradient", "x", note="given",
     ),
-    Planted("None", sine, with_gradient("w", lambda task, trace: None), Changed(same), "gradient", "w", note="None"),
+    Planted("None", sine, with_gradient("w", lambda task, trace: None), Changed(same), "gradient", "w",
+        note="None"),
     Planted(
-        "NaN in a gradient", sine, with_gradient("w", lambda task, trace: np.array(np.nan)), Changed(same), "gradient",
+        "NaN in a gradient", sine, with_gradient("w", lambda task, trace: np.array(np.nan)), Changed(same),
+            "gradient",
         "w", note="NaN",
     ),
     Planted("NaN in one entry", squares, _square(square_nan), _square(square), "local", "s", note="NaN"),
     Planted("wrong only below 1e-30", tiny, _square(square_wrong_when_tiny), _square(square), "local", "s"),
     Planted(
-        "the shape of a gradient", matrices, with_gradient("A", lambda task, trace: np.zeros((1, 2))), Changed(same),
+        "the shape of a gradient", matrices, with_gradient("A", lambda task, trace: np.zeros((1, 2))),
+            Changed(same),
         "gradient", "A", note="shape",
     ),
     Planted(
         "one entry of many", squares,
-        with_gradient("w", lambda task, trace: trace.gradients["w"] * np.array([1.0, 1.0 + 1e-6, 1.0])), Changed(same),
+        with_gradient("w", lambda task, trace: trace.gradients["w"] * np.array([1.0, 1.0 + 1e-6, 1.0])),
+            Changed(same),
         "gradient", "w",
     ),
     Planted(
@@ -248,7 +254,8 @@ PLANTED = (
         note="other numbers",
     ),
     Planted(
-        "the forward value", sine, _function("sin", lambda x: torch.sin(x) * (1 + 2.0**-20), sin_times(1.0)), _sine(1.0),
+        "the forward value", sine, _function("sin", lambda x: torch.sin(x) * (1 + 2.0**-20), sin_times(1.0)),
+            _sine(1.0),
         "forward", "s",
     ),
 )  # fmt: skip

@@ -92,7 +92,8 @@ def sources() -> list[Any]:
 
     kinds: dict[str, Callable[[np.ndarray], Any]] = {
         "lists": lambda a: a.tolist(), "NumPy": lambda a: a, "float32": lambda a: a.astype(np.float32),
-        "torch": torch.tensor, "bfloat16": lambda a: torch.tensor(a).bfloat16(), "JAX": jax, "tinygrad": tinygrad,
+        "torch": torch.tensor, "bfloat16": lambda a: torch.tensor(a).bfloat16(), "JAX": jax,
+            "tinygrad": tinygrad,
     }  # fmt: skip
     return [pytest.param(make, id=name) for name, make in kinds.items()]
 

@@ -11,7 +11,10 @@ from gradproof import InputError, load, parse
 from gradproof.cli import main
 
 HEAD = 'title = "t"\ngraph = """\n'
-TAIL = '\n"""\n[given]\nX = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]\ny = [1.0, 2.0, 3.0]\n[parameters]\nw = [1.0, 2.0]\n'
+TAIL = (
+    '\n"""\n[given]\n'
+    "X = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]\ny = [1.0, 2.0, 3.0]\n[parameters]\nw = [1.0, 2.0]\n"
+)
 REST = "\nz = mean((X @ w - y)**2)\nloss = sum(q) + z"
 
 # id: (the line q = ..., line:column in the file, the words that must appear)
@@ -120,21 +123,31 @@ FILES = {
     "a name that is none": ("x = [1.0, 2.0]", '"a b" = 1.0', "6:2", "is no name"),
     "a table without a source": ("x = [1.0, 2.0]", "x = {a = 1}", "6:1", "without 'file', 'sample' or "
                                                                          "'interval'"),
-    "an unknown sample": ("x = [1.0, 2.0]", 'x = {shape = [2], sample = "norml"}', "6:1", "did you mean 'normal'?"),
-    "a bad shape": ("x = [1.0, 2.0]", 'x = {shape = [-2], sample = "normal"}', "6:1", "expected positive integers"),
+    "an unknown sample": ("x = [1.0, 2.0]", 'x = {shape = [2], sample = "norml"}', "6:1",
+        "did you mean 'normal'?"),
+    "a bad shape": ("x = [1.0, 2.0]", 'x = {shape = [-2], sample = "normal"}', "6:1",
+        "expected positive integers"),
     "a huge shape": ("x = [1.0, 2.0]", 'x = {shape = [99999, 99999], sample = "normal"}', "6:1", "more than"),
     "a bad interval": ("x = [1.0, 2.0]", "x = {interval = [2.0, 1.0], points = 3}", "6:1", "low < high"),
-    "an unknown key beside interval": ("x = [1.0, 2.0]", "x = {interval = [1.0, 2.0], pints = 3}", "6:1", "'points'"),
+    "an unknown key beside interval": ("x = [1.0, 2.0]", "x = {interval = [1.0, 2.0], pints = 3}", "6:1",
+        "'points'"),
     "an unknown dtype": ('title = "t"', 'title = "t"\ndtype = "float23"', "2:1", "did you mean 'float32'?"),
     "an unknown verdict": ("[given]", '[expect]\nverdict = "rong"\n[given]', "6:1", "did you mean 'wrong'?"),
     "a bad descent": ("[given]", "[descent]\nsteps = 0\n[given]", "6:1", "expected a positive integer"),
-    "given that is no table": ("[given]\nx = [1.0, 2.0]", "given = 3", "5:1", "'given' is an integer, expected a table"),
-    "an output that is no scalar": ("loss = sum(w * x)", "loss = w * x", "3:1", "has shape (2,); expected a scalar"),
-    "a file outside": ("x = [1.0, 2.0]", 'x = {file = "../x.csv", columns = ["a"]}', "6:1", "outside of the expression"),
-    "an absolute file": ("x = [1.0, 2.0]", 'x = {file = "/etc/passwd", columns = ["a"]}', "6:1", "outside of the"),
-    "no such file": ("x = [1.0, 2.0]", 'x = {file = "none.csv", columns = ["a"]}', "6:1", "no such file 'none.csv'"),
-    "no such column": ("x = [1.0, 2.0]", 'x = {file = "data.csv", column = "aa"}', "6:1", "no column 'aa'; did you mean"),
-    "a cell that is no number": ("x = [1.0, 2.0]", 'x = {file = "data.csv", column = "b"}', "", "data.csv:3: 'oops'"),
+    "given that is no table": ("[given]\nx = [1.0, 2.0]", "given = 3", "5:1", "'given' is an integer, "
+                                                                              "expected a table"),
+    "an output that is no scalar": ("loss = sum(w * x)", "loss = w * x", "3:1", "has shape (2,); expected a "
+                                                                                "scalar"),
+    "a file outside": ("x = [1.0, 2.0]", 'x = {file = "../x.csv", columns = ["a"]}', "6:1",
+        "outside of the expression"),
+    "an absolute file": ("x = [1.0, 2.0]", 'x = {file = "/etc/passwd", columns = ["a"]}', "6:1",
+        "outside of the"),
+    "no such file": ("x = [1.0, 2.0]", 'x = {file = "none.csv", columns = ["a"]}', "6:1",
+        "no such file 'none.csv'"),
+    "no such column": ("x = [1.0, 2.0]", 'x = {file = "data.csv", column = "aa"}', "6:1",
+        "no column 'aa'; did you mean"),
+    "a cell that is no number": ("x = [1.0, 2.0]", 'x = {file = "data.csv", column = "b"}', "",
+        "data.csv:3: 'oops'"),
 }  # fmt: skip
 
 

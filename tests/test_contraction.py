@@ -114,12 +114,16 @@ SHAPES = {
 
 NODES = {
     "matrix product": Node("out", (9, 7), PRODUCT, (Read("x", (i, k)), Read("y", (k, j))), (8,), "sum"),
-    "a matrix and its own transpose": Node("out", (9, 9), PRODUCT, (Read("x", (i, k)), Read("x", (j, k))), (8,), "sum"),
-    "matrix products of a batch": Node("out", (3, 5, 6), PRODUCT, (Read("t", (i, j, k)), Read("s", (i, k, m))), (4,), "sum"),
+    "a matrix and its own transpose": Node("out", (9, 9), PRODUCT, (Read("x", (i, k)), Read("x", (j, k))),
+        (8,), "sum"),
+    "matrix products of a batch": Node("out", (3, 5, 6), PRODUCT,
+        (Read("t", (i, j, k)), Read("s", (i, k, m))), (4,), "sum"),
     "dot products of rows": Node("out", (9,), PRODUCT, (Read("x", (i, k)), Read("x", (i, k))), (8,), "sum"),
     "sum of all products": Node("out", (), PRODUCT, (Read("x", (k, n)), Read("v", (k,))), (9, 8), "sum"),
-    "an axis of one factor alone": Node("out", (9, 7), PRODUCT, (Read("x", (i, k)), Read("y", (n, j))), (8, 8), "sum"),
-    "an axis that nothing depends on": Node("out", (9, 8), PRODUCT, (Read("x", (i, j)), Read("v", (i,))), (5,), "sum"),
+    "an axis of one factor alone": Node("out", (9, 7), PRODUCT, (Read("x", (i, k)), Read("y", (n, j))),
+        (8, 8), "sum"),
+    "an axis that nothing depends on": Node("out", (9, 8), PRODUCT, (Read("x", (i, j)), Read("v", (i,))),
+        (5,), "sum"),
     "convolution with a step and a border": Node(
         "out",
         (2, 4, 3, 5),
@@ -129,7 +133,8 @@ NODES = {
         "sum",
     ),
     "product without a sum": Node("out", (9, 8), PRODUCT, (Read("x", (i, j)), Read("v", (i,)))),
-    "slopes that are no reads": Node("out", (9, 8), slot(0) * slot(1) ** 2, (Read("x", (i, j)), Read("v", (i,)))),
+    "slopes that are no reads": Node("out", (9, 8), slot(0) * slot(1) ** 2,
+        (Read("x", (i, j)), Read("v", (i,)))),
 }  # fmt: skip
 
 

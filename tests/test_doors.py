@@ -31,15 +31,19 @@ class Case:
 
 
 CASES = [
-    Case("an equality that holds", "y = where(x == 0, x, sin(3*x))", lambda x: torch.where(x == 0, x, torch.sin(3 * x)),
+    Case("an equality that holds", "y = where(x == 0, x, sin(3*x))",
+        lambda x: torch.where(x == 0, x, torch.sin(3 * x)),
          lambda x: jnp.where(x == 0, x, jnp.sin(3 * x)), 0.0, 1.0, "wrong"),
     Case("an equality that does not hold", "y = where(x == 0, x, sin(3*x))",
-         lambda x: torch.where(x == 0, x, torch.sin(3 * x)), lambda x: jnp.where(x == 0, x, jnp.sin(3 * x)), 1.0,
+         lambda x: torch.where(x == 0, x, torch.sin(3 * x)), lambda x: jnp.where(x == 0, x, jnp.sin(3 * x)),
+             1.0,
          3 * np.cos(3.0), "right"),
     Case("an equality of like branches", "y = where(x == 0, 3*x, sin(3*x))",
-         lambda x: torch.where(x == 0, 3 * x, torch.sin(3 * x)), lambda x: jnp.where(x == 0, 3 * x, jnp.sin(3 * x)),
+         lambda x: torch.where(x == 0, 3 * x, torch.sin(3 * x)),
+             lambda x: jnp.where(x == 0, 3 * x, jnp.sin(3 * x)),
          0.0, 3.0, "right"),
-    Case("a boundary of like slopes", "y = where(x > 0, x**2, -x**2)", lambda x: torch.where(x > 0, x**2, -(x**2)),
+    Case("a boundary of like slopes", "y = where(x > 0, x**2, -x**2)",
+        lambda x: torch.where(x > 0, x**2, -(x**2)),
          lambda x: jnp.where(x > 0, x**2, -(x**2)), 0.0, 0.0, "right"),
     Case("a boundary with a kink", "y = where(x > 0, 2*x, x)", lambda x: torch.where(x > 0, 2 * x, x),
          lambda x: jnp.where(x > 0, 2 * x, x), 0.0, 1.0, "kink"),
@@ -54,10 +58,12 @@ CASES = [
          np.sin(1.0) + np.cos(1.0), "right"),
     Case("two lines that use it", "a = x**2\nb = exp(x)\ny = a*b", lambda x: x**2 * torch.exp(x),
          lambda x: x**2 * jnp.exp(x), 0.5, (2 * 0.5 + 0.25) * np.exp(0.5), "right"),
-    Case("a maximum with itself", "y = maximum(x, x)", lambda x: torch.maximum(x, x), lambda x: jnp.maximum(x, x), 2.0,
+    Case("a maximum with itself", "y = maximum(x, x)", lambda x: torch.maximum(x, x),
+        lambda x: jnp.maximum(x, x), 2.0,
          1.0, "right"),
     Case("a tie", "y = max(x)", lambda x: x.amax(), lambda x: jnp.max(x), [1.0, 1.0], [0.5, 0.5], "kink"),
-    Case("a root at 0 of a product", "y = sqrt(x*x)", lambda x: torch.sqrt(x * x), lambda x: jnp.sqrt(x * x), 0.0,
+    Case("a root at 0 of a product", "y = sqrt(x*x)", lambda x: torch.sqrt(x * x), lambda x: jnp.sqrt(x * x),
+        0.0,
          float("nan"), "wrong"),
 ]  # fmt: skip
 NAMES = [case.name for case in CASES]

@@ -36,7 +36,8 @@ TOGETHER = {
 LACKING: Mapping[str, Mapping[str, str]] = {
     **{engine: {} for engine in ("torch", "torch-func", "torch-forward", "jax", "jax-forward", "autograd")},
     "tinygrad": {
-        "gaussian_mixture": "lgamma", "norm_at_zero": "norm", "planck_energy": "expm1", "softplus_from_relu": "log1p",
+        "gaussian_mixture": "lgamma", "norm_at_zero": "norm", "planck_energy": "expm1",
+            "softplus_from_relu": "log1p",
     },
 }  # fmt: skip
 
@@ -397,7 +398,8 @@ def from_torch(**more: Any) -> Engine:
         return torch.sum(x, axis, keepdim=keepdims)
 
     return gradproof.engine(
-        name="mine", wrap=lambda array: torch.tensor(array, requires_grad=True), gradient=gradient, arrays=True,
+        name="mine", wrap=lambda array: torch.tensor(array, requires_grad=True), gradient=gradient,
+            arrays=True,
         functions={"sum": summed, **more}, dtypes=("float64", "float32"), number=lambda x: x.detach().numpy(),
     )  # fmt: skip
 

@@ -15,7 +15,8 @@ Sources = dict[str, str]  # of each module its text
 GROUND = ("errors", "dtypes", "display", "verdict", "causes", "functions")
 ENGINES = ("torch", "jax", "jaxlib", "autograd", "tinygrad")
 RECORDER = tuple(f"torch.{name}" for name in (
-    "definitions", "insides", "lowering", "memory", "names", "operations", "outputs", "recording", "resampling",
+    "definitions", "insides", "lowering", "memory", "names", "operations", "outputs", "recording",
+        "resampling",
     "state", "trail", "writing",
 ))  # fmt: skip
 
@@ -29,15 +30,18 @@ MAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "language": ((*GROUND, "proof", "language"), ENGINES),
     "language.syntax": ((*GROUND, "language.syntax"), (*ENGINES, "sympy", "flint")),
     "engines": ((*GROUND, "engines", "targets", "language.syntax"), ("sympy", "flint")),
-    "telling": ((*GROUND, "proof", "judging", "language", "telling", "report", "exact", "descent", "oracle", "assertions",
+    "telling": ((*GROUND, "proof", "judging", "language", "telling", "report", "exact", "descent", "oracle",
+        "assertions",
                  "engines", "targets"), ()),
     "telling.derivation": ((*GROUND, "proof", "telling.derivation", "telling.notation"), ENGINES),
     "report": ((*GROUND, "proof", "language", "telling.derivation", "telling.notation", "report"), ENGINES),
     "exact": ((*GROUND, "proof", "language", "exact"), ENGINES),
     "quiz": ((*GROUND, "proof", "language", "telling", "report", "quiz"), ENGINES),
     "descent.optimizers": ((*GROUND, "language.syntax", "descent.optimizers"), (*ENGINES, "sympy", "flint")),
-    "descent.trajectory": ((*GROUND, "proof", "language", "descent.optimizers", "descent.trajectory"), ENGINES),
-    **dict.fromkeys(RECORDER, ((*GROUND, "proof.graph", "proof.functions", "language", *RECORDER), ("jax", "flint"))),
+    "descent.trajectory": ((*GROUND, "proof", "language", "descent.optimizers", "descent.trajectory"),
+        ENGINES),
+    **dict.fromkeys(RECORDER, ((*GROUND, "proof.graph", "proof.functions", "language", *RECORDER),
+        ("jax", "flint"))),
 }  # fmt: skip
 
 

@@ -124,12 +124,16 @@ RIGHT: dict[str, tuple[Func, tuple[Any, ...]]] = {
     "products and sums along": (lambda x: jnp.cumsum(jnp.cumprod(x, axis=1), axis=0), (X,)),
     "prod": (lambda x: jnp.prod(x, axis=1), (X,)),
     "sort": (lambda x: jnp.sort(x, axis=1) * jnp.arange(3), (X,)),
-    "concatenate, pad and flip": (lambda x: jnp.pad(jnp.concatenate([x, x[::-1] ** 2]), 1, constant_values=2), (X,)),
+    "concatenate, pad and flip": (lambda x: jnp.pad(jnp.concatenate([x, x[::-1] ** 2]), 1,
+        constant_values=2), (X,)),
     "einsum": (lambda x, w: jnp.einsum("ij,jk,ik->k", x, w, x), (X, W)),
-    "convolution": (lambda x, w: lax.conv_general_dilated(x, w, (2,), "SAME"), (point(1, 2, 5), point(3, 2, 3))),
+    "convolution": (lambda x, w: lax.conv_general_dilated(x, w, (2,), "SAME"),
+        (point(1, 2, 5), point(3, 2, 3))),
     "max pooling": (lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (2,), (1,), "VALID"), (V,)),
     "powers": (lambda x: x**3 + x**-2 + x**1.5 + x**x + jnp.exp2(x) + lax.rsqrt(x) + jnp.cbrt(x), (P,)),
-    "special functions": (lambda x: lax.erf(x) + lax.erf_inv(x / 2) + lax.lgamma(x) + lax.digamma(x) + jnp.log1p(x), (P,)),
+    "special functions": (
+        lambda x: lax.erf(x) + lax.erf_inv(x / 2) + lax.lgamma(x) + lax.digamma(x) + jnp.log1p(x), (P,)
+    ),
     "softplus far out": (lambda x: nn.softplus(x) + nn.log_sigmoid(3 * x), (point(60, seed=3) * 12,)),
     "logaddexp": (lambda x: jnp.logaddexp(x, x[::-1] - 40), (point(30, seed=4) * 20,)),
     "numbers that are flushed to 0": (lambda x: jnp.exp(x) * 3, (np.array([-87.5, -88.5, -95.0, -103.0]),)),
@@ -145,11 +149,14 @@ RIGHT: dict[str, tuple[Func, tuple[Any, ...]]] = {
     "the largest two": (lambda x: lax.top_k(x, 2)[0] * 3, (V,)),
     "variance and clip": (lambda x: jnp.var(x, axis=0) * jnp.clip(x, -0.5, 0.5) + jnp.std(x), (X,)),
     "two outputs, an integer beside": (lambda x: {"a": x * x[0], "b": jnp.argmax(x), "c": [x.sum()]}, (V,)),
-    "a custom vjp": (custom_vjp(lambda x, y: jnp.sin(x) * y, lambda g, x, y: (g * jnp.cos(x) * y, g * jnp.sin(x))), (X, Y)),
+    "a custom vjp": (custom_vjp(lambda x, y: jnp.sin(x) * y, lambda g, x,
+        y: (g * jnp.cos(x) * y, g * jnp.sin(x))), (X, Y)),
     "a custom jvp": (custom_jvp(lambda x: x**3, lambda t, x: 3 * x**2 * t), (V,)),
     "a custom vjp used twice": (
-        lambda x: (lambda f: f(x) + f(f(x)))(custom_vjp(jnp.tanh, lambda g, x: (g * (1 - jnp.tanh(x) ** 2),))), (V,)),
-    "a clipped cotangent that is not clipped": (custom_vjp(lambda x: x * 2, lambda g, x: (jnp.clip(g * 2, -99, 99),)), (V,)),
+        lambda x: (lambda f: f(x) + f(f(x)))(custom_vjp(jnp.tanh, lambda g,
+            x: (g * (1 - jnp.tanh(x) ** 2),))), (V,)),
+    "a clipped cotangent that is not clipped": (custom_vjp(lambda x: x * 2, lambda g,
+        x: (jnp.clip(g * 2, -99, 99),)), (V,)),
 }  # fmt: skip
 
 
@@ -206,13 +213,16 @@ def norm_rule(factor: float) -> Func:
 WRONG: dict[str, tuple[Func, tuple[Any, ...]]] = {
     "sign": (custom_vjp(TANH, lambda g, x: (-g * slope(x),)), (V,)),
     "factor 1 + 1e-6": (custom_vjp(TANH, lambda g, x: (g * slope(x) * (1 + 1e-6),)), (V,)),
-    "transposed": (custom_vjp(lambda x, w: x @ w, lambda g, x, w: (g @ w, x.T @ g)), (point(3, 3, seed=4), W)),
+    "transposed": (custom_vjp(lambda x, w: x @ w, lambda g, x, w: (g @ w, x.T @ g)),
+        (point(3, 3, seed=4), W)),
     "the sum over a broadcast axis is a mean": (
         custom_vjp(lambda x, b: x + b, lambda g, x, b: (g, g.mean(0))), (X, V)),
-    "only one row of a broadcast axis": (custom_vjp(lambda x, b: x * b, lambda g, x, b: (g * b, (g * x)[0])), (X, V)),
+    "only one row of a broadcast axis": (custom_vjp(lambda x, b: x * b, lambda g, x, b: (g * b, (g * x)[0])),
+        (X, V)),
     "one use lost": (custom_vjp(lambda x: x * jnp.sin(x), lambda g, x: (g * jnp.sin(x),)), (V,)),
     "wrong residual": (custom_vjp(lambda x: jnp.exp(2 * x), lambda g, x: (g * 2 * jnp.exp(x),)), (V,)),
-    "no gradient for one argument": (custom_vjp(lambda x, y: x * y, lambda g, x, y: (g * y, jnp.zeros_like(y))), (X, Y)),
+    "no gradient for one argument": (custom_vjp(lambda x, y: x * y, lambda g, x,
+        y: (g * y, jnp.zeros_like(y))), (X, Y)),
     "the cotangent ignored, of a loss": (custom_vjp(lambda x: jnp.sum(x**2), lambda g, x: (2 * x,)), (V,)),
     "a factor in the norm": (custom_vjp(lambda x: jnp.sqrt(jnp.sum(x * x)), norm_rule(0.5)), (V,)),
     "softmax as if it were elementwise": (
@@ -380,9 +390,11 @@ NOT_PASSING: dict[str, tuple[Func, tuple[Any, ...], Verdict, str]] = {
     "nothing to differentiate": (lambda n: n * 2, (3,), Verdict.UNDECIDED, "nothing to differentiate"),
     "no output depends on it": (lambda x: jnp.ones(3), (V,), Verdict.UNDECIDED, "depends on the arguments"),
     "only integers come out": (lambda x: jnp.argmax(x), (V,), Verdict.UNDECIDED, "depends on the arguments"),
-    "it branches on a number": (lambda x: x if x[0] > 0 else -x, (V,), Verdict.UNSUPPORTED, "branches on a number"),
+    "it branches on a number": (lambda x: x if x[0] > 0 else -x, (V,), Verdict.UNSUPPORTED,
+        "branches on a number"),
     "a while loop": (
-        lambda x: lax.while_loop(lambda c: c.sum() < 9, lambda c: c * c + 1, x), (V,), Verdict.UNSUPPORTED, "while"),
+        lambda x: lax.while_loop(lambda c: c.sum() < 9, lambda c: c * c + 1, x), (V,), Verdict.UNSUPPORTED,
+            "while"),
     "a primitive without a formula": (
         lambda x: lax.cumlogsumexp(x), (V,), Verdict.UNSUPPORTED, "cumlogsumexp has no formula"),
     "complex numbers": (lambda x: jnp.abs(jnp.fft.fft(x)), (V,), Verdict.UNSUPPORTED, ""),

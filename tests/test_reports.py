@@ -89,7 +89,11 @@ def test_json_is_true_to_its_schema(reports: list[Report]) -> None:
     jsonschema.validate(json.loads(render(reports, "json", full=True)), schema)
     told = whole["reports"][0]["findings"][0]
     jsonschema.validate(
-        {**whole, "reports": [{**whole["reports"][0], "findings": [{**told, "causes": [{"cause": "zero"}]}]}]}, schema
+        {
+            **whole,
+            "reports": [{**whole["reports"][0], "findings": [{**told, "causes": [{"cause": "zero"}]}]}],
+        },
+        schema,
     )
     assert whole["ok"] is False
     assert sum(whole["counts"].values()) == len(reports)

@@ -1,4 +1,5 @@
-"""One row makes a function of the language: the engines' tables are made of the rows, and told where one lacks it."""
+"""One row makes a function of the language: the engines' tables are made of the rows, and told where one
+lacks it."""
 
 from __future__ import annotations
 

@@ -91,8 +91,10 @@ def test_state_is_put_back(name):
 
 
 REFUSED = [
-    {"check_forward_ad": True}, {"check_batched_grad": True}, {"check_batched_forward_grad": True}, {"masked": True},
-    {"check_undefined_grad": True}, {"check_grad_dtypes": True}, {"check_sparse_nnz": True}, {"check_backward_ad": False},
+    {"check_forward_ad": True}, {"check_batched_grad": True}, {"check_batched_forward_grad": True},
+        {"masked": True},
+    {"check_undefined_grad": True}, {"check_grad_dtypes": True}, {"check_sparse_nnz": True},
+        {"check_backward_ad": False},
 ]  # fmt: skip
 STRICTER = [{"eps": 1e-6}, {"atol": 1e-5}, {"rtol": 0.1}, {"nondet_tol": 1.0}, {"fast_mode": True}]
 

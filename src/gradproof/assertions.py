@@ -225,12 +225,14 @@ def _table(report: Report) -> str:
     rows = [
         [
             named(finding), finding.verdict.value, f"{finding.refuted} of {finding.entries}",
-            number(finding.exact, 9), number(finding.value, 9), number(finding.ulp, 3), number(finding.allowed_ulp, 3),
+            number(finding.exact, 9), number(finding.value, 9), number(finding.ulp, 3),
+                number(finding.allowed_ulp, 3),
         ]
         for finding in bad[:20]
     ]  # fmt: skip
     head = ["what", "verdict", "wrong entries", "expected", "got", "off by (ulp)", "allowed (ulp)"]
     notes = [f"  {named(finding)}: {finding.note}" for finding in bad[:20] if finding.note]
     more = [f"  and {len(bad) - 20} more"] if len(bad) > 20 else []
-    title = f"{len(bad)} of {len(report.findings)} do not pass, {report.dtype}: {report.title.splitlines()[0][:80]}"
+    named_so = report.title.splitlines()[0][:80]
+    title = f"{len(bad)} of {len(report.findings)} do not pass, {report.dtype}: {named_so}"
     return "\n".join([title, tabulate(rows, headers=head, disable_numparse=True), *notes, *more])

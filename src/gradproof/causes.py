@@ -1,7 +1,7 @@
 """Causes: why a finding's verdict is what it is, as records with their numbers. A closed set.
 
-Words are made of them in one place, `telling.causes`; JSON has them as they are. Numbers are floats, places are
-`file:line`, names are those of the report. Nothing reads a cause back from words.
+Words are made of them in one place, `telling.causes`; JSON has them as they are. Numbers are floats, places
+are `file:line`, names are those of the report. Nothing reads a cause back from words.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class Underflow(Cause):
 
 
 class NotFinite(Cause):
-    """NaN or an infinity, though the exact number is finite; `formula` where rounding can lead there: then it is
-    the formula that fails in the dtype."""
+    """NaN or an infinity, though the exact number is finite; `formula` where rounding can lead there: then it
+    is the formula that fails in the dtype."""
 
     value: float
     dtype: str
@@ -89,7 +89,8 @@ class AnyNumber(Cause):
 
 
 class Singular(Cause):
-    """The operation that has no value, or no finite derivative: where its operand is `operand`, or just here."""
+    """The operation that has no value, or no finite derivative: where its operand is `operand`, or just
+    here."""
 
     operation: str
     derivative: bool
@@ -119,8 +120,8 @@ class NoEntries(Cause):
 
 
 class NoGradient(Cause):
-    """None where a gradient is expected: `derivative` is "not zero", "zero", "none" (it does not exist), or empty
-    where that is not said. `passed` where a node passed it on."""
+    """None where a gradient is expected: `derivative` is "not zero", "zero", "none" (it does not exist), or
+    empty where that is not said. `passed` where a node passed it on."""
 
     derivative: str = ""
     passed: bool = False
@@ -139,8 +140,8 @@ class OtherPoint(Cause):
 
 
 class JudgedBy(Cause):
-    """How gradients are judged of which no steps are known: by the ball from the leaves, or, `runs` > 0, by the
-    spread of so many runs under random roundings."""
+    """How gradients are judged of which no steps are known: by the ball from the leaves, or, `runs` > 0, by
+    the spread of so many runs under random roundings."""
 
     runs: int = 0
 
@@ -238,8 +239,8 @@ class SmoothTogether(Cause):
 
 
 class AtBoundary(Cause):
-    """A condition stands at its boundary, where the function's derivative is another; `unseen` where the whole
-    function is too large to be looked at from both sides."""
+    """A condition stands at its boundary, where the function's derivative is another; `unseen` where the
+    whole function is too large to be looked at from both sides."""
 
     places: tuple[str, ...] = ()
     unseen: bool = False
@@ -384,7 +385,8 @@ class Unreached(Cause):
 
 
 class NotZeroed(Cause):
-    """The gradient is the sum of those of the steps `first` to `last`; `meant` where nothing is to be zeroed."""
+    """The gradient is the sum of those of the steps `first` to `last`; `meant` where nothing is to be
+    zeroed."""
 
     first: int
     last: int

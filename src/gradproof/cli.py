@@ -486,7 +486,8 @@ def _descend(arguments: argparse.Namespace) -> int:
         problem, optimizer=arguments.optimizer, learning_rate=arguments.learning_rate, steps=arguments.steps,
         options=_values(arguments.option, "--option"), dtype=arguments.dtype, until=arguments.until,
         accumulate=arguments.accumulate, micro_batches=arguments.micro_batches, batch=arguments.batch,
-        reduction=arguments.reduction, watched=lambda steps: tracked(steps, len(steps), lambda n: f"step {n}"),
+        reduction=arguments.reduction, watched=lambda steps: tracked(steps, len(steps),
+            lambda n: f"step {n}"),
     )  # fmt: skip
     if arguments.output is None:
         show(forms.render(report, arguments.format), coloured=arguments.format == "text")
@@ -590,7 +591,8 @@ def _problem_makers(arguments: argparse.Namespace) -> list[tuple[str, Callable[[
 
     for target in arguments.targets:
         if is_function(target):
-            why = f"{target}: a function of Python's has no lines to derive; `gradproof check {target}` judges its gradients"
+            cure = f"`gradproof check {target}` judges its gradients"
+            why = f"{target}: a function of Python's has no lines to derive; {cure}"
             raise InputError(why)
     if arguments.expression is not None:
         if arguments.targets:

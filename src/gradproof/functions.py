@@ -1,10 +1,11 @@
 """The scalar functions, a row each: what a function is, how it rounds, and how each engine calls it.
 
 Everything else about a function is made of its row: how the language reads it, its SymPy form, its balls, its
-rounding set, the engines' tables, and the names under which recorders see it. So a new function is a row here.
+rounding set, the engines' tables, and the names under which recorders see it. So a new function is a row
+here.
 
-Formulas and slopes are texts in `x` and `y`, in the functions of this table and SymPy's. Balls are Arb's, told
-by their methods alone: nothing is imported here, so that every room may read the table.
+Formulas and slopes are texts in `x` and `y`, in the functions of this table and SymPy's. Balls are Arb's,
+told by their methods alone: nothing is imported here, so that every room may read the table.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ class Function:
     """A scalar function.
 
     With a `formula` and no `roundings` it is short for the formula. With both, engines compute it as a whole:
-    calculus derives the exact derivative from the formula, and the rounding model takes `slope`, the textbook's,
-    whose cancellation is what a good engine really has. Without a formula it is SymPy's own of that name.
+    calculus derives the exact derivative from the formula, and the rounding model takes `slope`, the
+    textbook's, whose cancellation is what a good engine really has. Without a formula it is SymPy's own of
+    that name.
     """
 
     name: str
@@ -45,8 +47,9 @@ class Function:
     shown: str = ""  # what people read, where it is another name
     aliases: str = ""  # what other libraries call it, for a message
     recorded: str = ""  # what torch's operations and JAX's primitives are called beside its name
-    # Balls: Arb's method of its name, or a function of balls; where implementations have another value at some
-    # places, that one in a dtype; and what the roundings are relative to, where the error does not shrink with the value.
+    # Balls: Arb's method of its name, or a function of balls; where implementations have another value at
+    # some places, that one in a dtype; and what the roundings are relative to, where the error does not
+    # shrink with the value.
     ball: Callable[..., Ball] | None = None
     implemented: Callable[..., Ball] | None = None
     magnitude: Callable[[Ball, Ball], Ball] | None = None
@@ -135,7 +138,8 @@ def _nearest(x: Ball) -> Ball:
 
 
 def _torch_gamma(torch: Any, x: Any) -> Any:
-    """torch has no gamma function; exp(lgamma) is the way to write one, with the sign for negative arguments."""
+    """torch has no gamma function; exp(lgamma) is the way to write one, with the sign for negative
+    arguments."""
     negative = (x < 0) & (torch.floor(x) % 2 != 0)
     return torch.exp(torch.lgamma(x)) * torch.where(negative, -1.0, 1.0).to(x.dtype)
 
@@ -163,7 +167,8 @@ _ROWS = (
     Function("asinh", 4, aliases="arcsinh", numpy="np.arcsinh"),
     # SymPy's own slope, 1/(sqrt(x - 1)*sqrt(x + 1)), does not cancel beside 1; what engines use does.
     Function(
-        "acosh", 4, "sympy.acosh(x)", "1/sqrt(x**2 - 1)", domain=(1, inf), aliases="arccosh", numpy="np.arccosh"
+        "acosh", 4, "sympy.acosh(x)", "1/sqrt(x**2 - 1)", domain=(1, inf), aliases="arccosh",
+            numpy="np.arccosh"
     ),
     Function("atanh", 4, domain=(-1, 1), aliases="arctanh", numpy="np.arctanh"),
     Function("log2", formula="log(x)/log(2)", domain=(0, inf)),
@@ -182,11 +187,12 @@ _ROWS = (
         magnitude=lambda x, value: abs(value) + 4, numpy="special.gammaln",
     ),
     Function(
-        "sigmoid", 8, "1/(1 + exp(-x))", "sigmoid(x)*(1 - sigmoid(x))", ball=_sigmoid, implemented=_sigmoid_in,
+        "sigmoid", 8, "1/(1 + exp(-x))", "sigmoid(x)*(1 - sigmoid(x))", ball=_sigmoid,
+            implemented=_sigmoid_in,
         aliases="logistic", recorded="logistic", numpy="special.expit", jax="nn.sigmoid",
     ),
-    # In torch the threshold is where log(1 + exp(x)) and x are the same number in every dtype; its own 20 is not, in
-    # float64.
+    # In torch the threshold is where log(1 + exp(x)) and x are the same number in every dtype; its own 20 is
+    # not, in float64.
     Function(
         "softplus", 8, "log(1 + exp(x))", "sigmoid(x)", second_slope="exp(x - softplus(x))", ball=_softplus,
         torch=lambda torch, x: torch.nn.functional.softplus(x, threshold=40.0),
@@ -209,7 +215,8 @@ _ROWS = (
     Function(
         "gelu", formula="x*(1 + gelu_erf(x/sqrt(2)))/2", torch="nn.functional.gelu",
         numpy=lambda lib, x: x * lib.special.erfc(-x * 0.5**0.5) * 0.5,
-        jax=lambda lib, x: lib.nn.gelu(x, approximate=False), tinygrad=lambda _, x: x.gelu(approximate="none"),
+        jax=lambda lib, x: lib.nn.gelu(x, approximate=False), tinygrad=lambda _,
+            x: x.gelu(approximate="none"),
     ),
     Function(
         "silu", formula="x*sigmoid(x)", aliases="swish", torch="nn.functional.silu",
@@ -230,7 +237,8 @@ _ROWS = (
         magnitude=lambda x, value: abs(value) + 1,
     ),
     Function(
-        "logaddexp", formula="log(exp(x) + exp(y))", slope=("exp(x - logaddexp(x, y))", "exp(y - logaddexp(x, y))"),
+        "logaddexp", formula="log(exp(x) + exp(y))",
+            slope=("exp(x - logaddexp(x, y))", "exp(y - logaddexp(x, y))"),
         operands=2, spoken=False,
     ),
     Function(
@@ -242,7 +250,8 @@ _ROWS = (
     Function("erfinv", 8, domain=(-1, 1), spoken=False, recorded="erf_inv prims::erf_inv"),
     Function(
         "erfcx", 8, "exp(x**2)*erfc(x)", "2*x*erfcx(x) - 2/sqrt(pi)", spoken=False,
-        ball=lambda x: (x * x).exp() * x.erfc(), magnitude=lambda x, value: abs(value) * (1 if x > 0 else 1 + x * x),
+        ball=lambda x: (x * x).exp() * x.erfc(), magnitude=lambda x,
+            value: abs(value) * (1 if x > 0 else 1 + x * x),
         recorded="special_erfcx prims::erfcx",
     ),
     # The normal distribution function, its logarithm and its inverse.
@@ -252,16 +261,17 @@ _ROWS = (
     ),
     Function(
         "log_ndtr", 4, "log(erfc(-x/sqrt(2))/2)", "sqrt(2)/sqrt(pi)/erfcx(-x/sqrt(2))", spoken=False,
-        ball=lambda x: _normal(x).log(), magnitude=lambda x, value: abs(value) * (1 + x * x / 2 if x > 0 else 1),
+        ball=lambda x: _normal(x).log(), magnitude=lambda x,
+            value: abs(value) * (1 + x * x / 2 if x > 0 else 1),
         recorded="special_log_ndtr",
     ),
     Function(
         "ndtri", 8, "sqrt(2)*erfinv(2*x - 1)", "sqrt(2*pi)*exp(ndtri(x)**2/2)", domain=(0, 1), spoken=False,
         ball=lambda p: -_number(p, 2).sqrt() * (2 * p).erfcinv(), recorded="special_ndtri prims::ndtri",
     ),
-    # Bessel functions, and those times exp(-|x|), which do not overflow. Cephes, which engines use: peak relative errors
-    # of 5.8e-16 (I0) and 2.0e-15 (I1), in float32 of 4.0e-7 and 1.5e-6. Its series for i0e is summed in 16 bits where a
-    # kernel takes one number at a time (3.4 ulp off, measured).
+    # Bessel functions, and those times exp(-|x|), which do not overflow. Cephes, which engines use: peak
+    # relative errors of 5.8e-16 (I0) and 2.0e-15 (I1), in float32 of 4.0e-7 and 1.5e-6. Its series for i0e is
+    # summed in 16 bits where a kernel takes one number at a time (3.4 ulp off, measured).
     Function(
         "besseli", 26, operands=2, spoken=False, stepwise=True, ball=lambda order, x: x.bessel_i(order)),
     Function(
@@ -275,7 +285,8 @@ _ROWS = (
     Function("floor", steps=True, spoken=False, recorded="prims::floor"),
     Function("ceil", steps=True, spoken=False, recorded="prims::ceil"),
     Function("trunc", steps=True, spoken=False, ball=_trunc, recorded="fix prims::trunc"),
-    Function("nearest", steps=True, spoken=False, ball=_nearest, recorded="round prims::round"),  # half to even
+    Function("nearest", steps=True, spoken=False, ball=_nearest, recorded="round prims::round"),
+        # half to even
 )  # fmt: skip
 
 FUNCTIONS: Mapping[str, Function] = {row.name: row for row in _ROWS}

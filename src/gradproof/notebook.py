@@ -81,7 +81,8 @@ def _problem(options: argparse.Namespace, cell: str, names: Mapping[str, Any]) -
         )
     learned = [
         name for name in unbound
-        if name in options.parameter or (name not in options.given and getattr(names[name], "requires_grad", False))
+        if name in options.parameter or (name not in options.given and getattr(names[name], "requires_grad",
+            False))
     ]  # fmt: skip
     if not learned:
         raise InputError(

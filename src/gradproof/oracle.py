@@ -51,7 +51,8 @@ def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None
     seconds = time.perf_counter() - start
     mode = MODES.get(tested.name, "reverse mode, first order")
     return Report(
-        problem.title, problem.target, tested.name, format_.name, judged.findings, seconds, problem, derivation, (mode,),
+        problem.title, problem.target, tested.name, format_.name, judged.findings, seconds, problem,
+            derivation, (mode,),
         remarks=remarks_on(problem.graph), gradients=judged.gradients, local=judged.local,
     )  # fmt: skip
 

@@ -344,13 +344,15 @@ def _chain_mistakes(
             for child in children:
                 rest = [other for other in children if other is not child]
                 yield Mistake(f"the use in {child.name} is not added",
-                              each(lambda p, b, rest=rest: sum((passed(c, p, b) for c in rest), NOUGHT)))  # fmt: skip
+                              each(lambda p, b, rest=rest: sum((passed(c, p, b) for c in rest),
+                                  NOUGHT)))  # fmt: skip
     for child in children:
         if child.shape and len(children) == 1:
             yield Mistake(f"only the first entry of {child.name} counts there; all entries are added",
                           each(partial(passed, child, alone=True)))  # fmt: skip
     paths = [path for path in explanation.paths(leaf.name) if path.scalar]
-    slopes = [[[_row(derivation.nodes[s.gradient.node], s.gradient.wrt, (), p) for s in path.slopes] for p in points]
+    slopes = [[[_row(derivation.nodes[s.gradient.node], s.gradient.wrt, (),
+        p) for s in path.slopes] for p in points]
               for path in paths]  # fmt: skip
     if len(paths) == 1 and len(paths[0].slopes) > 1:
         (rows,) = slopes

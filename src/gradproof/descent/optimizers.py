@@ -176,13 +176,16 @@ _ADAM = (
 _ADAM_MISTAKES = (
     UPHILL,
     NO_DECAY,
-    Mistake("bias correction is missing", lines={"c1 = 1 - beta1**step": "c1 = 1", "c2 = 1 - beta2**step": "c2 = 1"}),
+    Mistake("bias correction is missing", lines={"c1 = 1 - beta1**step": "c1 = 1",
+        "c2 = 1 - beta2**step": "c2 = 1"}),
     Mistake("bias correction of the first moment is missing", lines={"c1 = 1 - beta1**step": "c1 = 1"}),
     Mistake("bias correction of the second moment is missing", lines={"c2 = 1 - beta2**step": "c2 = 1"}),
     Mistake("the step counter of the bias correction is one behind: it begins at 0",
-            lines={"c1 = 1 - beta1**step": "c1 = 1 - beta1**(step - 1)", "c2 = 1 - beta2**step": "c2 = 1 - beta2**(step - 1)"}),
+            lines={"c1 = 1 - beta1**step": "c1 = 1 - beta1**(step - 1)",
+                "c2 = 1 - beta2**step": "c2 = 1 - beta2**(step - 1)"}),
     Mistake("the step counter of the bias correction is one ahead",
-            lines={"c1 = 1 - beta1**step": "c1 = 1 - beta1**(step + 1)", "c2 = 1 - beta2**step": "c2 = 1 - beta2**(step + 1)"}),
+            lines={"c1 = 1 - beta1**step": "c1 = 1 - beta1**(step + 1)",
+                "c2 = 1 - beta2**step": "c2 = 1 - beta2**(step + 1)"}),
     Mistake("eps is inside of the square root", lines={
         "p = p - lr*(exp_avg/c1)/(sqrt(exp_avg_sq/c2) + eps)": "p = p - lr*(exp_avg/c1)/sqrt(exp_avg_sq/c2 + "
                                                                "eps)"}),
@@ -230,7 +233,8 @@ ADAM = Rule(
     {**_BETAS, "weight_decay": 0.0, "amsgrad": False, "maximize": False},
     {"step": 0.0, "exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0},
     (_NEGATED, _COUPLED, *_AVERAGES, *_ADAM),
-    (*_ADAM_MISTAKES, Mistake("weight decay is decoupled from the gradient: AdamW", rule="adamw", when=("weight_decay",))),
+    (*_ADAM_MISTAKES, Mistake("weight decay is decoupled from the gradient: AdamW", rule="adamw",
+        when=("weight_decay",))),
 )  # fmt: skip
 
 ADAMW = Rule(
@@ -244,7 +248,8 @@ ADAMW = Rule(
         *_AVERAGES,
         *_ADAM,
     ),
-    (*_ADAM_MISTAKES, Mistake("weight decay is added to the gradient, as in Adam: it is not decoupled", rule="adam",
+    (*_ADAM_MISTAKES, Mistake("weight decay is added to the gradient, as in Adam: it is not decoupled",
+        rule="adam",
                               when=("weight_decay",))),
 )  # fmt: skip
 

@@ -156,7 +156,8 @@ class Judge:
     """The state of one judgement: what the steps so far have left."""
 
     def __init__(
-        self, problem: Problem, batches: Sequence[Problem], dtype: DType, rule: Rule, accumulate: bool, reduction: str, *,
+        self, problem: Problem, batches: Sequence[Problem], dtype: DType, rule: Rule, accumulate: bool,
+            reduction: str, *,
         switches: bool = False,
     ) -> None:  # fmt: skip
         self.problem = problem
@@ -567,7 +568,8 @@ class Judge:
         """The report, with the exact trajectory beside the engine's."""
         whole = trajectory(self.graph, self._start(), self.updates, self.first, accumulate=self.accumulate)
         steps = tuple(
-            self._beside(step, whole, n) if n < len(whole.steps) else step for n, step in enumerate(self.steps)
+            self._beside(step, whole, n) if n < len(whole.steps) else step for n,
+                step in enumerate(self.steps)
         )  # fmt: skip
         curvatures = self._curvatures()
         lr = float(self.settings.get("lr", 0.0))
@@ -587,7 +589,8 @@ class Judge:
                 f"The exact gradient was not proved below {until:g} within {len(steps)} steps: {told}."
             )
         return DescentReport(
-            self.problem.title, self.problem.target, engine, self.dtype.name, optimizer, self.rule, self.settings, self.lines,
+            self.problem.title, self.problem.target, engine, self.dtype.name, optimizer, self.rule,
+                self.settings, self.lines,
             asked, steps, tuple(notes), curvatures, whole.bits, seconds, self.problem,
         )  # fmt: skip
 
@@ -770,7 +773,8 @@ def _conditioning(curved: Curvature, where: str, dtype: DType) -> list[str]:
     return [
         f"{told}: ill-conditioned. {np.log10(condition):.0f} digits are lost: gradients in {dtype.name} "
         "determine the "
-        f"minimum's parameters, in the worst direction, {left}; and plain gradient descent, at the best learning rate, takes "
+        f"minimum's parameters, in the worst direction, {left}; and plain gradient descent, at the best "
+        "learning rate, takes "
         f"some {steps:.1e} steps for each digit."
     ]
 

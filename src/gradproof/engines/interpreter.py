@@ -26,13 +26,14 @@ ARITHMETIC: Functions = {
 }  # fmt: skip
 
 COMPARISONS: Functions = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq,
+        "!=": operator.ne,
 }  # fmt: skip
 
 
 def scalars(library: Any, kinds: Sequence[str], places: Sequence[Any]) -> Functions:
-    """The scalar functions that a library has: by the first way that the row says for one of the `kinds`, or of
-    the function's name in one of the `places`. Those that it lacks are absent."""
+    """The scalar functions that a library has: by the first way that the row says for one of the `kinds`, or
+    of the function's name in one of the `places`. Those that it lacks are absent."""
     found: dict[str, Callable[..., Any]] = {}
     for row in SPOKEN.values():
         way = next(filter(None, (getattr(row, kind) for kind in kinds)), None)

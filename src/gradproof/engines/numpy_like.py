@@ -51,8 +51,10 @@ def functions_of(xp: Any, special: Any, kinds: Sequence[str] = ("numpy",), **mor
     return {
         **scalars(library, kinds, (xp, special)),
         **{name: getattr(xp, name) for name in ("outer", "trace", "reshape", "where")},
-        "sum": reduction(xp.sum), "mean": reduction(xp.mean), "max": reduction(xp.max), "min": reduction(xp.min),
-        "logsumexp": reduction(special.logsumexp), "norm": norm, "prod": prod, "var": spread(xp.var), "std": spread(xp.std),
+        "sum": reduction(xp.sum), "mean": reduction(xp.mean), "max": reduction(xp.max),
+            "min": reduction(xp.min),
+        "logsumexp": reduction(special.logsumexp), "norm": norm, "prod": prod, "var": spread(xp.var),
+            "std": spread(xp.std),
         "softmax": lambda x, axis=-1: xp.exp(log_softmax(x, axis)), "log_softmax": log_softmax,
         "cumsum": lambda x, axis=0: xp.cumsum(x, axis=axis),
         "dot": lambda a, b: a @ b if len(a.shape) and len(b.shape) else a * b, "@": xp.matmul,

@@ -262,8 +262,10 @@ class _Scalars(_Own):
             "outer": lambda a, b: multiply(a[:, None], b[None]),
             "trace": lambda x: total(_filled((min(x.shape),), [x[n, n] for n in range(min(x.shape))])),
             "where": where, "expand": expand,
-            "transpose": lambda x, axes=None: np.transpose(x, axes), "reshape": lambda x, shape: np.reshape(x, shape),
-            "concatenate": lambda parts, axis: np.concatenate(parts, axis), "stack": lambda parts, axis: np.stack(parts, axis),
+            "transpose": lambda x, axes=None: np.transpose(x, axes), "reshape": lambda x,
+                shape: np.reshape(x, shape),
+            "concatenate": lambda parts, axis: np.concatenate(parts, axis), "stack": lambda parts,
+                axis: np.stack(parts, axis),
             "take": lambda x, positions: _whole(x[positions]), "slice": lambda x, index: _whole(x[index]),
         }  # fmt: skip
 
@@ -367,9 +369,11 @@ class _Arrays(_Own):
 
         return {
             **{name: self.called(name) for name in (*SPOKEN, *OF_ARRAYS)},
-            **{name: reduced(name) for name in OF_ARRAYS if name in ("sum", "mean", "prod", "max", "min", "var", "std")},
+            **{name: reduced(name) for name in OF_ARRAYS if name in ("sum", "mean", "prod", "max", "min",
+                "var", "std")},
             "@": matmul, "dot": lambda a, b: matmul(a, b) if a.shape and b.shape else a * b,
-            "transpose": transpose, "reshape": lambda x, shape: self.called("reshape")(x, shape), "expand": expand,
+            "transpose": transpose, "reshape": lambda x, shape: self.called("reshape")(x, shape),
+                "expand": expand,
             "take": lambda x, positions: x[positions], "slice": lambda x, index: x[index],
             **{name: self.own[name] for name in ("where", "concatenate", "stack") if name in self.own},
         }  # fmt: skip

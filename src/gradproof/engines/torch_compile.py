@@ -36,7 +36,8 @@ class TorchCompiled(TorchFunctions):
         self, function: Function, inputs: Sequence[torch.Tensor], rows: np.ndarray, dtype: DType
     ) -> Rows:
         leaves = [x.detach().clone().requires_grad_(True) for x in inputs]
-        torch._dynamo.reset()  # a line is a function of its own; none is to be compiled anew for another's sake
+        # A line is a function of its own; none is to be compiled anew for another's sake.
+        torch._dynamo.reset()
         value = torch.compile(function, dynamic=False)(*leaves)
         return pulled(value, leaves, [self.array(row, dtype) for row in rows])
 

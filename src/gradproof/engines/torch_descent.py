@@ -78,7 +78,8 @@ class Loop:
 
     name = "torch"
 
-    def __init__(self, point: Mapping[str, np.ndarray], parameters: Sequence[str], dtype: DType, make: MakeOptimizer,
+    def __init__(self, point: Mapping[str, np.ndarray], parameters: Sequence[str], dtype: DType,
+        make: MakeOptimizer,
                  step: StepFunction) -> None:  # fmt: skip
         self.dtype, self.kind = dtype, getattr(torch, dtype.name)
         self.parameters = {

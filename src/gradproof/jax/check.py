@@ -75,8 +75,8 @@ def _name_of(func: Any) -> str:
 
 
 def _compiled(recording: Recording, judge: Judge) -> list[Finding]:
-    """The gradients of the function compiled as a whole, where XLA fuses: judged where they are not those found
-    here."""
+    """The gradients of the function compiled as a whole, where XLA fuses: judged where they are not those
+    found here."""
     apart = {
         leaf.name: _distance(gradient, leaf.gradients[0])
         for leaf, gradient in zip(recording.tape.leaves, recording.compiled, strict=True)

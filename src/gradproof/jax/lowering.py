@@ -76,8 +76,8 @@ SCALARS: dict[str, Callable[..., Expr]] = {
 KNOWN: dict[str, Callable[..., Expr]] = {"logaddexp": lambda x, y: FORMS["logaddexp"](x, y)}
 
 MOVES = frozenset(
-    """broadcast_in_dim reshape transpose slice dynamic_slice dynamic_update_slice gather concatenate pad rev squeeze
-    expand_dims select_n split tile""".split()
+    """broadcast_in_dim reshape transpose slice dynamic_slice dynamic_update_slice gather concatenate pad rev
+    squeeze expand_dims select_n split tile""".split()
 )
 SAME = frozenset(
     "copy copy_p convert_element_type optimization_barrier device_put name pvary sharding_constraint "
@@ -369,7 +369,8 @@ def _scatter_add(self: EquationLowering, equation: Equation) -> None:
     def scattered(one: Any) -> Any:
         return jax.lax.scatter_add(
             jnp.zeros(x.shape, jnp.int32), indices.numbers, one, params["dimension_numbers"],
-            indices_are_sorted=params["indices_are_sorted"], unique_indices=params["unique_indices"], mode=params["mode"],
+            indices_are_sorted=params["indices_are_sorted"], unique_indices=params["unique_indices"],
+                mode=params["mode"],
         )  # fmt: skip
 
     units = jnp.eye(count, dtype=jnp.int32).reshape(count, *updates.shape)
@@ -390,7 +391,8 @@ def _scatter(self: EquationLowering, equation: Equation) -> None:
     ]
     moved = jax.lax.scatter(
         codes[0], indices.numbers, codes[1], params["dimension_numbers"],
-        indices_are_sorted=params["indices_are_sorted"], unique_indices=params["unique_indices"], mode=params["mode"],
+        indices_are_sorted=params["indices_are_sorted"], unique_indices=params["unique_indices"],
+            mode=params["mode"],
     )  # fmt: skip
     sources = [self.content(x), self.content(updates)]
     self.write(out, self.from_codes(np.asarray(moved).astype(np.int64), sources, [1, start]))
@@ -411,6 +413,7 @@ SPECIAL: dict[str, Special] = {
     "reduce_window_sum": _window("sum", 0.0), "reduce_window_max": _window("max", -np.inf),
     "reduce_window_min": _window("min", np.inf),
     "dot_general": _dot_general, "conv_general_dilated": _convolution,
-    "sort": _sort, "top_k": _top_k, "scatter-add": _scatter_add, "scatter_add": _scatter_add, "scatter": _scatter,
+    "sort": _sort, "top_k": _top_k, "scatter-add": _scatter_add, "scatter_add": _scatter_add,
+        "scatter": _scatter,
     "exp2": _exp2,
 }  # fmt: skip

@@ -27,7 +27,8 @@ from jax.extend.core import Literal
 from ..errors import Place, UnsupportedError, said, shown
 from ..torch.recording import NOWHERE, Edge, LeafStep, Region, Step, Tape
 
-CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "remat2": "jaxpr",
+CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr",
+    "remat2": "jaxpr",
          "checkpoint": "jaxpr", "remat": "jaxpr"}  # fmt: skip
 CUSTOM = {"custom_vjp_call", "custom_vjp_call_jaxpr", "custom_jvp_call"}
 STOP = "stop_gradient"

@@ -188,7 +188,8 @@ class _Whole:
 
 
 def _losses(whole: _Whole, names: Mapping[Edge, str]) -> record.Losses:
-    """What does not pass each `stop_gradient`, where leaves miss it: by the exact calculus of the whole run."""
+    """What does not pass each `stop_gradient`, where leaves miss it: by the exact calculus of the whole
+    run."""
     tape = whole.recording.tape
     stops = [s for s in tape.steps if isinstance(s, EquationStep) and s.primitive == STOP and s.received]
     if not stops:

@@ -6,9 +6,9 @@ With the engine's own numbers at a step taken as exact,
 * local: is what it passed on the derivative, times what it received? Of probes: is it the derivative itself?
 * gradient: is what arrived at a value the sum of what its uses passed on?
 
-Each is tight at any depth and names the step that is wrong. If every one holds, the gradients are the chain rule
-up to rounding, by induction from the output back. The whole run from its leaves is looked at beside that: always
-where the steps are all that the engine did, else where they leave something open.
+Each is tight at any depth and names the step that is wrong. If every one holds, the gradients are the chain
+rule up to rounding, by induction from the output back. The whole run from its leaves is looked at beside
+that: always where the steps are all that the engine did, else where they leave something open.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ class Judge:
         return seen.findings
 
     def _broken(self, step: Step) -> list[str]:
-        """What a step reads that is not finite, of a run that is known from its leaves: there it is judged."""
+        """What a step reads that is not finite, of a run that is known from its leaves: there it is
+        judged."""
         if not self.witness.complete or self.witness.final:
             return []
         return [name for name, value in step.given.items() if not np.isfinite(value).all()]
@@ -248,7 +249,8 @@ class Judge:
         return self._chained(at, whole)
 
     def _nested(self, at: Arrival) -> Finding:
-        """A leaf that a backward within the backward gave a part of its gradient: the whole function tells it."""
+        """A leaf that a backward within the backward gave a part of its gradient: the whole function tells
+        it."""
         whole = self.leaves.judged.get(at.name)
         if whole is None or (self.witness.trusting and not whole.verdict.passes):  # the whole knows no stops
             return bare_finding("gradient", at.name, Verdict.UNSUPPORTED, because.Nested(judged=False))
@@ -288,7 +290,8 @@ class Judge:
         return as_finding("gradient", at.name, None, text, judged)
 
     def _chained(self, at: Arrival, whole: Judgement) -> Finding:
-        """Beside what the steps that read it should pass on, and beside the exact gradient from the leaves."""
+        """Beside what the steps that read it should pass on, and beside the exact gradient from the
+        leaves."""
         assert at.value is not None and at.dtype is not None
         readers = self.reached.get(at.key, [])
         parts = self._together(at.shape, readers)
@@ -352,8 +355,8 @@ class Judge:
         return found
 
     def _by_the_whole(self, at: Arrival, whole: Judgement, at_steps: set[Verdict]) -> Finding:
-        """No step tells, because none is shown or because it broke off; the exact gradient from the leaves may
-        still."""
+        """No step tells, because none is shown or because it broke off; the exact gradient from the leaves
+        may still."""
         assert at.value is not None and at.dtype is not None
         if at.value.shape != at.shape:
             judged = missing(
@@ -373,7 +376,8 @@ class Judge:
         told = (by,) if self.witness.final else ()
         judged = replace(judged, causes=(*judged.causes, *looks, *told))
         finding = as_finding("gradient", at.name, None, at.text, judged)
-        # Nothing broke off: the engine is one that shows no more. A kink or a singular point is told at its step.
+        # Nothing broke off: the engine is one that shows no more. A kink or a singular point is told at its
+        # step.
         return replace(finding, inherited=not self.witness.final and whole.verdict in at_steps)
 
     @staticmethod
@@ -494,8 +498,8 @@ class Judge:
         """Where a step has a kink or cannot be judged alone, the whole function is looked at from its leaves.
 
         So it is where a condition stands at its boundary: a node takes its mask as given. The function may be
-        smooth although its pieces have kinks; then only the one value is right. And a cotangent of 0 may have met
-        a slope without end: then the function tells what the piece cannot.
+        smooth although its pieces have kinks; then only the one value is right. And a cotangent of 0 may have
+        met a slope without end: then the function tells what the piece cannot.
         """
         bounds = self.witness.boundaries
         leaves = {at.name for at in self.witness.arrivals if not at.silent}

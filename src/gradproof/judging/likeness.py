@@ -123,7 +123,8 @@ def _constants(extents: Sequence[int]) -> Iterator[tuple[str, float]]:
     """Numbers that people forget, or put in twice."""
     yield "1/2", 0.5
     plain = [("π", math.pi), ("2π", 2 * math.pi), ("1/π", 1 / math.pi), ("√2", math.sqrt(2)),
-             ("1/√2", math.sqrt(0.5)), ("√π", math.sqrt(math.pi)), ("log 2", math.log(2)), ("1/log 2", 1 / math.log(2)),
+             ("1/√2", math.sqrt(0.5)), ("√π", math.sqrt(math.pi)), ("log 2", math.log(2)),
+                 ("1/log 2", 1 / math.log(2)),
              ("log 10", math.log(10)), ("1/log 10", 1 / math.log(10)), ("e", math.e), ("1/3", 1 / 3),
              ("2/3", 2 / 3)]  # fmt: skip
     for n in sorted(set(extents)):

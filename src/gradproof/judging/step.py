@@ -34,9 +34,9 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What came of a step: findings; by input, what it should pass on where that is not shown, and by how much
-    what it passed on is off; its outputs that are an infinity, and right; its Jacobians; and why what lies
-    before it cannot be judged through it."""
+    """What came of a step: findings; by input, what it should pass on where that is not shown, and by how
+    much what it passed on is off; its outputs that are an infinity, and right; its Jacobians; and why what
+    lies before it cannot be judged through it."""
 
     findings: list[Finding] = field(default_factory=list)
     parts: dict[str, Part] = field(default_factory=dict)
@@ -247,8 +247,8 @@ class Work:
         )
 
     def _again(self) -> list[Finding]:
-        """The second pass must repeat the first; the third, of -2 times the cotangent, be -2 times as much, or
-        pass itself."""
+        """The second pass must repeat the first; the third, of -2 times the cotangent, be -2 times as much,
+        or pass itself."""
         step = self.step
         if len(step.passes) < 3:
             return []

@@ -231,7 +231,8 @@ def missing(shape: Shape, exact: Balls | None, cause: Cause) -> Judgement:
 
 
 def absent(exact: Balls, *, passed: bool = False) -> Judgement:
-    """None for a gradient: right where the derivative is identically zero; `passed` where a node passed it on."""
+    """None for a gradient: right where the derivative is identically zero; `passed` where a node passed it
+    on."""
     if not np.isfinite(radii(exact)).all():
         return bare(Verdict.UNDECIDED, NoGradient("none", passed))
     judged = missing(exact.shape, numbers(exact), NoGradient("not zero", passed))

@@ -75,8 +75,8 @@ class FromLeaves:
     def of_others(
         self, outputs: Sequence[np.ndarray], gradients: Mapping[str, np.ndarray | None]
     ) -> dict[str, Judgement]:
-        """What the calculus of the whole run says of other numbers for the same function, as a compiler's: its
-        outputs, by number, and the gradients of its leaves.
+        """What the calculus of the whole run says of other numbers for the same function, as a compiler's:
+        its outputs, by number, and the gradients of its leaves.
 
         Raises `UnsupportedError` where the whole is too large or not covered.
         """
@@ -134,8 +134,8 @@ class FromLeaves:
 def chained(step: Judgement, whole: Judgement) -> Judgement:
     """A gradient's judgement: its own step's verdict, beside the exact gradient from the leaves.
 
-    A step that holds while the whole is wrong is inherited, or a kink that cancels: every piece has a derivative
-    that convention allows, and the function is smooth with another one.
+    A step that holds while the whole is wrong is inherited, or a kink that cancels: every piece has a
+    derivative that convention allows, and the function is smooth with another one.
     """
     if step.verdict in (Verdict.WRONG, Verdict.FAILED):
         return step

@@ -1,7 +1,7 @@
 """The witness: what happened, as steps beside numbers. Every door yields one, and one judge judges it.
 
-An expression's line, an autograd node, a jaxpr's equation are steps. A door knows nothing of verdicts, and the
-judge nothing of engines. Numbers are float64 arrays, which hold those of every dtype exactly.
+An expression's line, an autograd node, a jaxpr's equation are steps. A door knows nothing of verdicts, and
+the judge nothing of engines. Numbers are float64 arrays, which hold those of every dtype exactly.
 """
 
 from __future__ import annotations
@@ -48,12 +48,13 @@ def _nothing_later(name: str) -> Iterator[tuple[str, np.ndarray]]:
 class Step:
     """What an engine did in one place: nodes that say what it computes, beside the numbers that it had there.
 
-    `given` are what the nodes read from outside (floats, or balls where they are known no better), `values` the
-    outputs, `inputs` those whose cotangents are asked for; `dtypes` are of both, None for one that is not
-    covered, and `dtype` is the coarsest that it computes in. `probes` are unit cotangents, a row for each entry,
-    or one random row; `passes` are the trips that really were made: the first, again, and of -2 times as much.
-    `sources` and `results` say which value each input and output is. `text` gives the formula of its value
-    (None), or of its gradient by an input; `later` the numbers that an input has later on, and after what.
+    `given` are what the nodes read from outside (floats, or balls where they are known no better), `values`
+    the outputs, `inputs` those whose cotangents are asked for; `dtypes` are of both, None for one that is not
+    covered, and `dtype` is the coarsest that it computes in. `probes` are unit cotangents, a row for each
+    entry, or one random row; `passes` are the trips that really were made: the first, again, and of -2 times
+    as much. `sources` and `results` say which value each input and output is. `text` gives the formula of its
+    value (None), or of its gradient by an input; `later` the numbers that an input has later on, and after
+    what.
     """
 
     name: str
@@ -83,8 +84,9 @@ class Step:
 class Arrival:
     """What arrived at a value.
 
-    `parts` are what its uses passed to it; None where that is not shown: then it is what the steps should pass.
-    `silent` ones are told only where they do not pass. `reason` is why it cannot be judged by its parts.
+    `parts` are what its uses passed to it; None where that is not shown: then it is what the steps should
+    pass. `silent` ones are told only where they do not pass. `reason` is why it cannot be judged by its
+    parts.
     """
 
     name: str
@@ -124,8 +126,9 @@ class Whole:
 
 @dataclass(frozen=True, eq=False)
 class Loss:
-    """What stops keep back: a cotangent `lost`, beside what `arrived`. It is told at a leaf, where all that it
-    misses is known; or, with `wrt`, at one stop, by what it reads, and the `leaves` that miss it inherit that."""
+    """What stops keep back: a cotangent `lost`, beside what `arrived`. It is told at a leaf, where all that
+    it misses is known; or, with `wrt`, at one stop, by what it reads, and the `leaves` that miss it inherit
+    that."""
 
     node: str
     arrived: np.ndarray
@@ -139,8 +142,8 @@ class Loss:
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """What is lost at stops, and what cannot be followed; `put_back` where numbers came back that the whole run
-    takes for constants."""
+    """What is lost at stops, and what cannot be followed; `put_back` where numbers came back that the whole
+    run takes for constants."""
 
     found: Sequence[Loss] = ()
     unseen: Sequence[Trouble] = ()
@@ -156,8 +159,9 @@ class Witness:
     """A whole run of an engine.
 
     `steps` stand in the order in which they ran. `whole` gives the run from its leaves, and raises
-    `UnsupportedError` where it is too large or not covered. With `complete`, the steps are all that the engine
-    did, so that the whole judges every arrival as well; otherwise it is asked where steps leave something open.
+    `UnsupportedError` where it is too large or not covered. With `complete`, the steps are all that the
+    engine did, so that the whole judges every arrival as well; otherwise it is asked where steps leave
+    something open.
     """
 
     steps: tuple[Step, ...]

@@ -398,7 +398,8 @@ class _Language(Lowering):
             operands = [
                 replace(
                     operand, shape=(*operand.shape[:axis], 1, *operand.shape[axis:]),
-                    index=substitute(operand.index, [free(n + (n >= axis)) for n in range(len(operand.shape))]),
+                    index=substitute(operand.index,
+                        [free(n + (n >= axis)) for n in range(len(operand.shape))]),
                 )
                 for operand in operands
             ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Branches in three-valued logic, and the slopes of what has kinks.
 
-A condition is 1 where it is proved, 0 where it is disproved and 0.5 where it is neither: a comparison of balls
-is true only when proved.
+A condition is 1 where it is proved, 0 where it is disproved and 0.5 where it is neither: a comparison of
+balls is true only when proved.
 """
 
 from __future__ import annotations

@@ -246,7 +246,8 @@ class Ties:
         label = np.arange(len(columns))
         base = np.random.default_rng(1).uniform(0.5, 1.5, len(columns)) * (-1.0) ** np.arange(len(columns))
         for n in range(len(columns)):
-            seen = [self._gradients(columns, np.where(np.arange(len(columns)) == n, far, base))[np.ix_(rows, columns)]
+            seen = [self._gradients(columns, np.where(np.arange(len(columns)) == n, far, base))[np.ix_(rows,
+                columns)]
                     for far in (8.0, -4.0, 0.05)]  # fmt: skip
             changed = np.ptp(seen, axis=0) > 1e-9 * np.abs(seen).max(axis=0)
             for m in np.flatnonzero(changed.any(axis=0)):

@@ -31,7 +31,8 @@ class _Printer(StrPrinter):
                     both = self._call("powlog", power.args)
                     return f"mul({', '.join([both, *map(self._print, rest)])})" if rest else both
         if expr.args[0] is sympy.S.NegativeOne:
-            return f"neg({self._print(sympy.Mul(*expr.args[1:], evaluate=False) if len(expr.args) > 2 else expr.args[1])})"
+            rest = sympy.Mul(*expr.args[1:], evaluate=False) if len(expr.args) > 2 else expr.args[1]
+            return f"neg({self._print(rest)})"
         over: list[sympy.Expr] = []
         under: list[sympy.Expr] = []
         for factor in expr.args:
@@ -107,7 +108,8 @@ class _Printer(StrPrinter):
         sure = _sure(expr)
         return {
             "<": f"{sure}less({a}, {b})", "<=": f"{sure}less_equal({a}, {b})", "==": f"{sure}equal({a}, {b})",
-            ">": f"{sure}less({b}, {a})", ">=": f"{sure}less_equal({b}, {a})", "!=": f"negate({sure}equal({a}, {b}))",
+            ">": f"{sure}less({b}, {a})", ">=": f"{sure}less_equal({b}, {a})",
+                "!=": f"negate({sure}equal({a}, {b}))",
         }[expr.rel_op]  # fmt: skip
 
     def _side(self, expr: sympy.Expr) -> str:

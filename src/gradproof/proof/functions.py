@@ -2,7 +2,8 @@
 
 A `Named` function is one that engines compute as a whole: it carries its `definition`, from which calculus
 derives the exact derivative, and, as `fdiff`, the textbook form of the derivative, which serves the rounding
-model alone. A mistake in a textbook form can widen or shift a rounding set; it can never change an exact value.
+model alone. A mistake in a textbook form can widen or shift a rounding set; it can never change an exact
+value.
 """
 
 from __future__ import annotations

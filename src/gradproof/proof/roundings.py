@@ -1,8 +1,8 @@
 """The rounding model: what implementations of an operation may give in a dtype.
 
 Every operation may round as the dtype does, `b ± (c*u*|b| + smallest subnormal)`; a sum of n terms gets
-`γ(n)*Σ|terms|` with the probabilistic `γ(n) = min(n, λ√n)*u` of Higham and Mary (A New Approach to Probabilistic
-Rounding Error Analysis, SIAM J. Sci. Comput. 41(5), 2019).
+`γ(n)*Σ|terms|` with the probabilistic `γ(n) = min(n, λ√n)*u` of Higham and Mary (A New Approach to
+Probabilistic Rounding Error Analysis, SIAM J. Sci. Comput. 41(5), 2019).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ LAMBDA = 6.0  # γ(n) fails with probability at most 2*exp(-λ²/2) = 3e-8 (High
 
 
 class Roundings:
-    """What one dtype may make of exact numbers, sums being held in `accumulator`; without a dtype, nothing."""
+    """What one dtype may make of exact numbers, sums being held in `accumulator`; without a dtype,
+    nothing."""
 
     def __init__(self, dtype: DType | None = None, accumulator: DType | None = None) -> None:
         self.dtype = dtype

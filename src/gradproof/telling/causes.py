@@ -80,7 +80,8 @@ def _lower(cause: c.LowerPrecision) -> str:
 def _boundary(cause: c.AtBoundary) -> str:
     at = f" (at {', '.join(cause.places)})" if cause.places else ""
     if cause.unseen:
-        return "a condition stands at its boundary, and the whole function is too large to be looked at from both sides"
+        too_large = "the whole function is too large to be looked at from both sides"
+        return f"a condition stands at its boundary, and {too_large}"
     return f"a condition stands at its boundary{at}, where the function's derivative is another"
 
 
@@ -91,7 +92,8 @@ def _smooth(cause: c.SmoothTogether) -> str:
 
 def _not_the_sum(cause: c.NotTheSum) -> str:
     told = (
-        "what arrived is not what its uses passed on: a hook, an addition that went wrong, or memory that one of "
+        "what arrived is not what its uses passed on: a hook, an addition that went wrong, or memory that "
+        "one of "
         f"them wrote to ({', '.join(cause.uses)})"
     )
     return (
@@ -142,7 +144,8 @@ def _accumulated(cause: c.Accumulated) -> str:
 
 def _cure(cause: c.Accumulated) -> str:
     if cause.reduction == "sum" and cause.factor is None:
-        return "the loss is no sum over the samples; if it is a mean, weight each part with its share (reduction mean)"
+        cure = "if it is a mean, weight each part with its share (reduction mean)"
+        return f"the loss is no sum over the samples; {cure}"
     if cause.reduction == "sum":
         return f"the loss is a mean: divide each part's loss by {cause.parts} (reduction mean)"
     return "the loss is no mean over the samples; if it is a sum, do not divide (reduction sum)"
@@ -174,7 +177,8 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.WrongShape: "shape {shape}, expected {expected}",
     c.PartsOfShapes: lambda cause: f"parts of shapes {' and '.join(map(str, cause.parts))} "
                                    f"for a value of shape {cause.shape}",
-    c.NothingToCompare: lambda cause: "nothing was compared" if cause.whole else "there is nothing to compare",
+    c.NothingToCompare: lambda cause: "nothing was compared" if cause.whole else "there is nothing to "
+                                                                                 "compare",
     c.NoEntries: "it has no entries",
     c.NoGradient: _no_gradient,
     c.GivenGradient: "a gradient on a given tensor",
@@ -186,7 +190,8 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.Factor: _factor,
     c.Either: lambda cause: f"{words(cause.one)}; or {words(cause.other)}",
     c.LostUse: _lost_use,
-    c.OnlyPart: lambda cause: f"only the part from {cause.kept} arrived; that from {', '.join(cause.lost)} is lost or "
+    c.OnlyPart: lambda cause: f"only the part from {cause.kept} arrived; that from {', '.join(cause.lost)} "
+                              "is lost or "
                               "overwritten",
     c.PassedUnchanged: "it is the cotangent itself, passed on unchanged",
     c.ValueTimesCotangent: "it is the forward value times the cotangent",
@@ -213,11 +218,14 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.NoRepeat: "the backward is not deterministic: run again on the same cotangent it passed other numbers",
     c.OtherCotangent: "for a cotangent of -2 times as much, two entries apart",
     c.LostAtStop: _lost,
-    c.NotFollowed: '{why}: what happens there is not seen; if it is meant as a constant, say so by stops="trust"',
-    c.Contradicted: "something was not seen: along a random direction the function changes by {slope:.6g}, and the "
+    c.NotFollowed: '{why}: what happens there is not seen; if it is meant as a constant, say so by '
+                   'stops="trust"',
+    c.Contradicted: "something was not seen: along a random direction the function changes by {slope:.6g}, "
+                    "and the "
                     "gradients that were judged say {gradients:.6g}",
     c.OtherUnrecorded: _unrecorded,
-    c.OffCompiled: "compiled as a whole it is off by {relative:.2g} relative, equation by equation it is right",
+    c.OffCompiled: "compiled as a whole it is off by {relative:.2g} relative, equation by equation it is "
+                   "right",
     c.Nested: _nested,
     c.Uncovered: "{what}",
     c.Raised: "{message}",

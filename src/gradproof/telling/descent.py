@@ -235,7 +235,8 @@ def machine_readable(report: DescentReport) -> str:
     """One JSON object, `schema` 1; numbers that JSON cannot hold are texts, as in the report of a check."""
     verdicts = Counter(step.verdict.value for step in report.steps)
     hessian = {
-        where: {"smallest": curved.smallest, "largest": curved.largest, "condition": machine.plain(curved.condition)}
+        where: {"smallest": curved.smallest, "largest": curved.largest,
+            "condition": machine.plain(curved.condition)}
         for where, curved in report.curvatures.items()
     }  # fmt: skip
     findings = [{"step": step.number, **machine.row(one, report.dtype)} for step, one in report.failing]

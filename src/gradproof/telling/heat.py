@@ -80,7 +80,8 @@ def _drawn(tensor: Tensor, values: np.ndarray) -> str:
     for level in sorted({int(n) for n in levels.reshape(-1)} - {0}):
         places = "".join(f"M{x} {y}h1v1h-1z" for y, x in np.argwhere(levels == level))
         paths.append(
-            f'<path class="{"minus" if level < 0 else "plus"}" fill-opacity="{abs(level) / LEVELS}" d="{places}"/>'
+            f'<path class="{"minus" if level < 0 else "plus"}" fill-opacity="{abs(level) / LEVELS}" '
+            f'd="{places}"/>'
         )
     missing = "".join(f"M{x} {y}h1v1h-1z" for y, x in np.argwhere(np.isnan(cells)))
     paths += [f'<path class="none" d="{missing}"/>'] * bool(missing)

@@ -64,7 +64,8 @@ def ranked(finding: Finding, dtype: str) -> tuple[str, int] | None:
     no number, or nothing is wrong.
 
     An inaccurate number is what the formula may come to when it is computed in a bad way. Beside an exact 0
-    no digit can be right: there the size of what cancels, which rounding's share tells, stands for the number.
+    no digit can be right: there the size of what cancels, which rounding's share tells, stands for the
+    number.
     """
     exact, value = finding.exact, finding.value
     if finding.verdict is not Verdict.WRONG or exact is None or value is None:
@@ -102,7 +103,8 @@ def sensitivity(report: Report) -> Iterator[str]:
     """What the check could have seen, and what it could not judge."""
     if report.sensitivity is not None and report.verdict.passes:
         yield (
-            f"Sensitivity: a relative error above {report.sensitivity:.2g} in any step would have been caught."
+            f"Sensitivity: a relative error above {report.sensitivity:.2g} in any step would have been "
+            "caught."
         )
     blurred = [finding for finding in report.findings if finding.cancelled and finding.verdict.passes]
     if blurred:

@@ -1,8 +1,8 @@
 """Any torch function as it is: every autograd node checked against the calculus of what it recorded.
 
-A run is recorded, becomes a witness, and the one judge judges it. What autograd does not see at all is looked for
-as well: a `detach`, `.data` or `no_grad` that loses part of the gradient; and the function runs once more as its
-users run it.
+A run is recorded, becomes a witness, and the one judge judges it. What autograd does not see at all is looked
+for as well: a `detach`, `.data` or `no_grad` that loses part of the gradient; and the function runs once more
+as its users run it.
 """
 
 from __future__ import annotations

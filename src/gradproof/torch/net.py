@@ -324,8 +324,8 @@ def _along_directions(
 
 # They read one triangle of a matrix, and their gradient is that of the symmetric part.
 SYMMETRIC = frozenset(
-    """cholesky cholesky_solve cholesky_inverse linalg_cholesky_ex _linalg_eigh linalg_eigh linalg_eigvalsh linalg_ldl_factor_ex
-    linalg_pinv""".split()
+    """cholesky cholesky_solve cholesky_inverse linalg_cholesky_ex _linalg_eigh linalg_eigh linalg_eigvalsh
+    linalg_ldl_factor_ex linalg_pinv""".split()
 )
 
 

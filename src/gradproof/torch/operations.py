@@ -242,7 +242,8 @@ FORMULAS: dict[str, Row] = {
     "elu": _elu,
     "celu": _celu,
     "leaky_relu": "where(self > 0, self, negative_slope*self)",
-    "softplus": lambda a: "where(self*beta > threshold, self, softplus(self*beta) / beta)" if a["beta"] != 1 else
+    "softplus": lambda a: "where(self*beta > threshold, self, softplus(self*beta) / beta)"
+                if a["beta"] != 1 else
         "where(self > threshold, self, softplus(self))",
     "mish": "self * tanh(softplus(self))",
     "log_sigmoid_forward": "-softplus(-self)",
@@ -262,14 +263,17 @@ FORMULAS: dict[str, Row] = {
     "cumsum": lambda a: f"cumsum(self, axis={a['dim']})" if a["self"].shape else "self*1",
     "max": "max(self)", "min": "min(self)",  # of all entries
     # products
-    "mm": "self @ mat2", "bmm": "self @ mat2", "mv": "self @ vec", "dot": "self @ tensor", "vdot": "self @ other",
+    "mm": "self @ mat2", "bmm": "self @ mat2", "mv": "self @ vec", "dot": "self @ tensor",
+        "vdot": "self @ other",
     "addmm": _beta_alpha("mat1 @ mat2"), "addbmm": _beta_alpha("sum(batch1 @ batch2, axis=0)"),
-    "baddbmm": _beta_alpha("batch1 @ batch2"), "addmv": _beta_alpha("mat @ vec"), "addr": _beta_alpha("outer(vec1, vec2)"),
+    "baddbmm": _beta_alpha("batch1 @ batch2"), "addmv": _beta_alpha("mat @ vec"),
+        "addr": _beta_alpha("outer(vec1, vec2)"),
     "matmul": "self @ other",
     # losses
     "mse_loss": _loss("(self - target)**2"),
     "smooth_l1_loss": lambda a: _loss(
-        "where(abs(self - target) < beta, (self - target)**2 / 2 / beta, abs(self - target) - beta/2)" if a["beta"] else
+        "where(abs(self - target) < beta, (self - target)**2 / 2 / beta, abs(self - target) - beta/2)"
+        if a["beta"] else
         "abs(self - target)")(a),
     "huber_loss": _loss("where(abs(self - target) <= delta, (self - target)**2 / 2, delta*(abs(self - "
                         "target) - delta/2))"),
@@ -279,7 +283,8 @@ FORMULAS: dict[str, Row] = {
 # The few primitives below aten that torch's decompositions end in.
 FORMULAS |= {
     "prims::neg": "-self", "prims::rsqrt": "1 / sqrt(self)", "prims::reciprocal": "1 / self",
-    "prims::add": "self + other", "prims::sub": "self - other", "prims::mul": "self * other", "prims::div": "self / other",
+    "prims::add": "self + other", "prims::sub": "self - other", "prims::mul": "self * other",
+        "prims::div": "self / other",
     "prims::pow": "self ** other",
     "prims::where": "where(pred > 0.5, a, b)",
     "prims::maximum": "maximum(self, other)", "prims::minimum": "minimum(self, other)",
@@ -302,7 +307,8 @@ def _of_self(name: str) -> Callable[..., Expr]:
 SCALARS: dict[str, Callable[..., Expr]] = {
     **{name: _of_self(function) for name, function in recorded(1, spoken=False).items()},
     "frac": lambda self: self - trunc(self),
-    "round": lambda self, decimals: nearest(self * 10**decimals) / 10**decimals if decimals else nearest(self),
+    "round": lambda self,
+        decimals: nearest(self * 10**decimals) / 10**decimals if decimals else nearest(self),
     "div": lambda self, other, rounding_mode: _QUOTIENTS[rounding_mode](self / other),
     "floor_divide": lambda self, other: floor(self / other),
     "fmod": lambda self, other: self - other * trunc(self / other),
@@ -326,22 +332,21 @@ def _log_of_two(a: Expr, b: Expr, exp: Callable[[Expr], Expr], log1p: Callable[[
 # Operations that only move entries (or fill in zeros): they run on the entries' places in place of their
 # numbers.
 MOVES = frozenset(
-    """alias as_strided_copy cat stack clone contiguous _to_copy copy copy_ detach detach_copy diag_embed diagonal_copy
-    diagonal_scatter expand_copy flip roll rot90 gather take index index_select index_copy index_put _unsafe_index
-    _unsafe_index_put _index_put_impl_ index_fill
-    masked_fill masked_scatter masked_select put
-    lift lift_fresh lift_fresh_copy narrow_copy permute_copy pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d
-    reflection_pad3d replication_pad1d replication_pad2d replication_pad3d constant_pad_nd repeat repeat_interleave
-    reshape _reshape_copy _unsafe_view scatter select_copy select_scatter slice_copy slice_scatter as_strided_scatter
-    squeeze_copy t_copy transpose_copy tril triu unbind_copy split_copy split_with_sizes_copy unfold_copy unsqueeze_copy
-    view_copy im2col upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d
-    _upsample_nearest_exact2d _upsample_nearest_exact3d channel_shuffle native_channel_shuffle block_diag
-    zero fill_diagonal embedding max_unpool2d max_unpool3d resize_ set_ view_as_real
-    diag prims::convert_element_type prims::clone prims::cat prims::broadcast_in_dim prims::copy_to prims::copy_strided
-    prims::reshape prims::transpose prims::rev prims::squeeze prims::view_of prims::as_strided
-    prims::split_dim prims::collapse diag unsafe_split unsafe_split_with_sizes unsafe_chunk chunk hsplit
-    movedim swapaxes
-    """.split()
+    """alias as_strided_copy cat stack clone contiguous _to_copy copy copy_ detach detach_copy diag_embed
+    diagonal_copy diagonal_scatter expand_copy flip roll rot90 gather take index index_select index_copy
+    index_put _unsafe_index _unsafe_index_put _index_put_impl_ index_fill masked_fill masked_scatter
+    masked_select put lift lift_fresh lift_fresh_copy narrow_copy permute_copy pixel_shuffle pixel_unshuffle
+    reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d
+    constant_pad_nd repeat repeat_interleave reshape _reshape_copy _unsafe_view scatter select_copy
+    select_scatter slice_copy slice_scatter as_strided_scatter squeeze_copy t_copy transpose_copy tril triu
+    unbind_copy split_copy split_with_sizes_copy unfold_copy unsqueeze_copy view_copy im2col
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d
+    _upsample_nearest_exact2d _upsample_nearest_exact3d channel_shuffle native_channel_shuffle block_diag zero
+    fill_diagonal embedding max_unpool2d max_unpool3d resize_ set_ view_as_real diag
+    prims::convert_element_type prims::clone prims::cat prims::broadcast_in_dim prims::copy_to
+    prims::copy_strided prims::reshape prims::transpose prims::rev prims::squeeze prims::view_of
+    prims::as_strided prims::split_dim prims::collapse diag unsafe_split unsafe_split_with_sizes unsafe_chunk
+    chunk hsplit movedim swapaxes""".split()
 )
 
 # Operations whose first output is the operand's entries at the places that their second output names, along
@@ -350,18 +355,19 @@ CHOICES = frozenset("sort topk kthvalue median nanmedian mode max min cummax cum
 
 # ... and those that name places in the flattened window axes, so many at the end.
 POOLS = {
-    "max_pool2d_with_indices": 2, "max_pool3d_with_indices": 3, "adaptive_max_pool2d": 2, "adaptive_max_pool3d": 3,
+    "max_pool2d_with_indices": 2, "max_pool3d_with_indices": 3, "adaptive_max_pool2d": 2,
+        "adaptive_max_pool3d": 3,
     "fractional_max_pool2d": 2, "fractional_max_pool3d": 3, "max_pool1d_with_indices": 1,
 }  # fmt: skip
 
 # Operations whose outputs do not depend on their tensors' numbers: shapes, fresh memory, random numbers,
 # flags.
 CONSTANT = frozenset(
-    """empty empty_like empty_strided new_empty new_empty_strided zeros ones full zeros_like ones_like full_like new_zeros
-    new_ones new_full rand rand_like randn randn_like randint randint_like randperm arange linspace logspace eye
-    scalar_tensor bernoulli uniform normal normal_ uniform_ bernoulli_ random_ exponential_ geometric_ cauchy_ log_normal_
-    isnan isinf isfinite isneginf isposinf signbit argmax argmin argsort nonzero count_nonzero searchsorted bucketize
-    _local_scalar_dense equal is_same_size sym_size sym_numel sym_stride sym_storage_offset tril_indices
-    triu_indices
-    any all unique_dim _unique2 bincount histc isclose allclose multinomial""".split()
+    """empty empty_like empty_strided new_empty new_empty_strided zeros ones full zeros_like ones_like
+    full_like new_zeros new_ones new_full rand rand_like randn randn_like randint randint_like randperm
+    arange linspace logspace eye scalar_tensor bernoulli uniform normal normal_ uniform_ bernoulli_ random_
+    exponential_ geometric_ cauchy_ log_normal_ isnan isinf isfinite isneginf isposinf signbit argmax argmin
+    argsort nonzero count_nonzero searchsorted bucketize _local_scalar_dense equal is_same_size sym_size
+    sym_numel sym_stride sym_storage_offset tril_indices triu_indices any all unique_dim _unique2 bincount
+    histc isclose allclose multinomial""".split()
 )

@@ -405,7 +405,8 @@ class Stops:
             self._scatter(stop.credited, cotangent, cotangent, lost, [stop.place])
 
     def _start(
-        self, step: Step, stops: Sequence[Stop], received: Mapping[int, np.ndarray], lost: dict[str, _Cotangent]
+        self, step: Step, stops: Sequence[Stop], received: Mapping[int, np.ndarray],
+            lost: dict[str, _Cotangent]
     ) -> None:  # fmt: skip
         """What the stops' reader would have passed to them, of the cotangent that it really had."""
         lowering = Lowering(step.name)
@@ -461,7 +462,8 @@ class Stops:
             self._scatter(content, sharp, loose, lost, places)
 
     def _pulled(
-        self, lowering: Lowering, contents: Mapping[str, Content], exact: dict[str, Balls], rounding: dict[str, Balls]
+        self, lowering: Lowering, contents: Mapping[str, Content], exact: dict[str, Balls],
+            rounding: dict[str, Balls]
     ) -> Iterator[tuple[Balls, Balls]]:  # fmt: skip
         """What arrives at each of the contents, exact and with rounding, from cotangents of both kinds."""
         run, given = (

@@ -1,7 +1,7 @@
 """Nodes, written one after the other: of formulas over tensors, and of entries that were moved.
 
-Which nodes a tensor's entries are is what `memory` tells; so a view costs nothing, and what was written in place
-is known.
+Which nodes a tensor's entries are is what `memory` tells; so a view costs nothing, and what was written in
+place is known.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Operand:
 
 
 class Writing:
-    """The nodes of a run of operations. `leaves` are what they read from outside, `numbers` the values of those."""
+    """The nodes of a run of operations. `leaves` are what they read from outside, `numbers` the values of
+    those."""
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
@@ -145,7 +146,8 @@ class Writing:
         return self.emit(formula, tuple(reads), shape, source="parts")
 
     def emit(
-        self, formula: Expr, reads: tuple[Read, ...], shape: Shape, *, over: Shape = (), reduce: str | None = None,
+        self, formula: Expr, reads: tuple[Read, ...], shape: Shape, *, over: Shape = (),
+            reduce: str | None = None,
         source: str = "", name: str = "", shift: bool = False,
     ) -> str:  # fmt: skip
         """A new node; its name is returned."""
@@ -248,7 +250,8 @@ class Writing:
                     continue
                 reads.append(replace(read, parent=operand.node, index=index))
             source = _readable(node.source.removeprefix("value = "), operands, self.leaves)
-            self.emit(node.formula, tuple(reads), node.shape, over=node.over, reduce=node.reduce, source=source,
+            self.emit(node.formula, tuple(reads), node.shape, over=node.over, reduce=node.reduce,
+                source=source,
                       name=name, shift=node.shift)  # fmt: skip
         last = self.nodes[-1]
         if last.shape == shape:

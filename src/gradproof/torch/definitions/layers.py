@@ -1,4 +1,5 @@
-"""Layers whose kernels compute in a way of their own: recurrent, normalised, attending; and steps that torch drew."""
+"""Layers whose kernels compute in a way of their own: recurrent, normalised, attending; and steps that torch
+drew."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from .reductions import safe_softmax
 
 
 def _lstm_layer(
-    input: Tensor, weight0: Tensor, weight1: Tensor, weight2: Tensor, weight3: Tensor, hx_: Tensor, cx_: Tensor,
+    input: Tensor, weight0: Tensor, weight1: Tensor, weight2: Tensor, weight3: Tensor, hx_: Tensor,
+        cx_: Tensor,
     reverse: bool, mode: int, has_biases: bool, outs: Sequence[Tensor],
 ) -> Any:  # fmt: skip
     """One layer and one direction of an LSTM (mode 2), its gates in torch's order: input, forget, cell,
@@ -75,7 +77,8 @@ def _layer_norm(
 
 
 def _batch_norm(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None, running_var: Tensor | None,
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
+        running_var: Tensor | None,
     training: bool, eps: float, outs: Sequence[Tensor],
 ) -> Any:  # fmt: skip
     """With `x*a + (b - m*a)`, a = w/sqrt(var + eps), as torch's kernels compute it: it cancels where `(x -

@@ -28,7 +28,8 @@ def _linear_cross_entropy(
 ) -> Any:  # fmt: skip
     """The loss; the other results are the gradients, which torch stores in the forward."""
     loss = torch.nn.functional.cross_entropy(
-        torch.nn.functional.linear(input, linear_weight, linear_bias), target, weight, ignore_index=ignore_index,
+        torch.nn.functional.linear(input, linear_weight, linear_bias), target, weight,
+            ignore_index=ignore_index,
         reduction=reduction or "none", label_smoothing=label_smoothing or 0.0)  # fmt: skip
     return (loss, *outs[1:])
 

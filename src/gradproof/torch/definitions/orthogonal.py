@@ -1,4 +1,5 @@
-"""Orthogonal matrices and what is made of them: QR, reflections, pseudo-inverses; and the exponential of a matrix."""
+"""Orthogonal matrices and what is made of them: QR, reflections, pseudo-inverses; and the exponential of a
+matrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Sums, means and extremes of a shape of their own: windows, distances, logarithms of sums of exponentials."""
+"""Sums, means and extremes of a shape of their own: windows, distances, logarithms of sums of
+exponentials."""
 
 from __future__ import annotations
 

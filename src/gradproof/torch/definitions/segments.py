@@ -42,7 +42,8 @@ def _embedding_bag(
         if include_last_offset:
             starts, ends = starts[:-1], starts[1:]
         places = indices.tolist()
-        kept = [[n for n in range(a, b) if places[n] != padding_idx % len(weight) or padding_idx < 0] for a, b in
+        kept = [[n for n in range(a, b) if places[n] != padding_idx % len(weight) or padding_idx < 0] for a,
+            b in
                 zip(starts, ends, strict=True)]  # fmt: skip
     rows = weight.index_select(0, indices)
     if per_sample_weights is not None:
