@@ -437,7 +437,7 @@ class UpdateMistake(Cause):
 class OfTheStep(Cause):
     """What an update looks like, in terms of the step that it should take."""
 
-    cause: Cause
+    like: Cause
 
 
 class MicroBatch(Cause):

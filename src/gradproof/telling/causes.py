@@ -237,6 +237,6 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.NoStep: _no_step,
     c.Counter: "the optimizer counts step {counts:g}, expected {expected}",
     c.UpdateMistake: "{words}",
-    c.OfTheStep: lambda cause: f"of the step that it should take: {words(cause.cause)}",
+    c.OfTheStep: lambda cause: f"of the step that it should take: {words(cause.like)}",
     c.MicroBatch: "micro-batch {number}",
 }  # fmt: skip
