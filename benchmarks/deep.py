@@ -18,10 +18,11 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "torch"))
+from tables import DEEP
+
 from gradproof import Report, check_function
 from gradproof.progress import tracked
-from reported_cases import DEEP
 
 LAYERS = (None, 0, 13, 23)
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}

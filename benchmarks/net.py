@@ -2,7 +2,7 @@
 ones it refuses.
 
 The wrong ones are those of `tests/net_cases.py`, each with a right twin; the right ones are besides those of
-`tests/function_cases.py` and `tests/reported_cases.py`, their nets, and samples of PyTorch's operator
+`tests/torch/tables.py`, their nets, and samples of PyTorch's operator
 database. Run with
 
     python benchmarks/net.py [--operators 0] [--dtype float32]
@@ -25,10 +25,10 @@ import torch
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import function_cases
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "torch"))
 import net_cases
-import reported_cases
+import tables
+
 from gradproof import check_function
 from gradproof.progress import tracked
 from gradproof.torch.check import by_the_whole, judged_tape
@@ -60,10 +60,10 @@ def alone(func: Callable[..., Any], inputs: Sequence[Any]) -> list[Finding]:
 def right(dtypes: Sequence[str]) -> Iterator[Right]:
     for dtype in dtypes:
         wanted = getattr(torch, dtype)
-        for case in (*function_cases.RIGHT, *reported_cases.RIGHT):
+        for case in tables.RIGHT:
             if wanted in case.dtypes:
                 yield f"{case.name}, {dtype}", case.func, case.inputs(wanted)
-        for name, make in (*function_cases.NETS.items(), *reported_cases.NETS.items()):
+        for name, make in tables.NETS.items():
             yield f"{name}, {dtype}", *make(wanted)
 
 

@@ -1,7 +1,7 @@
 """Planted faults beside torch.autograd.gradcheck: which of the wrong functions each finds, and which right
 ones it passes.
 
-Every row of `tests/function_faults.py` and `tests/reported_faults.py` is a wrong `autograd.Function` and its
+Every row of `tests/torch/tables.py` is a wrong `autograd.Function` and its
 right twin. gradproof checks both in float64 and in float32 (where the error is above 1e-5); `gradcheck` runs
 at its defaults on the same float64 inputs. Run with
 
@@ -22,13 +22,12 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import function_faults
-import reported_faults
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "torch"))
+from tables import FAULTS
+
 from gradproof import Verdict, check_function
 from gradproof.progress import tracked
 
-FAULTS: tuple[Any, ...] = (*function_faults.FAULTS, *reported_faults.FAULTS)
 FLOAT32_SEES = 1e-5
 
 

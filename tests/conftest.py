@@ -13,7 +13,8 @@ pytest_plugins = ["pytester"]
 os.environ.pop(
     "GITHUB_STEP_SUMMARY", None
 )  # what the tests check is no part of the summary of the step that runs them
-sys.path.insert(0, str(Path(__file__).parent))
+TESTS = Path(__file__).parent
+sys.path[:0] = map(str, (TESTS, TESTS / "torch", TESTS / "engines"))  # tables that several tests read
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from net_cases import Missed, drawn
+from taint_cases import ALL, TAINT
 from torch import Tensor
 
 from gradproof import Report, Verdict, check_function
-from net_cases import Missed, drawn
-from taint_cases import ALL, TAINT
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own, of what is beta or deprecated
 

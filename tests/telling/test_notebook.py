@@ -13,12 +13,12 @@ import torch
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from nbclient import NotebookClient
+from test_learning import Tags, hostile, well_formed
 
 import gradproof
 from conftest import ROOT
 from gradproof import InputError, check, load, parse
 from gradproof.notebook import checked
-from test_learning import Tags, hostile, well_formed
 
 NOTEBOOK = ROOT / "docs/ols.ipynb"
 

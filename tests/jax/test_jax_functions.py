@@ -184,7 +184,7 @@ def test_functions_that_xla_computes_in_bfloat16_step_by_step() -> None:
 def test_a_rule_called_by_itself_is_told_with_the_line_that_defines_it() -> None:
     report = check_function(WRONG["sign"][0], V)
     (wrong,) = [f for f in report.findings if f.verdict is Verdict.WRONG and not f.inherited]
-    assert wrong.place.startswith("tests/test_jax_functions.py:")
+    assert wrong.place.startswith("tests/jax/test_jax_functions.py:")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from faults import PLANTED, Changed, Planted, sine
+
 from gradproof import Report, check
 from gradproof.engines import Task, Trace
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from net_cases import drawn
 from torch import Tensor
 from torch.autograd import Function
 
 from gradproof import Report, Verdict, assert_gradients, check, check_function, parse
 from gradproof.torch.recording import Recorder
-from net_cases import drawn
 
 F64 = torch.float64
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from net_cases import KINDS, Checkpoint, Checkpointed, Missed, compiled, deaf, drawn, reentrant
 from torch import Tensor, nn
 
 from gradproof import Report, Verdict, check_function
 from gradproof.judging.judge import Judge
-from net_cases import KINDS, Checkpoint, Checkpointed, Missed, compiled, deaf, drawn, reentrant
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own, of what is beta or deprecated
 

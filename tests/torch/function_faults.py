@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from reported_faults import FunctionFault, Inputs
 from torch import Tensor
 from torch.nn import functional as F
-
-from reported_faults import FunctionFault, Inputs
 
 
 def leaves(*shapes: tuple[int, ...], positive: bool = False) -> Inputs:

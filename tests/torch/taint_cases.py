@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from net_cases import KINDS, Missed, custom
 from torch import Tensor
 from torch.autograd import Function
 from torch.utils._python_dispatch import _disable_current_modes
-
-from net_cases import KINDS, Missed, custom
 
 library = torch.library.Library("taint", "DEF")
 library.define("odd(Tensor x) -> Tensor")

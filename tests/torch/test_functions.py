@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tables import DEEP
 
 import gradproof
 from gradproof import GradcheckError, InputError, Report, Verdict, check_function, gradcheck, register_formula
 from gradproof.cli import main
-from reported_cases import DEEP
 
 F64 = torch.float64
 

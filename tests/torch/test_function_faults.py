@@ -6,20 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from tables import FAULTS, NETS, REFUTED, RIGHT
 
-import function_cases
-import function_faults
-import reported_cases
-import reported_faults
 from gradproof import Report, Verdict, check_function
 
-FAULTS: tuple[Any, ...] = (*function_faults.FAULTS, *reported_faults.FAULTS)
-RIGHT: tuple[Any, ...] = (*function_cases.RIGHT, *reported_cases.RIGHT)
-REFUTED: tuple[Any, ...] = (*function_cases.REFUTED, *reported_cases.REFUTED)
-NETS: dict[str, Any] = {
-    **function_cases.NETS,
-    **{f"{name}, again": net for name, net in reported_cases.NETS.items()},
-}
 FLOAT32_SEES = 1e-5  # the relative error from which a fault must be found in float32
 
 

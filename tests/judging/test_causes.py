@@ -29,7 +29,8 @@ def test_words_are_made_of_the_numbers(kind: type[causes.Cause]) -> None:
     """Every template names fields that are there, whatever stands in them."""
     samples: dict[str, Any] = {
         "str": "some text", "float": 2.0, "int": 2, "bool": True, "float | None": 0.5, "bool | None": True,
-        "tuple[str, ...]": ("here", "there"), "tuple[int, ...]": (2, 3), "tuple[tuple[int, ...], ...]": ((2,), (3,)),
+        "tuple[str, ...]": ("here", "there"), "tuple[int, ...]": (2, 3),
+        "tuple[tuple[int, ...], ...]": ((2,), (3,)),
         "Cause": causes.Zero(),
     }  # fmt: skip
     made = kind(**{field.name: samples[str(field.type)] for field in fields(kind)})  # type: ignore[arg-type]

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from net_cases import drawn
 from torch import Tensor
 from torch.autograd import Function
 
 from gradproof import Verdict, check_function
 from gradproof.torch import insides
-from net_cases import drawn
 
 
 @pytest.mark.parametrize("name", insides._probes())

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from faults import PLANTED, Changed, Elsewhere, Planted, matrices, shared, sine
 
 import gradproof
-from faults import PLANTED, Changed, Elsewhere, Planted, matrices, shared, sine
+from conftest import ROOT
 from gradproof import Problem, Report, check, load, parse
 from gradproof.cli import main
 from gradproof.engines import BY_NAME_ALONE, ENGINES, Engine, Task, Trace, engine_named, installed
 
-EXPRESSIONS = Path(__file__).parent.parent / "expressions"
+EXPRESSIONS = ROOT / "expressions"
 FILES = sorted(path.stem for path in EXPRESSIONS.glob("*.toml"))
 
 # Engines that share compiled operations are run one after the other, in one test a file.

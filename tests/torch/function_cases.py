@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from reported_cases import ALL, Case, Inputs
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-
-from reported_cases import ALL, Case, Inputs
 
 ONE = (torch.float32,)
 
