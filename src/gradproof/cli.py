@@ -635,10 +635,10 @@ def _paths(target: Path) -> list[Path]:
     return [target]
 
 
-def _values(items: Sequence[str], option: str) -> dict[str, Any]:
+def _values(items: Sequence[str], option: str) -> dict[str, object]:
     import tomllib
 
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for item in items:
         name, equals, text = item.partition("=")
         if not equals or not name.strip():

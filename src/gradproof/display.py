@@ -4,14 +4,15 @@ imports upward."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 
-def _nobody() -> Any:
+def _nobody() -> ModuleType:
     raise LookupError("the package says who tells of records")
 
 
-telling: Callable[[], Any] = _nobody  # gives the room that makes words and pages of them
+telling: Callable[[], ModuleType] = _nobody  # gives the room that makes words and pages of them
 
 
 class Displayed:

@@ -137,7 +137,7 @@ def _nearest(x: Ball) -> Ball:
     return up if (up / 2).is_integer() else down
 
 
-def _torch_gamma(torch: Any, x: Any) -> Any:
+def _torch_gamma(torch: Any, x: Any) -> object:
     """torch has no gamma function; exp(lgamma) is the way to write one, with the sign for negative
     arguments."""
     negative = (x < 0) & (torch.floor(x) % 2 != 0)

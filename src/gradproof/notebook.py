@@ -16,7 +16,7 @@ import argparse
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
@@ -48,7 +48,7 @@ def register(shell: InteractiveShell) -> None:
     shell.register_magic_function(gradproof, "cell", "gradproof")  # type: ignore[arg-type]
 
 
-def checked(line: str, cell: str, names: Mapping[str, Any]) -> Report:
+def checked(line: str, cell: str, names: Mapping[str, object]) -> Report:
     """The report of a cell. Raises `GradproofError` for options and graphs that are not right."""
     parser = _Options(prog="%%gradproof", add_help=False, allow_abbrev=False)
     parser.add_argument("--engine", default="torch")
@@ -62,7 +62,7 @@ def checked(line: str, cell: str, names: Mapping[str, Any]) -> Report:
     return check(_problem(options, cell, names), engine=options.engine, dtype=options.dtype)
 
 
-def _problem(options: argparse.Namespace, cell: str, names: Mapping[str, Any]) -> Problem:
+def _problem(options: argparse.Namespace, cell: str, names: Mapping[str, object]) -> Problem:
     text = "\n" + cell  # the magic's own line counts, so that a message's line is the cell's
     if _A_FILE.search(cell):
         if options.given or options.parameter:
@@ -109,6 +109,6 @@ def _unbound(text: str) -> list[str]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Tensors and arrays of any library as nested lists: they hold the same numbers."""
     return value.tolist() if hasattr(value, "tolist") else value

@@ -9,13 +9,12 @@ compared with each of them likewise.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import islice
 from math import isfinite, prod
-from typing import Any
 
 import numpy as np
 import sympy
@@ -27,7 +26,7 @@ from .language.builder import build_graph
 from .language.files import Problem
 from .language.syntax import parse_statements
 from .proof.arithmetic import exact
-from .proof.balls import NOUGHT, UNIT, ZERO, as_float, ball, balls, full, precision
+from .proof.balls import NOUGHT, UNIT, ZERO, as_float, ball, balls, entry, full, precision
 from .proof.graph import Leaf, Node, bound, free, slot
 from .proof.slopes import partials
 from .proof.walk import Values, evaluate, places, pullback
@@ -41,7 +40,7 @@ MAX_USES = 8  # of a name that are left out one by one
 NEAR = 1e-3  # relative; a number is an answer with so many digits
 CLOSE = 5e-2
 
-Numbers = tuple[Any, ...]  # a ball at each point
+Numbers = tuple[arb, ...]  # a ball at each point
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Quiz:
             raise InputError("one formula is enough")
         with precision(BITS):
             found = tuple(
-                ball(evaluate(graph.nodes, point, exact())[graph.output.name][()]) for point in self.points
+                entry(evaluate(graph.nodes, point, exact())[graph.output.name]) for point in self.points
             )
         return found, not names
 
@@ -184,7 +183,7 @@ def _local(explanation: Explanation, slope: Slope, points: Sequence[Values]) -> 
     return Question(left, notation.text(slope.formula), rule(node, gradient.wrt), truth, mistakes)
 
 
-def _row(node: Node, wrt: str, where: tuple[int, ...], point: Values) -> Any:
+def _row(node: Node, wrt: str, where: tuple[int, ...], point: Values) -> arb:
     """The derivative of the node's first entry by one entry of what it reads."""
     seed = full((1, *node.shape), ZERO)
     seed[(0,) * seed.ndim] = UNIT
@@ -210,7 +209,7 @@ def _local_mistakes(
         yield Mistake(words, tuple(_at(node, n, formula, where, point) for point in points))
 
 
-def _at(node: Node, n: int, formula: Expr, where: tuple[int, ...], point: Values) -> Any:
+def _at(node: Node, n: int, formula: Expr, where: tuple[int, ...], point: Values) -> arb:
     """A formula in place of the n-th read's slope: summed over where the first entry reads that entry of its
     parent."""
     rank = len(node.shape)
@@ -236,7 +235,7 @@ def _at(node: Node, n: int, formula: Expr, where: tuple[int, ...], point: Values
     return sum((ball(x) for x in np.broadcast_to(terms, node.domain)[hit & first]), NOUGHT)
 
 
-def _wrong_slopes(node: Node, n: int, named: Any) -> Iterator[tuple[str, Expr]]:
+def _wrong_slopes(node: Node, n: int, named: Callable[[Expr], str]) -> Iterator[tuple[str, Expr]]:
     """Mistakes in words, with the formula in the node's slots that they lead to."""
     f, z = node.formula, slot(n)
     slope = partials(f, len(node.reads), textbook=True)[n]
@@ -319,7 +318,7 @@ def _chain_mistakes(
         node for node in derivation.graph.nodes if any(read.parent == leaf.name for read in node.reads)
     ]
 
-    def passed(child: Node, point: Values, back: Values, *, alone: bool = False) -> Any:
+    def passed(child: Node, point: Values, back: Values, *, alone: bool = False) -> arb:
         if child.name not in back:
             return NOUGHT
         cotangent = back[child.name]
@@ -330,7 +329,10 @@ def _chain_mistakes(
         pulled = pullback([child], point, {child.name: cotangent}, {leaf.name}, exact())
         return ball(pulled[leaf.name][(0, *first)]) if leaf.name in pulled else NOUGHT
 
-    def each(function: Any) -> Numbers:
+    def together(children: Sequence[Node], point: Values, back: Values) -> arb:
+        return sum((passed(child, point, back) for child in children), NOUGHT)
+
+    def each(function: Callable[[Values, Values], arb]) -> Numbers:
         return tuple(function(point, back) for point, back in zip(points, backs, strict=True))
 
     if len(children) > 1:
@@ -344,8 +346,7 @@ def _chain_mistakes(
             for child in children:
                 rest = [other for other in children if other is not child]
                 yield Mistake(f"the use in {child.name} is not added",
-                              each(lambda p, b, rest=rest: sum((passed(c, p, b) for c in rest),
-                                  NOUGHT)))  # fmt: skip
+                              each(partial(together, rest)))  # fmt: skip
     for child in children:
         if child.shape and len(children) == 1:
             yield Mistake(f"only the first entry of {child.name} counts there; all entries are added",
@@ -376,9 +377,7 @@ def _chain_mistakes(
             tuple(prod(each_, start=UNIT) for each_ in zip(*products, strict=True)),
         )
     output = explanation.output
-    yield Mistake(
-        f"that is the value of {output}, not its gradient", tuple(ball(p[output][()]) for p in points)
-    )
+    yield Mistake(f"that is the value of {output}, not its gradient", tuple(entry(p[output]) for p in points))
     yield Mistake(f"that is {leaf.name} itself", tuple(ball(p[leaf.name][first]) for p in points))
 
 

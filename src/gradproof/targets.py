@@ -60,7 +60,7 @@ def found_at(target: str) -> Place | None:
     return Place(where, lines[-1]) if lines else None
 
 
-def load_function(target: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+def load_function(target: str) -> tuple[Callable[..., object], tuple[object, ...]]:
     """The function to check, and its inputs.
 
     Raises `InputError` where there is no such module, or no such function in it, and `TargetError` where they
@@ -89,7 +89,7 @@ def load_function(target: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     return func, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
 
 
-def _without_arguments(make: Callable[..., Any], name: str, place: Place) -> None:
+def _without_arguments(make: Callable[..., object], name: str, place: Place) -> None:
     try:
         inspect.signature(make).bind()
     except TypeError as error:
@@ -98,7 +98,7 @@ def _without_arguments(make: Callable[..., Any], name: str, place: Place) -> Non
         return  # it has no signature to look at
 
 
-def defined_at(function: Any) -> Place | None:
+def defined_at(function: object) -> Place | None:
     """Where a function of Python's stands."""
     code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
     return Place(shown(code.co_filename), code.co_firstlineno) if code is not None else None

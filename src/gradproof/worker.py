@@ -30,11 +30,13 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from .errors import OURS, GradproofError, InputError, Place, TargetError, last_line, raised_at, said
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 PRELOADED = ["gradproof.warm"]
 STARTS = 3  # of a process, where the server is gone
@@ -94,8 +96,8 @@ class _Run:
 
 
 def supervised(
-    items: Sequence[tuple[T, Limits]], function: Callable[[T], Any], jobs: int = 1
-) -> Generator[tuple[int, Any | GradproofError]]:
+    items: Sequence[tuple[T, Limits]], function: Callable[[T], R], jobs: int = 1
+) -> Generator[tuple[int, R | GradproofError]]:
     """What the function gives for each item, as it comes, so many at a time, each in a process of its own
     with its limits.
 
@@ -141,13 +143,13 @@ def supervised(
         yield n, alone(*items[n], function)
 
 
-def alone(item: T, limits: Limits, function: Callable[[T], Any]) -> Any | GradproofError:
+def alone(item: T, limits: Limits, function: Callable[[T], R]) -> R | GradproofError:
     """What the function gives for one item."""
     ((_, outcome),) = supervised([(item, limits)], function)
     return outcome
 
 
-def _start(context: Any, n: int, item: T, limits: Limits, function: Callable[[T], Any]) -> _Run:
+def _start(context: Any, n: int, item: T, limits: Limits, function: Callable[[T], object]) -> _Run:
     folder = tempfile.TemporaryDirectory(prefix="gradproof.", ignore_cleanup_errors=True)
     for left in reversed(range(STARTS)):
         process = context.Process(target=_work, args=(function, item, folder.name, limits, str(Path.cwd())))
@@ -178,7 +180,7 @@ class _Reader(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name}")
 
 
-def _outcome(run: _Run, in_time: bool) -> Any | GradproofError:
+def _outcome(run: _Run, in_time: bool) -> Any:
     folder = Path(run.folder.name)
     try:
         return _Reader(io.BytesIO((folder / "given").read_bytes())).load()
@@ -221,7 +223,7 @@ def _ended(code: int | None) -> str:
 # In the process
 
 
-def _work(function: Callable[[T], Any], item: T, name: str, limits: Limits, where: str) -> NoReturn:
+def _work(function: Callable[[T], object], item: T, name: str, limits: Limits, where: str) -> NoReturn:
     """Run the function of an item, leave what it gives in the folder, and end."""
     leave, own = os._exit, os.getpid()
     _settle(where)
@@ -242,7 +244,7 @@ def _work(function: Callable[[T], Any], item: T, name: str, limits: Limits, wher
         os.register_at_fork(after_in_child=lambda: sys.setprofile(partial(_no_twin, leave)))
     _limit(limits.memory)
     try:
-        given: Any = function(item)
+        given: object = function(item)
     except GradproofError as error:
         given = error
     except MemoryError as error:
@@ -259,7 +261,7 @@ def _work(function: Callable[[T], Any], item: T, name: str, limits: Limits, wher
     leave(0)
 
 
-def _no_twin(leave: Callable[[int], NoReturn], frame: Any, event: str, _: object) -> None:
+def _no_twin(leave: Callable[[int], NoReturn], frame: FrameType, event: str, _: object) -> None:
     """A fork of the user's is the user's; where it comes back to our code, it would do all our work a second
     time."""
     if event == "return" and frame.f_back is not None:
@@ -305,7 +307,7 @@ def _limit(memory: int) -> None:
         )
 
 
-def _leave(given: Any, folder: Path) -> None:
+def _leave(given: object, folder: Path) -> None:
     """Written whole or not at all."""
     try:
         text = pickle.dumps(given)

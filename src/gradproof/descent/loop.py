@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def descend(
     optimizer: str | MakeOptimizer = "sgd",
     learning_rate: float | None = None,
     steps: int | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
     dtype: str | None = None,
     until: float | None = None,
     accumulate: bool = False,
@@ -120,11 +120,11 @@ def descend(
 
 def check_descent(
     problem: Problem,
-    trajectory: Sequence[Mapping[str, Any]],
+    trajectory: Sequence[Mapping[str, object]],
     *,
     optimizer: str = "sgd",
     learning_rate: float | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
     dtype: str = "float64",
     accumulate: bool = False,
 ) -> DescentReport:
@@ -154,17 +154,17 @@ def check_descent(
     return judged.report("given numbers", rule.name, len(entries), None, time.perf_counter() - start)
 
 
-def _losses(trajectory: Sequence[Mapping[str, Any]]) -> list[float | None]:
+def _losses(trajectory: Sequence[Mapping[str, object]]) -> list[float | None]:
     return [
         None if entry.get("loss") is None else float(as_numbers("loss", entry["loss"]))
         for entry in trajectory
     ]
 
 
-def _entries(problem: Problem, trajectory: Sequence[Mapping[str, Any]]) -> list[Happened]:
+def _entries(problem: Problem, trajectory: Sequence[Mapping[str, object]]) -> list[Happened]:
     shapes = {leaf.name: leaf.shape for leaf in problem.graph.parameters}
 
-    def read(entry: Mapping[str, Any], key: str, number: int) -> Arrays:
+    def read(entry: Mapping[str, object], key: str, number: int) -> Arrays:
         table = entry.get(key)
         if not isinstance(table, Mapping):
             raise InputError(

@@ -118,7 +118,7 @@ def _check_option(rule: Rule, name: str, value: Any) -> None:
         raise InputError(f"option {name!r} is {value!r}, expected a number from 0")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

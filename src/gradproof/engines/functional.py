@@ -6,17 +6,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..dtypes import DType
 from ..errors import UnsupportedError, said, where
 from ..language.syntax import Statement
 from . import Task, Trace
-from .interpreter import Functions, Library, line
+from .interpreter import Array, Functions, Library, line
 
-Function = Callable[..., Any]
+Function = Callable[..., Array]
 Rows = list[np.ndarray | None]
 
 
@@ -36,24 +36,24 @@ class FunctionEngine:
 
     # What an engine says of itself
 
-    def array(self, value: Any, dtype: DType) -> Any:
+    def array(self, value: ArrayLike, dtype: DType) -> Array:
         """A number or a NumPy array as an array of the engine."""
         raise NotImplementedError
 
-    def numbers(self, array: Any) -> np.ndarray:
+    def numbers(self, array: Array) -> np.ndarray:
         """An array's numbers, in float64."""
         raise NotImplementedError
 
-    def pull(self, function: Function, inputs: Sequence[Any], rows: np.ndarray, dtype: DType) -> Rows:
+    def pull(self, function: Function, inputs: Sequence[Array], rows: np.ndarray, dtype: DType) -> Rows:
         """`rows` of cotangents at `function(*inputs)`, pulled back: for each input (rows, *its shape), None
         for no gradient."""
         raise NotImplementedError
 
-    def tapped(self, value: Any, tap: Any) -> Any:
+    def tapped(self, value: Array, tap: Array) -> Array:
         """The value as a node that `tap` is added to, which holds -0.0: no number changes by that."""
         return value + tap
 
-    def scope(self) -> AbstractContextManager[Any]:
+    def scope(self) -> AbstractContextManager[object]:
         """What must hold while it runs, and not longer."""
         return nullcontext()
 
@@ -72,7 +72,7 @@ class FunctionEngine:
         return Library(self.name, self.functions, self.operators, lambda value: self.array(value, dtype))
 
     def _run(self, task: Task, dtype: DType) -> Trace:
-        arrays: dict[str, Any] = {}
+        arrays: dict[str, Array] = {}
         failures: dict[str, str] = {}
         unsupported: dict[str, str] = {}
         for name, value in task.point.items():
@@ -93,7 +93,7 @@ class FunctionEngine:
             gradients = self.chained(task, arrays, self.library(dtype), dtype)
         return replace(trace, gradients=gradients, failures=failures, unsupported=unsupported, unseen=unseen)
 
-    def forward(self, task: Task, arrays: dict[str, Any], dtype: DType) -> Trace:
+    def forward(self, task: Task, arrays: dict[str, Array], dtype: DType) -> Trace:
         """Run the lines over the leaves' arrays, and each line's probes through it alone; no gradients yet.
 
         The lines' arrays are added to `arrays`, as far as they could be computed.
@@ -115,19 +115,19 @@ class FunctionEngine:
                 locals_ |= self._local(task, statement, arrays, library, dtype)
         return Trace(values, locals_, {}, failures, unsupported)
 
-    def leaf(self, value: Any, dtype: DType, is_parameter: bool) -> Any:
+    def leaf(self, value: ArrayLike, dtype: DType, is_parameter: bool) -> Array:
         """A leaf's array."""
         return self.array(value, dtype)
 
-    def line(self, statement: Statement, arrays: Mapping[str, Any], library: Library) -> Any:
+    def line(self, statement: Statement, arrays: Mapping[str, Array], library: Library) -> Array:
         return line(statement, arrays, library)
 
-    def bound(self, value: Any) -> Any:
+    def bound(self, value: Array) -> Array:
         """A line's value, as it is bound to its name."""
         return value
 
     def _local(
-        self, task: Task, statement: Statement, arrays: Mapping[str, Any], library: Library, dtype: DType
+        self, task: Task, statement: Statement, arrays: Mapping[str, Array], library: Library, dtype: DType
     ) -> dict[tuple[str, str], np.ndarray | None]:
         """The line's own vjp at its probes, as a function of its parents alone."""
         name = statement.name
@@ -135,20 +135,20 @@ class FunctionEngine:
         if not parents or name not in task.probes:
             return {}
 
-        def alone(*inputs: Any) -> Any:
+        def alone(*inputs: Array) -> Array:
             return self.line(statement, {**arrays, **dict(zip(parents, inputs, strict=True))}, library)
 
         rows = self.pull(alone, [arrays[parent] for parent in parents], task.probes[name], dtype)
         return {(name, parent): found for parent, found in zip(parents, rows, strict=True)}
 
     def chained(
-        self, task: Task, arrays: Mapping[str, Any], library: Library, dtype: DType
+        self, task: Task, arrays: Mapping[str, Array], library: Library, dtype: DType
     ) -> dict[str, np.ndarray | None]:
         """The output's gradient at the parameters, and at the lines where the engine has one there."""
         leaves = sorted(task.parameters)
         taps = [] if self.why_unseen else [s.name for s in task.statements[:-1] if task.parents.get(s.name)]
 
-        def program(*inputs: Any) -> Any:
+        def program(*inputs: Array) -> Array:
             given = dict(zip([*leaves, *taps], inputs, strict=True))
             bound = {**{name: arrays[name] for name in task.point}, **{name: given[name] for name in leaves}}
             for statement in task.statements:

@@ -11,13 +11,16 @@ from math import pi
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import UnsupportedError
 from ..functions import SPOKEN
 from ..language.syntax import Affine, Span, Statement, Term
 
-Operand = Any  # an array of the library, or a Python number where the line has a constant
-Functions = Mapping[str, Callable[..., Any]]
+Array = Any  # of an engine's library, which says what it is
+Operand = Array  # or a Python number, where the line has a constant
+Axis = int | tuple[int, ...] | None
+Functions = Mapping[str, Callable[..., Array]]
 
 # Operators work on Python numbers too, so that a constant part of a line is computed as Python does.
 ARITHMETIC: Functions = {
@@ -31,10 +34,10 @@ COMPARISONS: Functions = {
 }  # fmt: skip
 
 
-def scalars(library: Any, kinds: Sequence[str], places: Sequence[Any]) -> Functions:
+def scalars(library: object, kinds: Sequence[str], places: Sequence[object]) -> Functions:
     """The scalar functions that a library has: by the first way that the row says for one of the `kinds`, or
     of the function's name in one of the `places`. Those that it lacks are absent."""
-    found: dict[str, Callable[..., Any]] = {}
+    found: dict[str, Callable[..., Array]] = {}
     for row in SPOKEN.values():
         way = next(filter(None, (getattr(row, kind) for kind in kinds)), None)
         if callable(way):
@@ -47,7 +50,7 @@ def scalars(library: Any, kinds: Sequence[str], places: Sequence[Any]) -> Functi
     return found
 
 
-def _at(library: Any, path: str) -> Any:
+def _at(library: object, path: str) -> object:
     return reduce(lambda place, name: getattr(place, name, None), path.split("."), library)
 
 
@@ -65,10 +68,10 @@ class Library:
     name: str
     functions: Functions
     operators: Functions
-    array: Callable[[Any], Any]
+    array: Callable[[ArrayLike], Array]
     comparisons: Functions = field(default_factory=lambda: COMPARISONS)
 
-    def call(self, name: str, *operands: Operand, **options: Any) -> Any:
+    def call(self, name: str, *operands: Operand, **options: object) -> Array:
         """A function of the table.
 
         Raises `UnsupportedError` where the library has none of that name.
@@ -77,11 +80,11 @@ class Library:
             raise UnsupportedError(f"{self.name} has no {name!r}")
         return self.functions[name](*operands, **options)
 
-    def lifted(self, x: Operand) -> Any:
+    def lifted(self, x: Operand) -> Array:
         return self.array(x) if type(x) in (int, float, bool) else x
 
 
-def line(statement: Statement, arrays: Mapping[str, Any], library: Library) -> Any:
+def line(statement: Statement, arrays: Mapping[str, Array], library: Library) -> Array:
     """The value of one line, of arrays for the names that it reads.
 
     Raises `UnsupportedError` for an operation that the library lacks, and what the library raises.
@@ -99,7 +102,7 @@ def names(statement: Statement) -> set[str]:
 
 
 def _term(
-    term: Term, args: list[Operand], arrays: Mapping[str, Any], labels: _Labels, library: Library
+    term: Term, args: list[Operand], arrays: Mapping[str, Array], labels: _Labels, library: Library
 ) -> Operand:
     match term.op:
         case "number":
@@ -147,7 +150,7 @@ class _Labels:
     others.
     """
 
-    def __init__(self, statement: Statement, arrays: Mapping[str, Any], library: Library) -> None:
+    def __init__(self, statement: Statement, arrays: Mapping[str, Array], library: Library) -> None:
         self.statement = statement
         self.library = library
         self.extents = {label: extent for label, extent in statement.labels if extent is not None}
@@ -175,7 +178,7 @@ class _Labels:
                         room = item.constant + sum(min(step, 0) for step in others)
                     self.extents[label] = room // abs(coefficient) + 1
 
-    def read(self, array: Any, term: Term) -> Any:
+    def read(self, array: Array, term: Term) -> Array:
         rank = len(self.order)
         positions: list[np.ndarray] = []
         inside = np.ones((1,) * rank, dtype=bool)
@@ -194,14 +197,14 @@ class _Labels:
         got = self.library.call("take", array, tuple(positions))
         return got if inside.all() else self.library.call("where", inside, got, self.library.array(0.0))
 
-    def expanded(self, array: Any, over: tuple[str, ...]) -> Any:
+    def expanded(self, array: Array, over: tuple[str, ...]) -> Array:
         """A reduction counts every value of its index, also where the operand does not depend on it."""
         if len(array.shape) < len(self.order):
             array = self._padded(array)
         shape = tuple(self.extents[label] if label in over else -1 for label in self.order)
         return self.library.call("expand", array, shape)
 
-    def arranged(self, array: Any) -> Any:
+    def arranged(self, array: Array) -> Array:
         """The line's value: the axes on the left, in their order; those summed over have extent 1 and go."""
         if not self.order:
             return array
@@ -213,7 +216,7 @@ class _Labels:
         array = self.library.call("reshape", array, tuple(array.shape[: len(kept)]))
         return self.library.call("expand", array, tuple(self.extents[label] for label in left))
 
-    def _padded(self, array: Any) -> Any:
+    def _padded(self, array: Array) -> Array:
         shape = tuple(array.shape)
         return self.library.call("reshape", array, (1,) * (len(self.order) - len(shape)) + shape)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.scipy.special
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..dtypes import XLA, DType
 from .functional import Function, FunctionEngine, Rows
+from .interpreter import Array
 from .numpy_like import functions_of, operators_of
 
 FUNCTIONS = {
@@ -27,19 +28,19 @@ class JaxEngine(FunctionEngine):
 
     formats = XLA
 
-    def array(self, value: Any, dtype: DType) -> Any:
+    def array(self, value: ArrayLike, dtype: DType) -> Array:
         return jnp.asarray(np.asarray(value, dtype=np.float64), dtype=getattr(jnp, dtype.name))
 
-    def numbers(self, array: Any) -> np.ndarray:
+    def numbers(self, array: Array) -> np.ndarray:
         return np.asarray(array).astype(np.float64)
 
-    def pull(self, function: Function, inputs: Sequence[Any], rows: np.ndarray, dtype: DType) -> Rows:
+    def pull(self, function: Function, inputs: Sequence[Array], rows: np.ndarray, dtype: DType) -> Rows:
         value, pullback = jax.vjp(function, *inputs)
         # Row by row: vmap would have XLA compile each operation once more, for another shape.
         found = [pullback(self.array(row.reshape(value.shape), dtype)) for row in rows]
         return [np.stack([self.numbers(row[n]) for row in found]) for n in range(len(inputs))]
 
-    def scope(self) -> AbstractContextManager[Any]:
+    def scope(self) -> AbstractContextManager[object]:
         # float64 is off in JAX until it is asked for, and stays as it was after the run.
         return jax.enable_x64(True)
 

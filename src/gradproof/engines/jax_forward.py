@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 
 from ..dtypes import DType
 from .functional import Function, Rows, basis, contracted
+from .interpreter import Array
 from .jax import FUNCTIONS, JaxEngine
 from .numpy_like import operators_of
 
@@ -20,7 +20,7 @@ class JaxForward(JaxEngine):
 
     why_unseen = "forward mode has no gradient at the lines: judged from end to end"
 
-    def pull(self, function: Function, inputs: Sequence[Any], rows: np.ndarray, dtype: DType) -> Rows:
+    def pull(self, function: Function, inputs: Sequence[Array], rows: np.ndarray, dtype: DType) -> Rows:
         _, push = jax.linearize(function, *inputs)
         found: Rows = []
         for n, x in enumerate(inputs):

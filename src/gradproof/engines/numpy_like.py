@@ -7,43 +7,45 @@ from functools import reduce
 from types import SimpleNamespace
 from typing import Any
 
-from .interpreter import ARITHMETIC, Functions, scalars
+from .interpreter import ARITHMETIC, Array, Axis, Functions, scalars
+
+Module = Any  # a library, as NumPy's is
 
 
-def functions_of(xp: Any, special: Any, kinds: Sequence[str] = ("numpy",), **more: Any) -> Functions:
+def functions_of(xp: Module, special: Module, kinds: Sequence[str] = ("numpy",), **more: Module) -> Functions:
     """What `xp` (as numpy) and `special` (as scipy.special) have under the names of the language, and how
     else to say it: rows that tell of one of the `kinds` may use `more` of the library."""
 
-    def axes(x: Any, axis: Any) -> tuple[int, ...]:
+    def axes(x: Array, axis: Axis) -> tuple[int, ...]:
         return (
             tuple(range(len(x.shape))) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
         )
 
-    def reduction(function: Callable[..., Any]) -> Callable[..., Any]:
+    def reduction(function: Callable[..., Array]) -> Callable[..., Array]:
         """Over several axes at once, or none."""
         return lambda x, axis=None, keepdims=False: (
             function(x, axis=axes(x, axis), keepdims=keepdims) if x.shape else x
         )
 
-    def norm(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    def norm(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
         if not keepdims and len(axes(x, axis)) in (1, 2):
             return xp.linalg.norm(x, axis=axes(x, axis)[0] if len(axes(x, axis)) == 1 else axes(x, axis))
         return xp.sqrt(xp.sum(x * x, axis=axes(x, axis), keepdims=keepdims)) if x.shape else xp.abs(x)
 
-    def prod(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    def prod(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
         for n in sorted((n % len(x.shape) for n in axes(x, axis)), reverse=True):
             x = xp.prod(x, axis=n, keepdims=keepdims)
         return x
 
-    def spread(function: Callable[..., Any]) -> Callable[..., Any]:
+    def spread(function: Callable[..., Array]) -> Callable[..., Array]:
         return lambda x, axis=None, keepdims=False, ddof=0: function(
             x, axis=axes(x, axis), keepdims=keepdims, ddof=ddof
         )
 
-    def log_softmax(x: Any, axis: int = -1) -> Any:
+    def log_softmax(x: Array, axis: int = -1) -> Array:
         return x - special.logsumexp(x, axis=axis, keepdims=True)
 
-    def expand(x: Any, shape: tuple[int, ...]) -> Any:
+    def expand(x: Array, shape: tuple[int, ...]) -> Array:
         kept = (len(shape) - len(x.shape)) * (1,) + tuple(x.shape)
         return xp.broadcast_to(x, tuple(old if n == -1 else n for n, old in zip(shape, kept, strict=True)))
 
@@ -67,7 +69,7 @@ def functions_of(xp: Any, special: Any, kinds: Sequence[str] = ("numpy",), **mor
     }  # fmt: skip
 
 
-def operators_of(xp: Any) -> Functions:
+def operators_of(xp: Module) -> Functions:
     return {
         **ARITHMETIC,
         "and": lambda *conditions: reduce(xp.logical_and, conditions),

@@ -15,9 +15,9 @@ from ..errors import UnsupportedError
 from ..functions import SPOKEN
 from . import Engine, Task
 from .functional import Function, FunctionEngine, Rows
-from .interpreter import ARITHMETIC, COMPARISONS, Functions, Library, line
+from .interpreter import ARITHMETIC, COMPARISONS, Array, Axis, Functions, Library, line
 
-Value = Any
+Value = Array  # of the user's library: a number, or an array
 PLAIN = (int, float, bool)
 READERS = ("data", "value", "val", "primal")  # where micro engines keep a value's number
 OF_ARRAYS = "sum mean prod max min norm logsumexp var std softmax log_softmax cumsum dot outer trace".split()
@@ -26,10 +26,10 @@ OF_ARRAYS = "sum mean prod max min norm logsumexp var std softmax log_softmax cu
 def engine(
     *,
     wrap: Callable[[Any], Value],
-    gradient: Callable[[Value, list[Value]], Sequence[Any]],
+    gradient: Callable[[Value, list[Value]], Sequence[Value]],
     name: str = "own",
     functions: Mapping[str, Callable[..., Value]] | None = None,
-    number: Callable[[Value], Any] | None = None,
+    number: Callable[[Value], Value] | None = None,
     arrays: bool = False,
     dtypes: Sequence[str] = ("float64",),
 ) -> Engine:
@@ -52,7 +52,7 @@ def engine(
     return kind(name, wrap, gradient, dict(functions or {}), number or _number, tuple(dtypes))
 
 
-def _number(value: Value) -> Any:
+def _number(value: Value) -> Value:
     for reader in READERS:
         if (
             hasattr(value, reader)
@@ -70,8 +70,8 @@ class _Own(FunctionEngine):
     between."""
 
     def __init__(
-        self, name: str, wrap: Callable[[Any], Value], gradient: Callable[..., Sequence[Any]],
-        own: Mapping[str, Callable[..., Value]], number: Callable[[Value], Any], dtypes: tuple[str, ...],
+        self, name: str, wrap: Callable[[Any], Value], gradient: Callable[..., Sequence[Value]],
+        own: Mapping[str, Callable[..., Value]], number: Callable[[Value], Value], dtypes: tuple[str, ...],
     ) -> None:  # fmt: skip
         self.wrap, self.gradient, self.own, self.number, self.dtypes = wrap, gradient, own, number, dtypes
         super().__init__(name, self.table(), self.signs())
@@ -85,7 +85,7 @@ class _Own(FunctionEngine):
     def called(self, name: str) -> Callable[..., Value]:
         """A function of values: the user's, or the method of that name."""
 
-        def call(x: Value, *others: Value, **options: Any) -> Value:
+        def call(x: Value, *others: Value, **options: object) -> Value:
             if name in self.own:
                 return self.own[name](x, *others, **options)
             method = getattr(x, name, None)
@@ -110,7 +110,7 @@ class _Own(FunctionEngine):
 
         return operate
 
-    def asked(self, output: Value, inputs: list[Value]) -> list[Any]:
+    def asked(self, output: Value, inputs: list[Value]) -> list[Value]:
         found = list(self.gradient(output, inputs))
         if len(found) != len(inputs):
             raise ValueError(f"gradient(output, inputs) gave {len(found)} numbers for {len(inputs)} inputs")
@@ -120,7 +120,7 @@ class _Own(FunctionEngine):
 class _Scalars(_Own):
     """Arrays are NumPy arrays of values; every operation on numbers is one of the library's."""
 
-    def array(self, value: Any, dtype: DType) -> np.ndarray:
+    def array(self, value: Value, dtype: DType) -> np.ndarray:
         return _filled(
             np.shape(value), [self.wrap(float(x)) for x in np.asarray(value, dtype=np.float64).reshape(-1)]
         )
@@ -129,10 +129,10 @@ class _Scalars(_Own):
         flat = [np.float64(self.number(x)).item() for x in array.reshape(-1)]
         return np.array(flat, dtype=np.float64).reshape(array.shape)
 
-    def lifted(self, function: Callable[..., Value]) -> Callable[..., Any]:
+    def lifted(self, function: Callable[..., Value]) -> Callable[..., Value]:
         """A function of values, entry by entry; plain numbers stay numbers where all are."""
 
-        def call(*operands: Any, **options: Any) -> Any:
+        def call(*operands: Value, **options: object) -> Value:
             if not any(isinstance(x, np.ndarray) for x in operands):
                 return function(*operands, **options)
             full = np.broadcast_arrays(
@@ -143,11 +143,11 @@ class _Scalars(_Own):
 
         return call
 
-    def wrapped(self, x: Any) -> Value:
+    def wrapped(self, x: Value) -> Value:
         return self.wrap(float(x)) if type(x) in PLAIN else x
 
     def signs(self) -> Functions:
-        def sign(name: str) -> Callable[..., Any]:
+        def sign(name: str) -> Callable[..., Value]:
             operate = self.operated(name)
             if name == "pos":
                 return self.lifted(lambda x: x)
@@ -171,7 +171,7 @@ class _Scalars(_Own):
             self.name, self.functions, self.operators, lambda value: self.array(value, dtype), compared
         )
 
-    def _compared(self, compare: Callable[..., Any]) -> Callable[..., Any]:
+    def _compared(self, compare: Callable[..., Value]) -> Callable[..., Value]:
         return lambda a, b: compare(*(self.numbers(x) if isinstance(x, np.ndarray) else x for x in (a, b)))
 
     def table(self) -> Functions:
@@ -179,10 +179,10 @@ class _Scalars(_Own):
         add, multiply, divide, subtract = signs["+"], signs["*"], signs["/"], signs["-"]
         entry = {name: self.lifted(self._entry(name)) for name in SPOKEN}
 
-        def folded(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+        def folded(function: Callable[[Value, Value], Value]) -> Callable[..., Value]:
             """A reduction from left to right."""
 
-            def fold(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> Any:
+            def fold(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Value:
                 axes = _axes(x, axis)
                 if not axes:
                     return x
@@ -198,55 +198,55 @@ class _Scalars(_Own):
 
         total = folded(add)
 
-        def mean(x: np.ndarray, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> Any:
+        def mean(x: np.ndarray, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Value:
             count = int(np.prod([x.shape[n] for n in _axes(x, axis)], dtype=np.int64))
             return divide(total(x, axis, keepdims), float(count - ddof))
 
-        def var(x: np.ndarray, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> Any:
+        def var(x: np.ndarray, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Value:
             off = subtract(x, mean(x, axis, True))
             return mean(multiply(off, off), axis, keepdims, ddof)
 
-        def shifted(x: np.ndarray, axis: Any) -> tuple[np.ndarray, np.ndarray]:
+        def shifted(x: np.ndarray, axis: Axis) -> tuple[np.ndarray, np.ndarray]:
             """Less the largest, as numbers, so that nothing overflows; the derivative of that cancels."""
             top = self.array(np.max(self.numbers(x), axis=_axes(x, axis), keepdims=True), None)  # type: ignore[arg-type] # scalars have no dtype
             return subtract(x, top), top
 
-        def logsumexp(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> Any:
+        def logsumexp(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Value:
             less, top = shifted(x, axis)
             found = add(entry["log"](total(entry["exp"](less), axis, True)), top)
             return found if keepdims else found.reshape(np.squeeze(found, _axes(x, axis)).shape)
 
-        def softmax(x: np.ndarray, axis: Any = -1) -> Any:
+        def softmax(x: np.ndarray, axis: Axis = -1) -> Value:
             parts = entry["exp"](shifted(x, axis)[0])
             return divide(parts, total(parts, axis, True))
 
-        def log_softmax(x: np.ndarray, axis: Any = -1) -> Any:
+        def log_softmax(x: np.ndarray, axis: Axis = -1) -> Value:
             less, _ = shifted(x, axis)
             return subtract(less, entry["log"](total(entry["exp"](less), axis, True)))
 
-        def matmul(a: np.ndarray, b: np.ndarray) -> Any:
+        def matmul(a: np.ndarray, b: np.ndarray) -> Value:
             left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
             found = total(multiply(left[..., :, :, None], right[..., None, :, :]), -2)
             found = found[..., 0, :] if a.ndim == 1 else found
             return _whole(found[..., 0]) if b.ndim == 1 else found
 
-        def chosen(better: Callable[[Any, Any], bool]) -> Callable[..., Any]:
+        def chosen(better: Callable[[Value, Value], bool]) -> Callable[..., Value]:
             return folded(self.lifted(lambda a, b: b if better(self.number(b), self.number(a)) else a))
 
-        def cumsum(x: np.ndarray, axis: int = 0) -> Any:
+        def cumsum(x: np.ndarray, axis: int = 0) -> Value:
             parts = list(np.moveaxis(x, axis, 0))
             for n in range(1, len(parts)):
                 parts[n] = add(_whole(parts[n - 1]), _whole(parts[n]))
             # What goes into the next sum is a value of its own, not the entry that is read.
             return multiply(np.moveaxis(np.stack([_whole(part) for part in parts]), 0, axis), 1.0)
 
-        def where(condition: Any, a: Any, b: Any) -> Any:
+        def where(condition: Value, a: Value, b: Value) -> Value:
             full = np.broadcast_arrays(np.asarray(condition), a, b)
             return _filled(
                 full[0].shape, [x if c else y for c, x, y in zip(*(x.flat for x in full), strict=True)]
             )
 
-        def expand(x: np.ndarray, shape: tuple[int, ...]) -> Any:
+        def expand(x: np.ndarray, shape: tuple[int, ...]) -> Value:
             kept = (1,) * (len(shape) - x.ndim) + x.shape
             return np.broadcast_to(
                 x, tuple(starmap(lambda n, old: old if n == -1 else n, zip(shape, kept, strict=True)))
@@ -272,7 +272,7 @@ class _Scalars(_Own):
     def _entry(self, name: str) -> Callable[..., Value]:
         call = self.called(name)
 
-        def at(*xs: Any, **options: Any) -> Value:
+        def at(*xs: Value, **options: object) -> Value:
             return call(*map(self.wrapped, xs), **options)
 
         return at
@@ -307,11 +307,11 @@ class _Scalars(_Own):
             found.append(None if all(g is None for g in flat) else np.array(there).reshape(array.shape))
         return found
 
-    def plain(self, g: Any) -> Any:
+    def plain(self, g: Value) -> Value:
         return g if isinstance(g, int | float | np.generic) else self.number(g)
 
     def chained(
-        self, task: Task, arrays: Mapping[str, Any], library: Library, dtype: DType
+        self, task: Task, arrays: Mapping[str, Value], library: Library, dtype: DType
     ) -> dict[str, np.ndarray | None]:
         bound: dict[str, np.ndarray] = {name: self.array(value, dtype) for name, value in task.point.items()}
         seen = {id(x) for array in bound.values() for x in array.flat}
@@ -337,7 +337,7 @@ class _Scalars(_Own):
 class _Arrays(_Own):
     """A library of arrays: its own operators, and functions or methods under the names of the language."""
 
-    def array(self, value: Any, dtype: DType) -> Value:
+    def array(self, value: Value, dtype: DType) -> Value:
         return self.wrap(np.asarray(value, dtype=dtype.name))
 
     def numbers(self, array: Value) -> np.ndarray:
@@ -390,12 +390,12 @@ class _Arrays(_Own):
                 kept.append(None if grad is None else self._read(grad))
         return [None if any(g is None for g in kept) else np.stack(kept) for kept in found]  # type: ignore[arg-type] # no None is left
 
-    def _read(self, grad: Any) -> np.ndarray:
+    def _read(self, grad: Value) -> np.ndarray:
         plain = isinstance(grad, int | float | np.ndarray | np.generic)
         return np.array(grad if plain else self.number(grad), dtype=np.float64)
 
     def chained(
-        self, task: Task, arrays: Mapping[str, Any], library: Library, dtype: DType
+        self, task: Task, arrays: Mapping[str, Value], library: Library, dtype: DType
     ) -> dict[str, np.ndarray | None]:
         bound = {name: self.array(value, dtype) for name, value in task.point.items()}
         for statement in task.statements:
@@ -411,7 +411,7 @@ class _Arrays(_Own):
         }
 
 
-def _filled(shape: tuple[int, ...], entries: Sequence[Any]) -> np.ndarray:
+def _filled(shape: tuple[int, ...], entries: Sequence[Value]) -> np.ndarray:
     """A NumPy array of values; NumPy is not asked what they are."""
     array = np.empty(len(entries), dtype=object)
     for n, x in enumerate(entries):
@@ -419,11 +419,11 @@ def _filled(shape: tuple[int, ...], entries: Sequence[Any]) -> np.ndarray:
     return array.reshape(shape)
 
 
-def _whole(x: Any) -> np.ndarray:
+def _whole(x: Value) -> np.ndarray:
     """NumPy gives the entry itself where a result has no axes."""
     return x if isinstance(x, np.ndarray) else _filled((), [x])
 
 
-def _axes(x: np.ndarray, axis: Any) -> tuple[int, ...]:
+def _axes(x: np.ndarray, axis: Axis) -> tuple[int, ...]:
     axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
     return tuple(n % x.ndim for n in axes)

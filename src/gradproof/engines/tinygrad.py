@@ -7,26 +7,26 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import reduce
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from tinygrad import Context, Tensor, dtypes
 
 from ..dtypes import DType
 from .functional import Function, FunctionEngine, Rows
-from .interpreter import ARITHMETIC, Functions, scalars
+from .interpreter import ARITHMETIC, Array, Axis, Functions, scalars
 
 DEVICE = os.environ.get("DEV") or "PYTHON"
 
 
 def _reduction(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def reduced(x: Tensor, axis: Any = None, keepdims: bool = False, **options: Any) -> Tensor:
+    def reduced(x: Tensor, axis: Axis = None, keepdims: bool = False, **options: object) -> Tensor:
         return function(x, axis, keepdim=keepdims, **options) if x.shape else x
 
     return reduced
 
 
-def _condition(x: Any) -> Tensor:
+def _condition(x: Array) -> Tensor:
     return x if isinstance(x, Tensor) else Tensor(np.asarray(x, dtype=bool), device=DEVICE)
 
 
@@ -67,7 +67,7 @@ def held(x: Tensor) -> Tensor:
 class TinyEngine(FunctionEngine):
     """tinygrad's Tensor, in reverse mode."""
 
-    def array(self, value: Any, dtype: DType) -> Tensor:
+    def array(self, value: ArrayLike, dtype: DType) -> Tensor:
         # Every leaf needs memory of its own: equal constants are one node in tinygrad.
         data = np.asarray(value, dtype=np.float64)
         flat = Tensor(data.reshape(-1), device=DEVICE).cast(getattr(dtypes, dtype.name)).realize()
@@ -76,7 +76,7 @@ class TinyEngine(FunctionEngine):
     def numbers(self, array: Tensor) -> np.ndarray:
         return np.array(held(array).numpy(), dtype=np.float64)
 
-    def scope(self) -> AbstractContextManager[Any]:
+    def scope(self) -> AbstractContextManager[object]:
         # Plain kernels, made in this process: the gradient rules are the same, and what is computed is soon
         # done.
         return Context(DEV=DEVICE, NOOPT=1, PARALLEL=0)

@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..dtypes import DType
 from ..language.syntax import Statement
 from . import Task
 from .functional import Function, FunctionEngine, Rows
-from .interpreter import ARITHMETIC, Functions, Library, Operand, line, names, scalars
+from .interpreter import ARITHMETIC, Axis, Functions, Library, Operand, line, names, scalars
 
 
 def _reduction(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    def reduce(x: torch.Tensor, axis: Any = None, keepdims: bool = False) -> torch.Tensor:
+    def reduce(x: torch.Tensor, axis: Axis = None, keepdims: bool = False) -> torch.Tensor:
         dims = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
         if not dims:
             return torch.abs(x) if function is _norm else x
@@ -36,11 +37,11 @@ def _prod(x: torch.Tensor, dims: tuple[int, ...], keepdims: bool) -> torch.Tenso
     return x
 
 
-def _var(x: torch.Tensor, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> torch.Tensor:
+def _var(x: torch.Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> torch.Tensor:
     return torch.var(x, dim=axis, correction=ddof, keepdim=keepdims)
 
 
-def _std(x: torch.Tensor, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> torch.Tensor:
+def _std(x: torch.Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> torch.Tensor:
     return torch.std(x, dim=axis, correction=ddof, keepdim=keepdims)
 
 
@@ -100,16 +101,18 @@ class TorchEngine(FunctionEngine):
     ) -> None:
         super().__init__(name, functions, operators)
 
-    def array(self, value: Any, dtype: DType) -> torch.Tensor:
+    def array(self, value: ArrayLike, dtype: DType) -> torch.Tensor:
         return torch.tensor(value, dtype=getattr(torch, dtype.name))
 
     def numbers(self, array: torch.Tensor) -> np.ndarray:
         return array.detach().to(torch.float64).numpy().copy()
 
-    def leaf(self, value: Any, dtype: DType, is_parameter: bool) -> torch.Tensor:
+    def leaf(self, value: ArrayLike, dtype: DType, is_parameter: bool) -> torch.Tensor:
         return self.array(value, dtype).requires_grad_(is_parameter)
 
-    def line(self, statement: Statement, arrays: Mapping[str, Any], library: Library) -> torch.Tensor:
+    def line(
+        self, statement: Statement, arrays: Mapping[str, torch.Tensor], library: Library
+    ) -> torch.Tensor:
         value = line(statement, arrays, library)
         # A line `y = x` is a node of its own, with a gradient of its own.
         return value.view_as(value) if any(value is arrays.get(name) for name in names(statement)) else value
@@ -126,7 +129,7 @@ class TorchEngine(FunctionEngine):
         return pulled(function(*leaves), leaves, [self.array(row, dtype) for row in rows])
 
     def chained(
-        self, task: Task, arrays: Mapping[str, Any], library: Library, dtype: DType
+        self, task: Task, arrays: Mapping[str, torch.Tensor], library: Library, dtype: DType
     ) -> dict[str, np.ndarray | None]:
         output = arrays[task.statements[-1].name]
         if output.requires_grad:

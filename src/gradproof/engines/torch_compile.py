@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..dtypes import DType
 from ..errors import EngineError
+from . import Task, Trace
 from .functional import Function, Rows
 from .torch import FUNCTIONS, OPERATORS, pulled
 from .torch_func import TorchFunctions
@@ -41,7 +41,7 @@ class TorchCompiled(TorchFunctions):
         value = torch.compile(function, dynamic=False)(*leaves)
         return pulled(value, leaves, [self.array(row, dtype) for row in rows])
 
-    def run(self, task: Any, dtype: DType) -> Any:
+    def run(self, task: Task, dtype: DType) -> Trace:
         with self.scope():
             why = _compiler()
         if why:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from . import Task, Trace
 from .descent import Arrays, Happened
 from .torch import ENGINE, gradients_of, number_of
 
-StepFunction = Callable[[torch.optim.Optimizer, Callable[[], torch.Tensor]], Any]
+StepFunction = Callable[[torch.optim.Optimizer, Callable[[], torch.Tensor]], object]
 MakeOptimizer = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
 
 # Numbers that a graph cannot be run with, and what torch says when a leaf is changed in place: the user's to
@@ -50,7 +49,7 @@ def plain_step(batches: int = 1, *, zero: bool = True) -> StepFunction:
     return step
 
 
-def built_in(name: str, lr: float, options: Mapping[str, Any]) -> MakeOptimizer:
+def built_in(name: str, lr: float, options: Mapping[str, object]) -> MakeOptimizer:
     """torch's own optimizer of that class name, one parameter after the other: no `foreach`, nothing
     fused."""
 
@@ -166,7 +165,7 @@ class Loop:
         self.happened.traces.append(replace(trace, gradients=gradients))
         self.arrived = {}
 
-    def _before(self, _: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def _before(self, _: object, arguments: tuple[object, ...], named: dict[str, object]) -> None:
         if self.happened.stepped:
             raise InputError("the step took more than one optimizer.step(); each is a step of its own")
         # The hook gets the optimizer too, before what else `step` was called with.
@@ -174,7 +173,7 @@ class Loop:
         self.happened.recorded = self._gradients()
         self.happened.state_before = self._states()
 
-    def _after(self, *_: Any) -> None:
+    def _after(self, *_: object) -> None:
         self.happened.stepped = True
         if self.has_closure:  # the backward ran inside of the step
             self.happened.recorded = self._gradients()
@@ -183,7 +182,7 @@ class Loop:
 
     # Reading
 
-    def _settings(self) -> dict[str, dict[str, Any]]:
+    def _settings(self) -> dict[str, dict[str, object]]:
         return {
             name: {key: value for key, value in group.items() if key != "params"}
             for group in self.optimizer.param_groups

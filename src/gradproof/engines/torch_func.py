@@ -6,10 +6,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..dtypes import DType
 from .functional import Function, FunctionEngine, Rows
@@ -19,7 +19,7 @@ from .torch import FUNCTIONS, OPERATORS
 class TorchFunctions(FunctionEngine):
     """torch through its functional transforms."""
 
-    def array(self, value: Any, dtype: DType) -> torch.Tensor:
+    def array(self, value: ArrayLike, dtype: DType) -> torch.Tensor:
         return torch.tensor(value, dtype=getattr(torch, dtype.name))
 
     def numbers(self, array: torch.Tensor) -> np.ndarray:
@@ -34,7 +34,7 @@ class TorchFunctions(FunctionEngine):
             return [self.numbers(found) for found in torch.func.vmap(pullback)(cotangents)]
         return [self.numbers(found)[None] for found in pullback(cotangents[0])]
 
-    def scope(self) -> AbstractContextManager[Any]:
+    def scope(self) -> AbstractContextManager[object]:
         # vmap tells where it takes one row at a time; that costs time and no more.
         return warnings.catch_warnings(action="ignore")
 

@@ -326,10 +326,11 @@ class Judge:
         assert dtype is not None
         parts = [reader.pulled for reader in readers]
         slack = rounding(dtype).gamma(sum(part.parts for part in parts))
-        magnitude = sum(part.magnitude for part in parts if part.magnitude is not None)
+        magnitudes = [part.magnitude for part in parts if part.magnitude is not None]
+        spread = np.asarray(sum(magnitudes) * arb(0, slack), object)
         return Pulled(
             exact().add_all([part.exact for part in parts]),
-            sum(part.rounding for part in parts) + magnitude * arb(0, slack),
+            np.asarray(sum(part.rounding for part in parts) + spread, object),
             np.any([part.kinks for part in parts], axis=0),
         )
 

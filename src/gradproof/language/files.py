@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..display import Displayed
 from ..dtypes import DTYPES
@@ -26,6 +27,8 @@ from ..proof.graph import Graph, Leaf, Shape, size
 from .builder import build_graph
 from .rules import MAX_RANK
 from .syntax import Statement, parse_statements
+
+Table = dict[str, Any]  # of TOML
 
 MAX_FILE = 16_000_000  # bytes
 MAX_ENTRIES = 4_000_000  # of one tensor
@@ -77,8 +80,8 @@ class Problem(Displayed):
 def parse(
     text: str,
     *,
-    given: Mapping[str, Any] | None = None,
-    parameters: Mapping[str, Any] | None = None,
+    given: Mapping[str, object] | None = None,
+    parameters: Mapping[str, object] | None = None,
     title: str = "",
     target: str = "<expression>",
 ) -> Problem:
@@ -192,7 +195,7 @@ def _toml_place(file: str, error: tomllib.TOMLDecodeError) -> Place:
 class _File:
     """One expression file, read key by key."""
 
-    def __init__(self, path: Path, text: str, data: dict[str, Any]) -> None:
+    def __init__(self, path: Path, text: str, data: Table) -> None:
         self.path = path
         self.text = text
         self.data = data
@@ -267,7 +270,7 @@ class _File:
 
     # Keys
 
-    def _known(self, data: Mapping[str, Any], keys: tuple[str, ...], table: str) -> None:
+    def _known(self, data: Mapping[str, object], keys: tuple[str, ...], table: str) -> None:
         for key in data:
             if key not in keys:
                 where = f" in [{table}]" if table else ""
@@ -284,7 +287,7 @@ class _File:
             self.fail(f"{key!r} is {_kind(value)}, expected a text", "", key)
         return value.strip()
 
-    def _table(self, key: str) -> dict[str, Any]:
+    def _table(self, key: str) -> Table:
         value = self.data.get(key, {})
         if not isinstance(value, dict):
             self.fail(f"{key!r} is {_kind(value)}, expected a table [{key}]", "", key)
@@ -318,7 +321,7 @@ class _File:
         tables = {"": own, **engines} if own else engines
         return {engine: self._expectation(items, _expect_table(engine)) for engine, items in tables.items()}
 
-    def _expectation(self, table: Mapping[str, Any], name: str) -> Expectation:
+    def _expectation(self, table: Mapping[str, object], name: str) -> Expectation:
         self._known(table, _EXPECT, name)
         verdict, node = table.get("verdict"), table.get("node")
         if "verdict" not in table:
@@ -345,7 +348,7 @@ class _File:
 
     # Values
 
-    def _value(self, name: str, value: Any, place: Place) -> np.ndarray:
+    def _value(self, name: str, value: object, place: Place) -> np.ndarray:
         if not isinstance(value, dict):
             return _tensor(name, value, place)
         for word, (keys, make) in _SOURCES.items():
@@ -357,7 +360,7 @@ class _File:
                 return _tensor(name, make(self, name, value, place), place)
         raise InputError(f"{name!r} is a table without 'file', 'sample' or 'interval'", place)
 
-    def _from_file(self, name: str, value: dict[str, Any], place: Place) -> Any:
+    def _from_file(self, name: str, value: Table, place: Place) -> ArrayLike:
         file = value["file"]
         if not isinstance(file, str):
             raise InputError(f"{name!r}: 'file' is {_kind(file)}, expected a name", place)
@@ -391,7 +394,7 @@ class _File:
         numbers = [[_cell(row[p], path, n, place) for p in positions] for n, row in rows]
         return [row[0] for row in numbers] if single else numbers
 
-    def _from_sample(self, name: str, value: dict[str, Any], place: Place) -> Any:
+    def _from_sample(self, name: str, value: Table, place: Place) -> ArrayLike:
         shape = _shape(name, value.get("shape", []), place)
         seed, kind = value.get("seed", 0), value["sample"]
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
@@ -405,7 +408,7 @@ class _File:
                          f"{kind!r}{did_you_mean(str(kind), ('normal', 'uniform'))}; "
                          "expected 'normal' (mean 0, variance 1) or 'uniform' (0 to 1)", place)  # fmt: skip
 
-    def _from_interval(self, name: str, value: dict[str, Any], place: Place) -> Any:
+    def _from_interval(self, name: str, value: Table, place: Place) -> ArrayLike:
         ends, points = value["interval"], value.get("points")
         if not (
             isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends)) and ends[0] < ends[1]
@@ -416,7 +419,7 @@ class _File:
         return np.linspace(float(ends[0]), float(ends[1]), points)
 
 
-_Make = Callable[[_File, str, dict[str, Any], Place], Any]
+_Make = Callable[[_File, str, Table, Place], ArrayLike]
 _SOURCES: dict[str, tuple[tuple[str, ...], _Make]] = {
     "file": (("file", "columns", "column"), _File._from_file),
     "sample": (("shape", "sample", "seed"), _File._from_sample),
@@ -469,7 +472,7 @@ def _shape(name: str, shape: Any, place: Place) -> Shape:
     return tuple(dims)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     if isinstance(value, int):
         return not isinstance(value, bool) and abs(value) < 2**1023
     return isinstance(value, float) and math.isfinite(value)
@@ -479,7 +482,7 @@ def _expect_table(engine: str) -> str:
     return f"expect.{engine}" if engine else "expect"
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     kinds = {
         bool: "a boolean",
         int: "an integer",
@@ -503,7 +506,7 @@ def _check_name(name: str, table: str, place: Place) -> None:
         raise InputError(f"{name!r} in [{table}] is a word of the language's own; write {name}_", place)
 
 
-def _tensor(name: str, value: Any, place: Place) -> np.ndarray:
+def _tensor(name: str, value: object, place: Place) -> np.ndarray:
     """A float64 array of finite numbers.
 
     Raises `InputError` for ragged lists, texts, booleans, NaN and infinities.
@@ -533,7 +536,7 @@ def _tensor(name: str, value: Any, place: Place) -> np.ndarray:
     return array
 
 
-def _check_list(name: str, value: list[Any] | tuple[Any, ...], place: Place) -> None:
+def _check_list(name: str, value: list[object] | tuple[object, ...], place: Place) -> None:
     """Level by level, so that no depth of nesting is too deep for us."""
     level: list[Any] = [value]
     depth = 0

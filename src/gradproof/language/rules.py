@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, ClassVar, NoReturn
+from typing import ClassVar, NoReturn
 
 import sympy
 from sympy import Expr, Integer, Piecewise, Rational
@@ -57,7 +57,7 @@ class Lowering:
     `tensors` are the operations that look at whole tensors: a subclass gives them.
     """
 
-    tensors: ClassVar[Mapping[str, Callable[[Any, Term, list[Value]], Value]]] = {}
+    tensors: ClassVar[Mapping[str, Callable[..., Value]]] = {}
 
     def __init__(
         self, statement: Statement, names: Mapping[str, Shape], later: Mapping[str, Statement]

@@ -60,6 +60,8 @@ class Span:
 
 
 IndexItem = int | Affine | Span | None  # None is a new axis
+Meant = Any  # a number, a name, relations or index items, as a term's `op` says
+Options = Mapping[str, Any]  # of a function: constants
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ class Term:
     args: tuple[int, ...]
     place: Place
     source: str
-    value: Any = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    value: Meant = None
+    options: Options = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ FUNCTIONS: Mapping[str, Signature] = MappingProxyType(
 )
 
 # What each option may be: a word for the message, and a test.
-_OPTION_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+_OPTION_KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "axis": ("an integer or a tuple of integers", lambda v: v is None or _is_int(v) or _are_ints(v)),
     "axes": ("a tuple of integers", lambda v: _are_ints(v)),
     "shape": ("a tuple of integers", lambda v: _is_int(v) or _are_ints(v)),
@@ -164,11 +166,11 @@ _ALIASES = {
 }  # fmt: skip
 
 
-def _is_int(value: Any) -> bool:
+def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _are_ints(value: Any) -> bool:
+def _are_ints(value: object) -> bool:
     return isinstance(value, tuple) and all(map(_is_int, value))
 
 
@@ -346,7 +348,7 @@ class _Reader:
             terms.append(Term(op, args, self.source.at(node), self.source.excerpt(node), value, options))
         return tuple(terms)
 
-    def _parts(self, node: ast.expr) -> tuple[str, list[ast.expr], Any, Mapping[str, Any]]:
+    def _parts(self, node: ast.expr) -> tuple[str, list[ast.expr], Meant, Options]:
         """What a node is: its op, its operands, its value, its options."""
         match node:
             case ast.Constant():
@@ -393,7 +395,7 @@ class _Reader:
             node, f"{_FOREIGN.get(type(operator), type(operator).__name__)} is not part of the language{cure}"
         )
 
-    def _call(self, node: ast.Call) -> tuple[str, list[ast.expr], Any, Mapping[str, Any]]:
+    def _call(self, node: ast.Call) -> tuple[str, list[ast.expr], Meant, Options]:
         if not isinstance(node.func, ast.Name):
             if isinstance(node.func, ast.Attribute) and node.func.attr in FUNCTIONS:
                 self.fail(node, f"a method call is not part of the language; write {node.func.attr}(...)")

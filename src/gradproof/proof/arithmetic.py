@@ -22,7 +22,9 @@ from ..functions import FUNCTIONS, power
 from .balls import (
     NOUGHT,
     ZERO,
+    Ball,
     Balls,
+    Operand,
     accuracy_bits,
     ball,
     fold,
@@ -39,6 +41,8 @@ from .branches import MAYBE, compare, dirac, piecewise, sign, slope_of_abs, step
 from .contraction import Contraction, section
 from .graph import Shape
 from .roundings import Roundings
+
+Table = dict[str, Any]  # of operations, by the names that formulas are printed with
 
 FEW = 64  # products: fewer are not worth a matrix
 
@@ -117,7 +121,7 @@ class Arithmetic:
         underflow = np.array([arb(0, absolute * count) for count in several], dtype=object)[
             which.reshape(terms.shape)
         ]
-        magnitudes = plan.balls(magnitude(a), magnitude(b))
+        magnitudes = plan.balls(*(np.asarray(magnitude(side), dtype=object) for side in (a, b)))
         wide = (accuracy_bits(total) < 8) & (total != 0)
         widened = total + magnitudes * arb(0, slack) + underflow
         if wide.any():
@@ -146,12 +150,12 @@ class Arithmetic:
         total = terms[0] if len(terms) == 1 else self.sum(np.stack(np.broadcast_arrays(*terms)), (0,))
         return np.asarray(total, dtype=object)
 
-    def multiply(self, a: Balls, b: Balls) -> Balls:
+    def multiply(self, a: Balls, b: Operand) -> Balls:
         return self._one_rounding(np.multiply(a, b))
 
     # Tables
 
-    def _table(self, mode: str) -> dict[str, Any]:
+    def _table(self, mode: str) -> Table:
         slopes = mode != "values"
         once = self._one_rounding
         four = self.model.widened(1.25 if self.model.half else 4)
@@ -161,32 +165,32 @@ class Arithmetic:
         quotient = self.model.widened(1.25 if self.model.half else 2)
         at_tie = MAYBE if mode == "slopes" else None
 
-        def add(*terms: Any) -> Any:
+        def add(*terms: Operand) -> Balls:
             return (
                 once(np.add(*terms))
                 if len(terms) == 2
                 else once(self.add_all([np.asarray(t, object) for t in terms]))
             )
 
-        def mul(*factors: Any) -> Any:
+        def mul(*factors: Operand) -> Operand:
             result = factors[0]
             for factor in factors[1:]:
                 result = once(np.multiply(result, factor))
             return result
 
-        def powered(base: Any, exponent: int) -> Any:
+        def powered(base: Operand, exponent: int) -> Balls:
             return (once if exponent == 2 else cubed if exponent == 3 else four)(
                 lift(lambda x: power(ball(x), exponent))(base)
             )
 
-        def number(p: int, q: int) -> Any:
+        def number(p: int, q: int) -> Operand:
             if p == 0:
                 return ZERO if slopes else arb(0)
             exact = arb(fmpq(p, q))
             held = (q & (q - 1)) == 0 and (self.dtype is None or abs(p).bit_length() <= self.dtype.precision)
             return exact if held else once(exact)
 
-        table: dict[str, Any] = {
+        table: Table = {
             "add": add,
             "mul": mul,
             "neg": np.negative,
@@ -222,7 +226,7 @@ class Arithmetic:
             "piecewise": piecewise,
         }
 
-        def logaddexp(a: Any, b: Any) -> Any:
+        def logaddexp(a: Operand, b: Operand) -> Balls:
             less = np.negative(np.abs(add(a, np.negative(b))))
             return add(table["maximum"](a, b), table["log1p"](table["exp"](less)))
 
@@ -266,7 +270,7 @@ def rounding(dtype: DType, accumulator: DType | None = None) -> Arithmetic:
     return Arithmetic(dtype, accumulator)
 
 
-def _power_log(x: Any, y: Any) -> arb:
+def _power_log(x: Ball, y: Ball) -> arb:
     """x**y * log(x), the slope of x**y by y; at x = 0 its limit, which is 0 where y is positive."""
     x, y = ball(x), ball(y)
     return NOUGHT if x.is_zero() and y > 0 else x**y * x.log()

@@ -9,14 +9,17 @@ import operator
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from flint import arb, ctx
+from numpy.typing import ArrayLike, NDArray
 
 from .graph import Shape
 
-Balls = Any  # an object array of arb and ZERO, or a single one of them
+Balls = NDArray[np.object_]  # of arb and ZERO; a single one is an array without axes
+T = TypeVar("T")
+Each = Callable[..., Balls]  # a function of arrays, entry by entry
 
 
 @contextmanager
@@ -37,55 +40,57 @@ def precision(bits: int) -> Iterator[None]:
 _ONE_THREAD = threading.RLock()
 
 
-class _Zero:
+class Zero:
     """The zero of a derivative that cannot be otherwise: the branch not taken, the entry not read.
 
     Unlike the number 0 it stays zero beside an infinity: where the function does not depend on a value at
     all, it does not matter that the value has no derivative.
     """
 
-    def _self(self, *_: Any) -> _Zero:
+    def _self(self, *_: object) -> Zero:
         return self
 
-    def _other(self, other: Any) -> Any:
+    def _other(self, other: Ball) -> Ball:
         return other
 
     __mul__ = __rmul__ = __truediv__ = __neg__ = __abs__ = _self
     __add__ = __radd__ = __rsub__ = _other
 
-    def __sub__(self, other: Any) -> Any:
+    def __sub__(self, other: Ball) -> Ball:
         return -other
 
-    def __rtruediv__(self, other: Any) -> Any:
-        return other / arb(0)
+    def __rtruediv__(self, other: arb) -> arb:
+        return other / NOUGHT
 
-    def __pow__(self, other: Any) -> Any:
-        return arb(0) ** other
+    def __pow__(self, other: arb) -> arb:
+        return NOUGHT**other
 
-    def __lt__(self, other: Any) -> bool:
-        return arb(0) < other
+    def __lt__(self, other: Ball) -> bool:
+        return ball(other) > NOUGHT
 
-    def __gt__(self, other: Any) -> bool:
-        return arb(0) > other
+    def __gt__(self, other: Ball) -> bool:
+        return ball(other) < NOUGHT
 
     def __repr__(self) -> str:
         return "ZERO"
 
 
-ZERO = _Zero()
+Ball = arb | Zero
+Operand = Any  # of a formula: a ball, an array of them, or indices; NumPy's own types know no ball
+ZERO = Zero()
 NOUGHT, UNIT, NOWHERE = arb(0), arb(1), arb("nan")
 
 
-def ball(x: Any) -> arb:
+def ball(x: Ball) -> arb:
     """The number as a ball; `ZERO` is 0."""
-    return arb(0) if x is ZERO else x
+    return NOUGHT if isinstance(x, Zero) else x
 
 
-def lift(function: Callable[..., Any], arity: int = 1) -> Callable[..., Any]:
+def lift(function: Callable[..., object], arity: int = 1) -> Each:
     """A function of balls, entry by entry over object arrays; a scalar is an array without axes."""
     each = np.frompyfunc(function, arity, 1)
 
-    def over(*arrays: Any) -> Any:
+    def over(*arrays: ArrayLike) -> Balls:
         with np.errstate(all="ignore"):  # a NaN is an answer here, not an accident
             return np.asarray(each(*arrays), dtype=object)
 
@@ -99,7 +104,7 @@ _radius, magnitude = np.frompyfunc(arb.rad, 1, 1), np.frompyfunc(arb.abs_upper, 
 accuracy_bits = np.frompyfunc(arb.rel_accuracy_bits, 1, 1)
 
 
-def balls(array: Any) -> Balls:
+def balls(array: ArrayLike) -> Balls:
     """Floats as balls."""
     return np.asarray(_ball_of(np.asarray(array, dtype=float)), dtype=object)
 
@@ -129,7 +134,7 @@ def as_float(x: arb) -> float:
     return float(x)
 
 
-def ends(whole: Any) -> tuple[float, float]:
+def ends(whole: arb) -> tuple[float, float]:
     """The ends of a hull, to seven digits: a ball's radius is rounded up, in its ninth digit."""
     size = as_float(abs(whole).upper())
     low, high = (as_float(end) for end in (whole.lower(), whole.upper()))
@@ -177,11 +182,11 @@ def finite(array: Balls) -> np.ndarray:
     return np.asarray(is_finite(plain(array)), dtype=bool)
 
 
-def is_infinity(x: Any) -> bool:
+def is_infinity(x: Ball) -> bool:
     """Whether the ball is one of the two infinities, and not a range that reaches there."""
     # An infinite midpoint with a finite radius, as -inf plus a ball has, is that infinity alone.
     return (
-        x is not ZERO
+        not isinstance(x, Zero)
         and not x.is_finite()
         and not x.is_nan()
         and not x.mid().is_finite()
@@ -189,19 +194,24 @@ def is_infinity(x: Any) -> bool:
     )
 
 
-def is_ball(x: Any) -> bool:
+def is_ball(x: object) -> bool:
     """Whether it is a ball or an array of them, and no plain index."""
-    return isinstance(x, arb | _Zero) or (isinstance(x, np.ndarray) and x.dtype == object)
+    return isinstance(x, arb | Zero) or (isinstance(x, np.ndarray) and x.dtype == object)
 
 
-def full(shape: Shape, value: Any) -> Balls:
+def entry(array: Balls, at: tuple[int, ...] = ()) -> arb:
+    """One entry as a ball; of an array without axes, the one."""
+    return ball(array.item(at))
+
+
+def full(shape: Shape, value: Ball | None) -> Balls:
     """An object array of one value."""
     out = np.empty(shape, dtype=object)
     out[...] = value
     return out
 
 
-def same(a: Any, b: Any) -> bool:
+def same(a: arb, b: arb) -> bool:
     """Whether two numbers are equal as far as a working precision of thousands of bits tells: computed in two
     ways, not two."""
     return bool(a == b) or (bool(a.overlaps(b)) and bool((a - b).rad() < (abs(a) + abs(b)) * APART))
@@ -210,13 +220,13 @@ def same(a: Any, b: Any) -> bool:
 APART = arb(2) ** -1500
 
 
-def hull(a: Any, b: Any) -> arb:
+def hull(a: Ball, b: Ball) -> arb:
     """The smallest ball around both."""
     a, b = ball(a), ball(b)
     return a.union(b) if a.is_finite() and b.is_finite() else arb("nan")
 
 
-def fold(function: Callable[[Any, Any], Any], items: Sequence[Any]) -> Any:
+def fold(function: Callable[[T, T], T], items: Sequence[T]) -> T:
     """From the left, two at a time."""
     result = items[0]
     for item in items[1:]:
@@ -224,7 +234,7 @@ def fold(function: Callable[[Any, Any], Any], items: Sequence[Any]) -> Any:
     return result
 
 
-def reduced(function: Any, values: Balls, axes: tuple[int, ...]) -> Balls:
+def reduced(function: np.ufunc, values: Balls, axes: tuple[int, ...]) -> Balls:
     """A NumPy function of two, over some of the axes."""
     for axis in sorted(axes, reverse=True):
         values = function.reduce(values, axis=axis)

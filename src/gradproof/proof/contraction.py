@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 from flint import arb_mat
@@ -53,7 +52,7 @@ class Contraction:
         )
         return np.matmul(a, b) * self.repeats
 
-    def _arranged(self, side: Any, first: list[int], second: list[int]) -> Any:
+    def _arranged(self, side: np.ndarray, first: list[int], second: list[int]) -> np.ndarray:
         """A factor as a batch of matrices; what stands alone is summed first."""
         for n in self.alone:
             side = np.add.reduce(side, axis=n, keepdims=True)
@@ -61,7 +60,7 @@ class Contraction:
         shape = [prod(side.shape[n] for n in part) for part in (self.batch, first, second)]
         return side.transpose(order + [n for n in range(side.ndim) if n not in order]).reshape(shape)
 
-    def unfolded(self, result: Any) -> Any:
+    def unfolded(self, result: np.ndarray) -> np.ndarray:
         """The products of matrices as an array over the axes that were kept, in their order."""
         order = self.batch + self.rows + self.columns
         return result.reshape([self.extents[n] for n in order]).transpose(np.argsort(order))

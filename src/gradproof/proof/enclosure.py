@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 from flint import arb
@@ -21,12 +20,14 @@ from .balls import (
     NOUGHT,
     NOWHERE,
     UNIT,
+    Ball,
     Balls,
     accuracy_bits,
     as_float,
     ball,
     balls,
     centres,
+    entry,
     finite,
     full,
     is_infinity,
@@ -126,15 +127,15 @@ class Sides:
     def __init__(self, run: Run, given: Values, rows: Cotangents, name: str, entry: int, column: int) -> None:
         self.run, self.given, self.rows = run, given, rows
         self.name, self.entry, self.column = name, entry, column
-        self.memory: dict[Any, Balls] = {}
+        self.memory: dict[tuple[str, DType | None, int], Balls] = {}
         self.gradients: list[Balls] = []  # of all targets, on the two sides
 
-    def _at(self, step: Any, lean: int = 0) -> Values:
+    def _at(self, step: arb, lean: int = 0) -> Values:
         given = _leaning(self.run, self.given, step * LEAN * lean) if lean else self.given
         values = given[self.name]
         return {**given, self.name: replaced(values, self.entry, values.reshape(-1)[self.entry] + step)}
 
-    def moved(self, step: Any, arithmetic: Arithmetic, lean: int = 0) -> Balls:
+    def moved(self, step: arb, arithmetic: Arithmetic, lean: int = 0) -> Balls:
         """The entry's cotangents, one for each row, with the entry moved by `step`, and all others by a
         little to one side."""
         key = (str(step), arithmetic.dtype, lean)
@@ -145,8 +146,8 @@ class Sides:
             self.memory[key] = whole[:, self.column]
         return self.memory[key]
 
-    def _entry(self, arithmetic: Arithmetic, row: int, lean: int, step: Any) -> Any:
-        return self.moved(step, arithmetic, lean)[row]
+    def _entry(self, arithmetic: Arithmetic, row: int, lean: int, step: arb) -> arb:
+        return entry(self.moved(step, arithmetic, lean), (row,))
 
     def slopes(self, arithmetic: Arithmetic, row: int) -> OneSided:
         """The limits from both sides. Operands that stay equal along the way (`maximum(x + t, y + t)`, by t)
@@ -161,7 +162,7 @@ class Sides:
             apart = abs(a.ball - b.ball) > (abs(a.ball) + abs(b.ball)) * arb(2) ** -50 + arb(2) ** -150
             return OneSided(a.ball.union(b.ball), smooth=a.smooth and b.smooth and not apart)
 
-    def _values(self, step: Any, arithmetic: Arithmetic) -> Balls:
+    def _values(self, step: arb, arithmetic: Arithmetic) -> Balls:
         values = evaluate(self.run.nodes, self._at(step), arithmetic)
         return np.concatenate([values[output].reshape(-1) for output in self.run.outputs])
 
@@ -182,7 +183,7 @@ class Sides:
             return any(abs(a - b) > (abs(a) + abs(b)) * least + 2.0**-40 for a, b in pairs)
 
 
-def _leaning(run: Run, given: Values, amount: Any) -> Values:
+def _leaning(run: Run, given: Values, amount: arb) -> Values:
     """The inputs moved by up to twice the amount, each entry its own way."""
     random = np.random.default_rng(0)
     leaning = dict(given)
@@ -343,6 +344,10 @@ def _nearest(points: np.ndarray) -> np.ndarray:
     return nearest
 
 
+def _told(tally: Mapping[str, tuple[int, Balls]], target: str) -> tuple[int, Balls | None]:
+    return tally.get(target, (0, None))
+
+
 class Enclosures:
     """Enclosures for one dtype."""
 
@@ -366,7 +371,7 @@ class Enclosures:
             narrow = np.where(beyond, finite(exact_balls) & sharp, narrow)
         return ~narrow
 
-    def settled(self, compute: Callable[[], Any], rounded: Balls) -> Balls:
+    def settled(self, compute: Callable[[], Balls], rounded: Balls) -> Balls:
         """Exact balls, at a precision that doubles until they are narrow or stop getting narrower."""
         bits, found = START_BITS, numbers(np.asarray(compute(), object))
         limit = LIMIT_BITS if found.size <= LARGE else 4 * START_BITS
@@ -394,7 +399,7 @@ class Enclosures:
         ties = Ties(run, given, rows, self.exact, kinks, seen) if (kinks.sum(axis=1) > 1).any() else None
         mine, loose, bent = (run.split(array) for array in (found, rounded, kinks))
         return {
-            target: Pulled(mine[target], loose[target], bent[target], *tally.get(target, (0, None)), ties)
+            target: Pulled(mine[target], loose[target], bent[target], *_told(tally, target), ties)
             for target in mine
         }
 
@@ -473,27 +478,27 @@ class Enclosures:
                 near = self._near(side, int(row), step, here)
                 rounded[row, column] = here.union(near[0]).union(near[-1]) if near else NOWHERE
 
-    def _near(self, side: Sides, row: int, step: Any, here: Any) -> list[Any]:
+    def _near(self, side: Sides, row: int, step: arb, here: arb) -> list[arb]:
         """What rounding makes of the derivative a step beside the point; where that step is too near to tell,
         how much it makes of it at a wider one."""
-        near = [x for x in (ball(side.moved(s, self.rounding)[row]) for s in (step, -step)) if x.is_finite()]
+        near = [
+            x for x in (entry(side.moved(s, self.rounding), (row,)) for s in (step, -step)) if x.is_finite()
+        ]
         limit, scale = abs(here).upper() * 2.0**-10, side.scale
         wider = step
         while near and max(x.rad() for x in near) > limit and (wider := wider * 2**14) < scale * 2.0**-10:
-            sides = [ball(side.moved(s, self.rounding)[row]) for s in (wider, -wider)]
+            sides = [entry(side.moved(s, self.rounding), (row,)) for s in (wider, -wider)]
             radius = max((x.rad() for x in sides if x.is_finite()), default=None)
             if radius is not None and radius < max(x.rad() for x in near):
                 near = [here + arb(0, 1) * radius]
         return near
 
-    def _blurred(self, span: Any, exact_ball: Any, rounded: Any) -> Any:
+    def _blurred(self, span: arb, exact_ball: Ball, rounded: Ball) -> arb:
         """The span of one-sided derivatives, its ends allowed what rounding adds to all that the branches
         give."""
         blur = arb(0, 16 * self.dtype.unit_roundoff) * abs(span).upper() + arb(0, self.dtype.smallest)
-        exact_ball, rounded = ball(exact_ball), ball(rounded)
-        if exact_ball.is_finite() and rounded.is_finite():
-            more = max(
-                rounded.upper() - exact_ball.upper(), exact_ball.lower() - rounded.lower(), key=as_float
-            )
+        inner, outer = ball(exact_ball), ball(rounded)
+        if inner.is_finite() and outer.is_finite():
+            more = max(outer.upper() - inner.upper(), inner.lower() - outer.lower(), key=as_float)
             blur = blur + arb(0, 1) * more.max(NOUGHT).upper()
         return span + blur

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
 
 import sympy
 from sympy.printing.str import StrPrinter
 
 from ..functions import FUNCTIONS
 from .arithmetic import Arithmetic
+from .balls import Operand
 from .graph import STILL
 
 
 class _Printer(StrPrinter):
     """Prints a formula as calls of the arithmetic's operations, one call an operation that rounds."""
 
-    def _call(self, name: str, args: Sequence[Any]) -> str:
+    def _call(self, name: str, args: Sequence[sympy.Basic]) -> str:
         return f"{name}({', '.join(map(self._print, args))})"
 
     def _print_Add(self, expr: sympy.Add) -> str:
@@ -147,6 +147,6 @@ _CALLS = {row.sympy: row.name for row in FUNCTIONS.values() if row.sympy} | {
 @cache
 def compiled(
     formula: sympy.Expr, args: tuple[sympy.Symbol, ...], arithmetic: Arithmetic, mode: str
-) -> Callable[..., Any]:
+) -> Callable[..., Operand]:
     """The formula as a function of arrays, lambdified for one arithmetic; `mode` names one of its tables."""
     return sympy.lambdify(args, formula, modules=[arithmetic.tables[mode]], printer=_Printer, cse=True)

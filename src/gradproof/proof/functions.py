@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import sympy
 from sympy import Expr, Symbol, parse_expr
@@ -62,8 +61,8 @@ class Step(sympy.Function):
 
 def _made(row: Function) -> Callable[..., Expr]:
     if row.steps or row.slope:
-        kind: Any = Step if row.steps else Named
-        return type(kind)(row.name, (kind,), {"nargs": row.operands, "row": row})
+        kind = Step if row.steps else Named
+        return type(sympy.Function)(row.name, (kind,), {"nargs": row.operands, "row": row})
     if not row.formula:
         return getattr(sympy, row.sympy or row.name)
     names = (*_XYZ[: row.operands], *(Symbol(name) for name, _ in row.options))

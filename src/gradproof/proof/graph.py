@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache, cached_property
 from math import prod
-from typing import Any
 
 import numpy as np
 import sympy
@@ -64,10 +63,9 @@ class Lookup(sympy.Function):
     is_integer = True
 
 
-def lookup(name: str, table: np.ndarray) -> Any:
+def lookup(name: str, table: np.ndarray) -> type[Lookup]:
     """The table as a function: `lookup("index", t)(i0, i1)` is `t[i0, i1]`."""
-    metaclass: Any = type(Lookup)
-    return metaclass(name, (Lookup,), {"table": table})
+    return type(sympy.Function)(name, (Lookup,), {"table": table})
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import sqrt
-from typing import Any
 
 import numpy as np
 from flint import arb
 
 from ..dtypes import DType
 from ..functions import FUNCTIONS, Function
-from .balls import NOUGHT, NOWHERE, ZERO, Balls, ball, finite, is_infinity, lift, precision, reduced
+from .balls import (
+    NOUGHT,
+    NOWHERE,
+    Ball,
+    Balls,
+    Each,
+    Zero,
+    ball,
+    finite,
+    is_infinity,
+    lift,
+    precision,
+    reduced,
+)
 
 LAMBDA = 6.0  # γ(n) fails with probability at most 2*exp(-λ²/2) = 3e-8 (Higham and Mary, theorem 2.4)
 
@@ -32,7 +44,7 @@ class Roundings:
         self.half = dtype is not None and dtype.precision < 24 and not dtype.stepwise
         self._within = self._bounded()
 
-    def widened(self, roundings: float = 1) -> Callable[[Any], Any]:
+    def widened(self, roundings: float = 1) -> Each:
         """Widens an array by so many roundings; the exact arithmetic leaves it as it is."""
         if self.dtype is None:
             return lambda x: x
@@ -44,8 +56,8 @@ class Roundings:
         with precision(128):  # the table is kept, whatever the precision was when it was made
             edge = largest * (1 + arb(unit) / 2) / (1 + max(0, roundings - 1) * unit)
 
-        def widen(x: Any) -> Any:
-            if x is ZERO or x.is_zero() or is_infinity(x):  # a mask's -inf is no overflow
+        def widen(x: Ball) -> Ball:
+            if isinstance(x, Zero) or x.is_zero() or is_infinity(x):  # a mask's -inf is no overflow
                 return x
             if not abs(x) < edge:  # the implementation holds an infinity, and what follows may be anything
                 return nowhere
@@ -74,13 +86,13 @@ class Roundings:
             return hidden(within, blurred, most, magnitudes)
         return within
 
-    def _bounded(self) -> Callable[[Any], Any]:
+    def _bounded(self) -> Each:
         """Sums: what is beyond the dtype's largest number is an infinity there, and what follows may be
         anything."""
         if self.dtype is None:
             return lambda x: x
         largest = arb(self.dtype.largest)
-        return lift(lambda x: x if x is ZERO or abs(x) < largest or is_infinity(x) else NOWHERE)
+        return lift(lambda x: x if isinstance(x, Zero) or abs(x) < largest or is_infinity(x) else NOWHERE)
 
     def gamma(self, terms: int) -> float:
         """γ(n) for a sum of n terms, relative to the sum of their magnitudes; 0 in the exact arithmetic."""
@@ -90,7 +102,7 @@ class Roundings:
         held = min(additions, LAMBDA * sqrt(additions)) * self.accumulator.unit_roundoff
         return held if self.accumulator is self.dtype else held + self.dtype.unit_roundoff
 
-    def function(self, row: Function) -> Callable[..., Balls]:
+    def function(self, row: Function) -> Each:
         """What implementations of the function give, of arrays."""
         exact = row.ball or getattr(arb, row.name)
         if self.dtype is None or row.steps:
@@ -105,21 +117,21 @@ class Roundings:
             return lambda *operands: widen(function(*operands))
         unit = arb(0, row.roundings * (2.0**-24 if half else self.dtype.unit_roundoff))
 
-        def of_one(z: Any) -> arb:
-            z = ball(z)
-            value = implemented(z)
-            return value + magnitude(z, value) * unit
+        def of_one(z: Ball) -> arb:
+            x = ball(z)
+            value: arb = implemented(x)
+            return value + magnitude(x, value) * unit
 
         return lambda x: widen(lift(of_one)(x))
 
 
-def _of_balls(function: Callable[..., arb], operands: int) -> Callable[..., Balls]:
+def _of_balls(function: Callable[..., arb], operands: int) -> Each:
     if operands == 1:
         return lift(lambda x: function(ball(x)))
     return lift(lambda x, y: function(ball(x), ball(y)), 2)
 
 
-def _hides(within: Any, total: Any, most: arb, magnitude: Any, largest: arb, rest: arb) -> bool:
+def _hides(within: Ball, total: Ball, most: arb, magnitude: Ball, largest: arb, rest: arb) -> bool:
     """Whether a sum is one number of the largest there are, and others below half its last place."""
     there = not ball(within).is_finite() and ball(total).is_finite()
     return bool(there and most <= largest and ball(magnitude) - most < rest)
@@ -134,8 +146,8 @@ def _blurred(total: Balls, magnitudes: Balls, slack: float) -> Balls:
     """Sums, widened by `slack` of their terms' magnitudes; of a wide sum of terms of one sign, the ends."""
     around, relative = arb(0, slack), arb(1, slack)
 
-    def blur(t: Any, a: Any) -> Any:
-        if t is ZERO or is_infinity(t):
+    def blur(t: Ball, a: Ball) -> Ball:
+        if isinstance(t, Zero) or is_infinity(t):
             return t
         if t.rel_accuracy_bits() < 8 and not t.contains(NOUGHT) and abs(t).lower() == ball(a).lower():
             return (t.lower() * relative).union(t.upper() * relative)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
-from typing import Any
 
 import numpy as np
 import sympy
@@ -18,7 +17,7 @@ from sympy import S
 
 from ..causes import Singular
 from .arithmetic import Arithmetic, exact
-from .balls import NOUGHT, ZERO, Balls, as_float, ball, full, hull, lift, numbers, same
+from .balls import NOUGHT, ZERO, Ball, Balls, as_float, ball, full, hull, lift, numbers, same
 from .formulas import compiled
 from .functions import second_slope
 from .graph import Lookup, Node, Read, Shape, open_axes, size, slot, still
@@ -82,7 +81,7 @@ def _read(node: Node, read: Read, values: Mapping[str, Balls]) -> Balls:
 
 def _arguments(
     node: Node, formula: sympy.Expr, values: Mapping[str, Balls]
-) -> tuple[tuple[sympy.Symbol, ...], list[Any]]:
+) -> tuple[tuple[sympy.Symbol, ...], list[np.ndarray]]:
     """The symbols that the formula uses and their arrays over the node's domain."""
     used = formula.free_symbols
     axes = dict(zip(node.indices, open_axes(node.domain), strict=True))
@@ -113,7 +112,7 @@ def _over(
 @lru_cache(maxsize=4096)
 def _settled(
     formula: sympy.Expr, symbols: tuple[sympy.Symbol, ...], still_ones: tuple[int, ...]
-) -> tuple[Any, Any]:
+) -> tuple[sympy.Expr, tuple[sympy.Symbol, ...]]:
     """The formula with the slots named as given that no gradient moves, so that conditions on them are
     decided."""
     names = {slot(n): still(n) for n in still_ones}
@@ -199,7 +198,7 @@ def pullback(
                 _scattered(terms, factor, (batch, *node.domain), where, parent, arithmetic)
             )
     if tally is not None:
-        tally |= {name: (len(terms), sum(map(np.abs, terms))) for name, terms in arriving.items()}
+        tally |= {name: (len(terms), reduce(np.add, map(np.abs, terms))) for name, terms in arriving.items()}
     return arrived | {name: arithmetic.settle(arithmetic.add_all(terms)) for name, terms in arriving.items()}
 
 
@@ -348,7 +347,7 @@ def _operand(
     return next((as_float(x.mid()) + 0.0 for x in broken), None)
 
 
-def replaced(values: Balls, position: int, value: Any) -> Balls:
+def replaced(values: Balls, position: int, value: Ball) -> Balls:
     """The array with one entry changed."""
     changed = values.copy()
     changed.reshape(-1)[position] = value
@@ -362,12 +361,12 @@ NEAR, FAR = arb(2) ** -400, arb(2) ** -300  # steps to the side of a point
 class OneSided:
     """The derivative on the two sides of an entry: `ball` spans both; nan where there is none."""
 
-    ball: Any
+    ball: arb
     smooth: bool
     wide: bool = False  # a tie went along with the step
 
 
-def one_sided(slope_at: Callable[[Any], Any]) -> OneSided:
+def one_sided(slope_at: Callable[[arb], Ball]) -> OneSided:
     """The limits of a derivative from both sides of a point, given the derivative at a small distance from
     it.
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def settings(report: DescentReport) -> str:
     return f"engine {report.engine}, {report.dtype}: " + ", ".join(parts)
 
 
-def _option(value: Any) -> str:
+def _option(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return " and ".join(f"{part:g}" for part in value) if isinstance(value, tuple | list) else f"{value:g}"
@@ -253,7 +253,7 @@ def machine_readable(report: DescentReport) -> str:
     return json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _step(step: Step) -> dict[str, Any]:
+def _step(step: Step) -> machine.Json:
     verdicts: dict[str, str] = {}
     for finding in sorted(step.findings, key=lambda f: f.verdict.severity):
         verdicts[finding.kind] = finding.verdict.value
@@ -269,7 +269,7 @@ def _step(step: Step) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _arrays(arrays: Mapping[str, np.ndarray | None] | None) -> dict[str, Any] | None:
+def _arrays(arrays: Mapping[str, np.ndarray | None] | None) -> machine.Json | None:
     if arrays is None:
         return None
     return {name: None if array is None else machine.nested(array) for name, array in arrays.items()}
@@ -286,7 +286,7 @@ def csv_table(report: DescentReport) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*heads, "ulp", "relative", "verdict"])
     for step in report.steps:
-        row: list[Any] = [step.number, step.exact_loss, step.loss]
+        row: list[object] = [step.number, step.exact_loss, step.loss]
         for _, name, at in entries:
             for arrays in (step.exact_gradients, step.gradients, step.exact_updated, step.updated):
                 array = arrays[name] if arrays else None

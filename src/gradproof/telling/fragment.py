@@ -3,7 +3,7 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from markupsafe import Markup
@@ -31,7 +31,11 @@ def shown(thing: Report | Problem | Graph, form: str) -> str | None:
         told = {"html": of_report, "markdown": Report.to_markdown, "text": Report.to_text}
         return told[form](thing) if form in told else None
     if isinstance(thing, Problem):
-        told_of = {"html": of_problem, "markdown": markdown, "latex": lambda p: latex(p.graph)}
+        told_of: dict[str, Callable[[Problem], str]] = {
+            "html": of_problem,
+            "markdown": markdown,
+            "latex": lambda p: latex(p.graph),
+        }
         return plain(thing.graph, thing.title) if form == "text" else told_of[form](thing)
     forms = {"html": of_graph, "latex": latex, "text": plain}
     return forms[form](thing) if form in forms else None

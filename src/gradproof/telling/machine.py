@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ..report import Numbers, Report
     from ..verdict import Finding
 
+Json = dict[str, Any]  # one object of JSON
+Nested = Any  # numbers, or lists of them, nested
+
 
 FIELDS = (
     "kind", "node", "wrt", "formula", "exact", "value", "ulp", "allowed_ulp", "error", "index", "verdict",
@@ -41,7 +44,7 @@ def render(reports: Sequence[Report], errors: Sequence[Failure] = (), *, full: b
     return json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _report(report: Report) -> dict[str, Any]:
+def _report(report: Report) -> Json:
     expect = report.expected
     return {
         "target": report.target, "title": report.title, "engine": report.engine, "dtype": report.dtype,
@@ -54,7 +57,7 @@ def _report(report: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _entries(report: Report) -> dict[str, Any]:
+def _entries(report: Report) -> Json:
     return {
         "gradients": {name: _numbers(numbers) for name, numbers in report.gradients.items()},
         "local": [
@@ -63,12 +66,12 @@ def _entries(report: Report) -> dict[str, Any]:
     }
 
 
-def _numbers(numbers: Numbers) -> dict[str, Any]:
+def _numbers(numbers: Numbers) -> Json:
     arrays = {"exact": numbers.exact, "engine": numbers.engine, "ulp": numbers.ulp}
     return {**{key: None if a is None else nested(a) for key, a in arrays.items()}, "probed": numbers.probed}
 
 
-def nested(array: np.ndarray) -> Any:
+def nested(array: np.ndarray) -> object:
     """An array as JSON's lists."""
     flat = np.array([plain(float(x)) for x in array.reshape(-1)], dtype=object)
     return flat.reshape(array.shape).tolist() if array.ndim else flat[0]

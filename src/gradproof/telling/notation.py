@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import sympy
 from sympy.printing.latex import LatexPrinter
@@ -60,7 +59,7 @@ class _Shared:
 class _Text(_Shared, StrPrinter):
     printmethod = "_gradproof_text"  # not SymPy's own: Indexed would print itself
 
-    def _print_Add(self, expr: sympy.Add, order: Any = None) -> str:
+    def _print_Add(self, expr: sympy.Add, order: str | None = None) -> str:
         first, *rest = self._ordered(expr)
         out = self.parenthesize(first, PRECEDENCE["Add"])
         for term in rest:
@@ -128,7 +127,7 @@ def _named(name: str) -> str:
 
 
 class _Latex(_Shared, LatexPrinter):
-    def _print_Add(self, expr: sympy.Add, order: Any = None) -> str:
+    def _print_Add(self, expr: sympy.Add, order: str | None = None) -> str:
         first, *rest = self._ordered(expr)
         out = self._print(first)
         for term in rest:
@@ -161,13 +160,13 @@ class _Latex(_Shared, LatexPrinter):
         name, body, *indices = expr.args
         return rf"\operatorname{{{name}}}_{{{','.join(map(str, indices))}}} {self._print(body)}"
 
-    def _print_KroneckerDelta(self, expr: sympy.KroneckerDelta, exp: Any = None) -> str:
+    def _print_KroneckerDelta(self, expr: sympy.KroneckerDelta, exp: str | None = None) -> str:
         return rf"\delta_{{{self._print(expr.args[0])},{self._print(expr.args[1])}}}"
 
-    def _print_Heaviside(self, expr: sympy.Heaviside, exp: Any = None) -> str:
+    def _print_Heaviside(self, expr: sympy.Heaviside, exp: str | None = None) -> str:
         return rf"\operatorname{{step}}{self._brackets(self._print(expr.args[0]))}"
 
-    def _print_Function(self, expr: sympy.Function, exp: Any = None) -> str:
+    def _print_Function(self, expr: sympy.Function, exp: str | None = None) -> str:
         name = type(expr).__name__
         if name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "log", "exp", "asin", "acos", "atan", "erf"):
             return super()._print_Function(expr, exp)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
-def rendered(name: str, **values: Any) -> str:
+def rendered(name: str, **values: object) -> str:
     return _environment().get_template(name).render(values)
 
 
