@@ -98,6 +98,8 @@ class Singular(Cause):
 
 
 class WrongShape(Cause):
+    """An array of another shape than the right one has."""
+
     shape: tuple[int, ...]
     expected: tuple[int, ...]
 

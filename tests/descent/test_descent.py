@@ -613,7 +613,7 @@ def test_a_rule_is_shown_as_documented(logistic: Problem) -> None:
 def test_json_holds_the_trajectory(logistic: Problem) -> None:
     report = descend(logistic, steps=3, optimizer="adam")
     whole = json.loads(report.to_json())
-    assert whole["ok"] and whole["schema"] == 1
+    assert whole["ok"] and whole["schema"] == 2
     descent = whole["descent"]
     assert descent["rule"] == "adam" and descent["settings"]["betas"] == [0.9, 0.999]
     assert [step["step"] for step in descent["steps"]] == [1, 2, 3]

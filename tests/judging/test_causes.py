@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import fields
 from typing import Any
 
 import pytest
 
+from conftest import ROOT
 from gradproof import causes, check, parse
 from gradproof.telling import causes as telling
 from gradproof.telling import render
@@ -45,3 +47,26 @@ def test_others_can_act_on_them() -> None:
     told = json.loads(render([report], "json"))["reports"][0]["findings"]
     kinks = [cause for finding in told for cause in finding["causes"] if cause["cause"] == "kink"]
     assert {"cause": "kink", "low": -1.0, "high": 1.0, "between": True} in kinks
+
+
+def rows() -> str:
+    """The table of the page: what JSON calls a cause, its numbers, and what it is."""
+    told = [
+        f"| `{causes.named(kind)}` | {', '.join(f.name for f in fields(kind))} "  # type: ignore[arg-type]
+        f"| {' '.join((kind.__doc__ or '').split())} |"
+        for kind in KINDS
+    ]
+    return "\n".join(["| cause | its numbers | what it is |", "|---|---|---|", *told]) + "\n"
+
+
+def test_the_page_has_every_cause_as_the_code_has_it() -> None:
+    page = ROOT / "docs" / "verdicts.md"
+    before, heading, after = page.read_text().partition("### As records\n")
+    intro, _, table = after.partition("\n| cause |")
+    if os.environ.get("GRADPROOF_REWRITE"):
+        page.write_text(f"{before}{heading}{intro}\n{rows()}")
+    assert all(
+        (kind.__doc__ or "").strip() and not (kind.__doc__ or "").startswith(f"{kind.__name__}(")
+        for kind in KINDS
+    )
+    assert "| cause |" + table == rows()

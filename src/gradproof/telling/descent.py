@@ -249,7 +249,7 @@ def machine_readable(report: DescentReport) -> str:
         "steps": [_step(step) for step in report.steps], "findings": findings,
         "seconds": round(report.seconds, 4),
     }  # fmt: skip
-    whole = {"schema": 1, "descent": descent, "ok": report.ok, "counts": dict(sorted(verdicts.items()))}
+    whole = {"schema": 2, "descent": descent, "ok": report.ok, "counts": dict(sorted(verdicts.items()))}
     return json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
 
 
