@@ -166,6 +166,12 @@ class FunctionEngine:
         }
 
 
+def stacked(rows: Rows) -> np.ndarray | None:
+    """What came for each cotangent, as one array; None where there is no gradient for one of them."""
+    there = [row for row in rows if row is not None]
+    return np.stack(there) if len(there) == len(rows) else None
+
+
 @contextmanager
 def attempt(name: str, failures: dict[str, str], unsupported: dict[str, str]) -> Iterator[None]:
     """Whatever an engine raises is a finding of that name, or what it does not have."""

@@ -14,7 +14,7 @@ from ..dtypes import DType
 from ..errors import UnsupportedError
 from ..functions import SPOKEN
 from . import Engine, Task
-from .functional import Function, FunctionEngine, Rows
+from .functional import Function, FunctionEngine, Rows, stacked
 from .interpreter import ARITHMETIC, COMPARISONS, Array, Axis, Functions, Library, line
 
 Value = Array  # of the user's library: a number, or an array
@@ -208,7 +208,8 @@ class _Scalars(_Own):
 
         def shifted(x: np.ndarray, axis: Axis) -> tuple[np.ndarray, np.ndarray]:
             """Less the largest, as numbers, so that nothing overflows; the derivative of that cancels."""
-            top = self.array(np.max(self.numbers(x), axis=_axes(x, axis), keepdims=True), None)  # type: ignore[arg-type] # scalars have no dtype
+            most = np.max(self.numbers(x), axis=_axes(x, axis), keepdims=True)
+            top = self.array(most, None)  # type: ignore[arg-type] # scalars have no dtype
             return subtract(x, top), top
 
         def logsumexp(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Value:
@@ -292,7 +293,7 @@ class _Scalars(_Own):
             grads = self._gradients(output, fresh)
             for kept, grad in zip(found, grads, strict=True):
                 kept.append(grad)
-        return [None if any(g is None for g in kept) else np.stack(kept) for kept in found]  # type: ignore[arg-type] # no None is left
+        return [stacked(kept) for kept in found]
 
     def _weighted(self, used: Sequence[tuple[Value, float]]) -> Value:
         multiply, add = self.operated("*"), self.operated("+")
@@ -388,7 +389,7 @@ class _Arrays(_Own):
             )
             for kept, grad in zip(found, self.asked(output, fresh), strict=True):
                 kept.append(None if grad is None else self._read(grad))
-        return [None if any(g is None for g in kept) else np.stack(kept) for kept in found]  # type: ignore[arg-type] # no None is left
+        return [stacked(kept) for kept in found]
 
     def _read(self, grad: Value) -> np.ndarray:
         plain = isinstance(grad, int | float | np.ndarray | np.generic)

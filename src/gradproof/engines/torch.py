@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from ..dtypes import DType
 from ..language.syntax import Statement
 from . import Task
-from .functional import Function, FunctionEngine, Rows
+from .functional import Function, FunctionEngine, Rows, stacked
 from .interpreter import ARITHMETIC, Axis, Functions, Library, Operand, line, names, scalars
 
 
@@ -148,8 +148,7 @@ def pulled(value: torch.Tensor, leaves: Sequence[torch.Tensor], rows: Sequence[t
         )
         for kept, grad in zip(found, grads, strict=True):
             kept.append(number_of(grad))
-    there = [[row for row in kept if row is not None] for kept in found]
-    return [np.stack(kept) if len(kept) == len(rows) else None for kept in there]
+    return [stacked(kept) for kept in found]
 
 
 def gradients_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray | None]:

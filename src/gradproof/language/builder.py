@@ -397,12 +397,14 @@ class _Language(Lowering):
         if term.op == "stack":
             operands = [
                 replace(
-                    operand, shape=(*operand.shape[:axis], 1, *operand.shape[axis:]),
-                    index=substitute(operand.index,
-                        [free(n + (n >= axis)) for n in range(len(operand.shape))]),
+                    operand,
+                    shape=(*operand.shape[:axis], 1, *operand.shape[axis:]),
+                    index=substitute(
+                        operand.index, [free(n + (n >= axis)) for n in range(len(operand.shape))]
+                    ),
                 )
                 for operand in operands
-            ]  # fmt: skip
+            ]
         rests = {(*operand.shape[:axis], *operand.shape[axis + 1 :]) for operand in operands}
         if len(rests) > 1 or any(len(operand.shape) != rank for operand in operands):
             self.fail(term, f"shapes {shapes} do not fit in {term.op}() along axis {axis}")
