@@ -11,9 +11,9 @@ import torch
 
 from conftest import ROOT
 from gradproof import InputError, Verdict, assert_gradients, load
-from gradproof.assertions import rounded
 from gradproof.causes import JudgedBy
 from gradproof.dtypes import DTYPES
+from gradproof.judging.verdicts import rounded
 
 OLS = "y_hat = w*x\nl = y_hat - y\nloss = l**2"
 POINT = {"w": 1.0, "x": 1.0, "y": 2.0}

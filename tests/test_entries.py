@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from decimal import Decimal
 from fractions import Fraction
@@ -95,10 +96,36 @@ def test_json_has_them_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[
         "engine": [3.0, 4.0],
         "ulp": [0.0, 0.0],
         "probed": False,
+        "decimals": ["3", "4"],
     }
     assert {"node": "y", "wrt": "v", "exact": [[1.0, 0.0], [0.0, 2.0]]}.items() <= report["local"][1].items()
     assert main([*arguments, "--full"]) == 2
     assert "--format json" in capsys.readouterr().err
+
+
+def test_csv_has_a_row_a_finding_or_an_entry(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["check", "-e", "y = w / 3; loss = sum(y)", "--parameter", "w=[1, 2]", "--format", "csv"]
+    assert main(arguments) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["kind"], row["node"]) for row in rows][-1] == ("gradient", "w")
+    assert all(row["verdict"] in ("exact", "rounding") for row in rows)
+    assert main([*arguments, "--full"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    of_w = [row for row in rows if row["node"] == "w"]
+    assert [row["index"] for row in of_w] == ["0", "1"]
+    assert all(row["decimals"] == "0." + "3" * 30 and row["exact"] == repr(1 / 3) for row in of_w)
+    local = [row for row in rows if (row["node"], row["wrt"]) == ("y", "w")]
+    assert [(row["index"], float(row["exact"]) != 0) for row in local] == [
+        ("0 0", True), ("0 1", False), ("1 0", False), ("1 1", True)
+    ]  # fmt: skip
+
+
+def test_decimals_are_at_the_numbers_that_the_dtype_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["check", "-e", "loss = x * x", "--parameter", "x=0.1", "--format", "json", "--full"]
+    assert main([*arguments, "--dtype", "float32"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)["reports"]
+    told, right = Decimal(report["gradients"]["x"]["decimals"]), 2 * Decimal(float(np.float32(0.1)))
+    assert abs(told - right) < Decimal("1e-17") < abs(told - Decimal("0.2"))
 
 
 # The calculus alone

@@ -19,6 +19,7 @@ from tabulate import tabulate
 from .dtypes import DType, dtype_named
 from .errors import InputError, did_you_mean
 from .judging.judge import Judge
+from .judging.verdicts import rounded
 from .judging.witness import Arrival, Pass, Step, Witness
 from .language.files import Problem, parse
 from .oracle import remarks_on, whole_of
@@ -120,15 +121,6 @@ def _problem(
         given = {name: value for name, value in held.items() if name not in parameters}
         whole = parse(problem, given=given, parameters=parameters)
     return replace(whole, point={name: rounded(value, dtype) for name, value in whole.point.items()})
-
-
-def rounded(values: np.ndarray, dtype: DType) -> np.ndarray:
-    """The nearest numbers of a dtype; infinite beyond its largest."""
-    with np.errstate(all="ignore"):
-        _, exponent = np.frexp(values)
-        step = np.ldexp(1.0, np.maximum(exponent - 1, dtype.emin) - dtype.precision + 1)
-        near = np.where(np.isfinite(values), np.rint(values / step) * step, values)
-        return np.where(np.abs(near) > dtype.largest, np.copysign(np.inf, values), near)
 
 
 def _witness(

@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=tuple(FORMATS), help="of the report (what the suffix of --output says, or text)"
     )
     check.add_argument("--output", type=Path, metavar="PATH", help="write the report to a file instead")
-    check.add_argument("--full", action="store_true", help="in JSON, all entries of every gradient")
+    check.add_argument("--full", action="store_true", help="in JSON or CSV, all entries of every gradient")
     _running_options(check)
 
     explain = command("explain", _explain, "the derivation alone, without an engine", files)
@@ -309,8 +309,8 @@ def _check(arguments: argparse.Namespace) -> int:
     from .telling import render, side_by_side
 
     arguments.format = form_of(arguments.format, arguments.output, FORMATS)
-    if arguments.full and arguments.format != "json":
-        raise InputError("--full goes with --format json")
+    if arguments.full and arguments.format not in ("json", "csv"):
+        raise InputError("--full goes with --format json or csv")
     found = _checked(arguments, *_work(arguments))
     reports, errors = [report for _, report in found.done], found.errors
     _summarise(reports, errors)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..assertions import as_numbers, rounded
+from ..assertions import as_numbers
 from ..dtypes import DType, dtype_named
 from ..engines.descent import Arrays, Happened
 from ..errors import InputError, Place, did_you_mean
+from ..judging.verdicts import rounded
 from ..language.builder import build_graph
 from ..language.files import Problem
 from ..language.syntax import parse_statements

@@ -92,6 +92,15 @@ def ulp_of(x: np.ndarray, dtype: DType) -> np.ndarray:
         return np.where(np.isnan(x), np.nan, np.ldexp(1.0, exponent - dtype.precision + 1))
 
 
+def rounded(values: np.ndarray, dtype: DType) -> np.ndarray:
+    """The nearest numbers of a dtype; infinite beyond its largest."""
+    with np.errstate(all="ignore"):
+        _, exponent = np.frexp(values)
+        step = np.ldexp(1.0, np.maximum(exponent - 1, dtype.emin) - dtype.precision + 1)
+        near = np.where(np.isfinite(values), np.rint(values / step) * step, values)
+        return np.where(np.abs(near) > dtype.largest, np.copysign(np.inf, values), near)
+
+
 def judge(compared: Comparison, dtype: DType) -> Judgement:
     """The verdict on an array, entry by entry; the worst entry is the one told.
 

@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from ..report import Report
 
 # format: the module with a function `render(reports, errors)`
-FORMATS = {"text": "text", "markdown": "markdown", "html": "html", "json": "machine", "junit": "junit"}
+FORMATS = {
+    "text": "text",
+    "markdown": "markdown",
+    "html": "html",
+    "json": "machine",
+    "csv": "sheet",
+    "junit": "junit",
+}
 
 GRADIENTS = ("text", "json", "csv", "npz")  # of `gradient`
 
@@ -26,7 +33,7 @@ Failure = tuple[str, str]  # a target that could not be read, and why
 def render(
     reports: Sequence[Report], form: str, errors: Sequence[Failure] = (), *, full: bool = False
 ) -> str:
-    """The reports in one of `FORMATS`; in JSON, `full` adds all entries of every gradient."""
+    """The reports in one of `FORMATS`; in JSON and CSV, `full` gives all entries of every gradient."""
     function: Callable[..., str] = import_module(f".{FORMATS[form]}", __name__).render
     return function(reports, errors, **({"full": True} if full else {}))
 

@@ -6,11 +6,15 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import exact
 from ..causes import plain as cause_of
+from ..dtypes import DTYPES
+from ..judging.verdicts import rounded
 from . import Failure
 from .words import ranked
 
@@ -31,7 +35,8 @@ FIELDS = (
 def render(reports: Sequence[Report], errors: Sequence[Failure] = (), *, full: bool = False) -> str:
     """The reports as one JSON object; numbers that JSON cannot hold are the texts "nan", "inf" and "-inf".
 
-    With `full`, every report has `gradients` and `local` with all entries.
+    With `full`, every report has `gradients` and `local` with all entries, and of parameters the exact
+    gradient as texts too.
     """
     counts = Counter(report.verdict.value for report in reports)
     whole = {
@@ -58,12 +63,26 @@ def _report(report: Report) -> Json:
 
 
 def _entries(report: Report) -> Json:
+    decimals = decimals_of(report)
     return {
-        "gradients": {name: _numbers(numbers) for name, numbers in report.gradients.items()},
+        "gradients": {
+            name: {**_numbers(numbers), "decimals": decimals[name].tolist() if name in decimals else None}
+            for name, numbers in report.gradients.items()
+        },
         "local": [
             {"node": node, "wrt": wrt, **_numbers(numbers)} for (node, wrt), numbers in report.local.items()
         ],
     }
+
+
+def decimals_of(report: Report) -> dict[str, np.ndarray]:
+    """Of each parameter the exact gradient as texts, to as many digits as are proved, at the numbers that the
+    dtype holds."""
+    if report.problem is None or not report.gradients or report.dtype not in DTYPES:
+        return {}
+    point = {name: rounded(value, DTYPES[report.dtype]) for name, value in report.problem.point.items()}
+    found = exact.gradients(replace(report.problem, point=point))
+    return {name: each.decimals for name, each in found.items()}
 
 
 def _numbers(numbers: Numbers) -> Json:
