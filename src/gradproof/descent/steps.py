@@ -27,7 +27,7 @@ from ..judging.verdicts import Comparison, judge, ulp_of
 from ..language.files import Problem
 from ..oracle import check
 from ..proof.arithmetic import Arithmetic, exact, rounding
-from ..proof.balls import NOUGHT, Balls, as_float, balls, centres, floats, numbers, precision
+from ..proof.balls import NOUGHT, Balls, as_float, balls, centres, entry, floats, numbers, precision
 from ..proof.enclosure import START_BITS, Enclosures
 from ..proof.graph import Shape
 from ..report import Report
@@ -353,7 +353,7 @@ class Judge:
                 found.append(bare_finding("recorded", name, Verdict.UNDECIDED, broken, inherited=True))
                 continue
             sums = [balls(gradient) for gradient in fresh]
-            whole = [balls(carried), *sums] if left else sums
+            whole = [balls(carried), *sums] if carried is not None and left else sums
             expected = whole if self.accumulate else sums
             judged = self._is_sum(recorded, expected)
             zeroed = because.NotZeroed(self.since[name], number, meant=self.accumulate)
@@ -603,7 +603,7 @@ class Judge:
         for name, there in mine.updated.items():
             value = step.updated[name]
             if not np.isfinite(value).all():
-                return replace(step, exact_loss=as_float(mine.loss[()]))
+                return replace(step, exact_loss=as_float(entry(mine.loss)))
             with precision(whole.bits):
                 away = np.abs(floats(_less(there, balls(value))))
             middle = floats(there)
@@ -615,7 +615,7 @@ class Judge:
             )
         return replace(
             step,
-            exact_loss=as_float(mine.loss[()].mid()),
+            exact_loss=as_float(entry(mine.loss).mid()),
             exact_gradients={name: floats(g) for name, g in mine.gradients.items()},
             exact_updated={name: floats(p) for name, p in mine.updated.items()},
             distance=Distance(far, relative),
