@@ -23,7 +23,7 @@ from ..dtypes import DType
 from ..engines.descent import Arrays, Happened, Replay, learning_options
 from ..errors import InputError
 from ..judging.likeness import Clues, likeness
-from ..judging.verdicts import Comparison, judge, ulp_of
+from ..judging.verdicts import Comparison, judge, judge_sum, ulp_of
 from ..language.files import Problem
 from ..oracle import check
 from ..proof.arithmetic import Arithmetic, exact, rounding
@@ -290,14 +290,9 @@ class Judge:
         for finding in findings:
             if finding.kind == "gradient" and (self.accumulate or finding.verdict is Verdict.WRONG):
                 name = finding.node
-                both = (
-                    [balls(carried[name]), before.gradients[name]],
-                    [balls(carried[name]), loose.gradients[name]],
-                )
-                compared = Comparison(
-                    self.last[name], exact().add_all(both[0]), numbers(self.rounding.add_all(both[1]))
-                )
-                judged = judge(compared, self.dtype)
+                there = balls(carried[name])
+                both = [[there, at.gradients[name]] for at in (before, loose)]
+                judged = judge_sum(self.last[name], both[0], self.dtype, both[1])
                 told = because.NotZeroed(self.since[name], len(self.steps) + 1, meant=self.accumulate)
                 if self.accumulate:
                     judged = replace(judged, causes=(*judged.causes, told))
@@ -355,10 +350,10 @@ class Judge:
             sums = [balls(gradient) for gradient in fresh]
             whole = [balls(carried), *sums] if carried is not None and left else sums
             expected = whole if self.accumulate else sums
-            judged = self._is_sum(recorded, expected)
+            judged = judge_sum(recorded, expected, self.dtype)
             zeroed = because.NotZeroed(self.since[name], number, meant=self.accumulate)
             passes = judged.verdict.passes
-            all_of_them = left and not passes and self._is_sum(recorded, whole).verdict.passes
+            all_of_them = left and not passes and judge_sum(recorded, whole, self.dtype).verdict.passes
             if all_of_them or (left and self.accumulate and passes):
                 judged = replace(judged, causes=(zeroed,))
             elif not passes:
@@ -370,14 +365,6 @@ class Judge:
             formula = f"what was there + {parts}" if self.accumulate else parts
             found.append(as_finding("recorded", name, None, formula, judged))
         return found
-
-    def _is_sum(self, recorded: np.ndarray, parts: Sequence[Balls]) -> Judgement:
-        if len(parts) == 1:
-            return judge(Comparison(recorded, parts[0], parts[0]), self.dtype)
-        compared = Comparison(
-            recorded, numbers(exact().add_all(parts)), numbers(self.rounding.add_all(parts))
-        )
-        return judge(compared, self.dtype)
 
     def _micro(self, happened: Happened, before: Slope) -> list[Finding]:
         """Do the micro-batches' exact gradients add up to the full batch's?"""

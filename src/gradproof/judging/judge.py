@@ -33,7 +33,7 @@ from ..verdict import Finding, Judgement, Numbers, Verdict, as_finding, bare, ba
 from .likeness import likeness, lost_use
 from .step import Part, Work, verdict_of
 from .together import explained, judge_pulled
-from .verdicts import Comparison, absent, judge, missing, numbers_of
+from .verdicts import Comparison, absent, judge, judge_sum, missing, numbers_of
 from .whole import FromLeaves, chained, in_every_entry, tight
 from .witness import Arrival, Key, Loss, Losses, Step, Trouble, Witness
 
@@ -281,8 +281,7 @@ class Judge:
         if any(part.shape != value.shape for part in parts):
             why_not = because.PartsOfShapes(tuple(part.shape for part in parts), value.shape)
             return bare_finding("gradient", at.name, Verdict.WRONG, why_not)
-        terms = [balls(part) for part in parts]
-        judged = judge(Comparison(value, exact().add_all(terms), rounding(dtype).add_all(terms)), dtype)
+        judged = judge_sum(value, [balls(part) for part in parts], dtype)
         if judged.verdict is Verdict.WRONG and not judged.causes:
             writers = tuple(step.name for step in self.witness.steps if step.changes)
             judged = replace(judged, causes=(because.NotTheSum(at.uses, writers),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..causes import (
     WrongShape,
 )
 from ..dtypes import DType
+from ..proof.arithmetic import exact as arithmetic_exact
 from ..proof.arithmetic import rounding as rounding_of
 from ..proof.balls import (
     UNIT,
@@ -228,6 +230,18 @@ def _causes(
     if value == 0 and exact != 0 and abs(exact) < dtype.smallest:
         return (Underflow(float(exact), dtype.name, dtype.smallest),)
     return ()
+
+
+def judge_sum(
+    value: np.ndarray, terms: Sequence[Balls], dtype: DType, loose: Sequence[Balls] | None = None
+) -> Judgement:
+    """An array beside the sum of its terms, added in whatever order; `loose` are the terms with the rounding
+    that they have already. A single one is no sum: nothing is rounded."""
+    held = terms if loose is None else loose
+    if len(terms) == 1:
+        return judge(Comparison(value, numbers(terms[0]), numbers(held[0])), dtype)
+    sharp, wide = arithmetic_exact().add_all(terms), rounding_of(dtype).add_all(held)
+    return judge(Comparison(value, numbers(sharp), numbers(wide)), dtype)
 
 
 def missing(shape: Shape, exact: Balls | None, cause: Cause) -> Judgement:
