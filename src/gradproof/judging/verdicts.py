@@ -108,73 +108,88 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
 
     Raises nothing: arrays of no entries are undecided, because nothing was compared.
     """
-    value = np.asarray(compared.value, dtype=np.float64)
-    shape = value.shape
+    shape = np.shape(compared.value)
     if shape != compared.exact.shape:
         return missing(compared.exact.shape, compared.exact, WrongShape(shape, compared.exact.shape))
-    if value.size == 0:
+    if not compared.exact.size:
         return bare(Verdict.UNDECIDED, NothingToCompare())
-    flat = value.reshape(-1)
-    exact, rounding = numbers(compared.exact.reshape(-1)), numbers(compared.rounding.reshape(-1))
-    kinks = np.zeros(flat.size, bool) if compared.kinks is None else compared.kinks.reshape(-1)
+    return _Beside(compared, dtype).judged(shape)
 
-    middle = centres(exact)
-    reach = radii(rounding)
-    inside = _holds(rounding, flat, reach)
-    ulp = ulp_of(middle, dtype)
-    loose = centres(rounding)
 
-    exists = ~np.isnan(middle)
-    number = np.isfinite(flat)
-    distance = np.where(exists & number, _distances(exact, flat), np.nan)
-    known = _narrow(exact, middle, ulp, dtype)
-    correct = exists & number & known & ~kinks & (distance <= ulp * 0.5)
-    told = np.full(flat.size, Verdict.WRONG.severity)
-    told[inside & np.isfinite(reach)] = Verdict.ROUNDING.severity
-    told[~inside & ~np.isfinite(reach) & number] = Verdict.UNDECIDED.severity
-    if kinks.any():
-        in_hull = (exists & number)[kinks] & (
-            _near_hull(exact[kinks], flat[kinks], dtype) | (inside & np.isfinite(reach))[kinks]
-        )
-        told[kinks] = np.where(in_hull, Verdict.KINK.severity, Verdict.WRONG.severity)
-    told[correct] = Verdict.EXACT.severity
-    told[~exists] = Verdict.UNDECIDED.severity
-    infinite = np.isinf(flat)
-    if infinite.any():  # a mask's -inf is a number like any other
+class _Beside:
+    """The entries of a comparison, flat: the engine's numbers beside the midpoints and radii of the balls."""
+
+    def __init__(self, compared: Comparison, dtype: DType) -> None:
+        self.dtype = dtype
+        self.value = np.asarray(compared.value, dtype=np.float64).reshape(-1)
+        self.exact = numbers(compared.exact.reshape(-1))
+        self.rounding = numbers(compared.rounding.reshape(-1))
+        size = self.value.size
+        self.kinks = np.zeros(size, bool) if compared.kinks is None else compared.kinks.reshape(-1)
+        self.middle, self.reach = centres(self.exact), radii(self.rounding)
+        self.ulp = ulp_of(self.middle, dtype)
+        self.exists, self.number = ~np.isnan(self.middle), np.isfinite(self.value)
+        there = self.exists & self.number
+        self.distance = np.where(there, _distances(self.exact, self.value), np.nan)
+
+    def severities(self) -> np.ndarray:
+        """Each entry's verdict, by its severity; what stands later outweighs what stands before."""
+        there, bounded = self.exists & self.number, np.isfinite(self.reach)
+        inside = _holds(self.rounding, self.value, self.reach)
+        told = np.full(self.value.size, Verdict.WRONG.severity)
+        told[inside & bounded] = Verdict.ROUNDING.severity
+        told[~inside & ~bounded & self.number] = Verdict.UNDECIDED.severity
+        at = self.kinks
+        if at.any():
+            near = _near_hull(self.exact[at], self.value[at], self.dtype) | (inside & bounded)[at]
+            told[at] = np.where(there[at] & near, Verdict.KINK.severity, Verdict.WRONG.severity)
+        known = _narrow(self.exact, self.middle, self.ulp, self.dtype)
+        told[there & known & ~at & (self.distance <= self.ulp * 0.5)] = Verdict.EXACT.severity
+        told[~self.exists] = Verdict.UNDECIDED.severity
+        self._infinities(told)
+        return told
+
+    def _infinities(self, told: np.ndarray) -> None:
+        """A mask's -inf is a number like any other; another one may be what the exact number overflows to."""
+        infinite = np.isinf(self.value)
+        if not infinite.any():
+            return
+        pairs = zip(self.exact[infinite], self.value[infinite], strict=True)
         same = infinite.copy()
-        same[infinite] = [
-            is_infinity(x) and (x > 0) == (v > 0)
-            for x, v in zip(exact[infinite], flat[infinite], strict=True)
-        ]
+        same[infinite] = [is_infinity(x) and (x > 0) == (v > 0) for x, v in pairs]
         told[same] = Verdict.EXACT.severity
-        for n in np.flatnonzero(infinite & ~same & exists & ~kinks):
-            told[n] = _overflow(exact[n], rounding[n], float(flat[n]), dtype).severity
+        for n in np.flatnonzero(infinite & ~same & self.exists & ~self.kinks):
+            over = _overflow(self.exact[n], self.rounding[n], float(self.value[n]), self.dtype)
+            told[n] = over.severity
 
-    with np.errstate(all="ignore"):
-        off = np.where(np.isnan(distance), np.inf, distance / ulp)
-        allowed = (np.abs(loose - middle) + reach) / ulp
-        relative = np.where(middle != 0, (allowed * ulp) / np.abs(middle), np.nan)
-    worst_told = np.flatnonzero(told == told.max())[::-1]
-    at = int(worst_told[np.argmax(off[worst_told])])
-    verdict = list(Verdict)[int(told[at])]
-    judged = exists & ~kinks & np.isfinite(relative)
-    sensible = judged & (relative < 1)
-    return Judgement(
-        verdict=verdict,
-        exact=_plain(middle[at]) if exists[at] and not kinks[at] else None,
-        value=float(flat[at]),
-        ulp=float(off[at]) if np.isfinite(off[at]) and not kinks[at] else None,
-        allowed_ulp=float(allowed[at]) if np.isfinite(allowed[at]) and not kinks[at] else None,
-        index=tuple(int(n) for n in np.unravel_index(at, shape)),
-        causes=_causes(
-            verdict, flat[at], middle[at], bool(np.isfinite(reach[at])), exact[at], bool(kinks[at]), dtype
-        ),
-        error=float(distance[at] / abs(middle[at])) if exists[at] and middle[at] and number[at] else None,
-        sensitivity=float(relative[sensible].max()) if sensible.any() else None,
-        entries=int(flat.size),
-        refuted=int((told == Verdict.WRONG.severity).sum()),
-        cancelled=int((judged & ~sensible).sum()),
-    )
+    def judged(self, shape: Shape) -> Judgement:
+        """The worst verdict, told by the entry that is furthest off among those that have it."""
+        told = self.severities()
+        with np.errstate(all="ignore"):
+            off = np.where(np.isnan(self.distance), np.inf, self.distance / self.ulp)
+            allowed = (np.abs(centres(self.rounding) - self.middle) + self.reach) / self.ulp
+            relative = np.where(self.middle != 0, (allowed * self.ulp) / np.abs(self.middle), np.nan)
+        worst_told = np.flatnonzero(told == told.max())[::-1]
+        at = int(worst_told[np.argmax(off[worst_told])])
+        verdict, kink = list(Verdict)[int(told[at])], bool(self.kinks[at])
+        middle, value, bounded = self.middle[at], self.value[at], bool(np.isfinite(self.reach[at]))
+        judged = self.exists & ~self.kinks & np.isfinite(relative)
+        sensible = judged & (relative < 1)
+        measured = self.exists[at] and middle and self.number[at]
+        return Judgement(
+            verdict=verdict,
+            exact=_plain(middle) if self.exists[at] and not kink else None,
+            value=float(value),
+            ulp=float(off[at]) if np.isfinite(off[at]) and not kink else None,
+            allowed_ulp=float(allowed[at]) if np.isfinite(allowed[at]) and not kink else None,
+            index=tuple(int(n) for n in np.unravel_index(at, shape)),
+            causes=_causes(verdict, value, middle, bounded, self.exact[at], kink, self.dtype),
+            error=float(self.distance[at] / abs(middle)) if measured else None,
+            sensitivity=float(relative[sensible].max()) if sensible.any() else None,
+            entries=int(self.value.size),
+            refuted=int((told == Verdict.WRONG.severity).sum()),
+            cancelled=int((judged & ~sensible).sum()),
+        )
 
 
 def _overflow(exact_ball: Any, rounded: Any, value: float, dtype: DType) -> Verdict:
