@@ -234,7 +234,8 @@ class _Interpreter:
         else:
             values = call(*(array.numbers for array in arrays))
         if active and any(str(value.dtype).startswith("complex") for value in values):
-            raise UnsupportedError(f"{name} at {place}: complex numbers")
+            where = f" at {place}" if place.file else ""
+            raise UnsupportedError(f"{name}{where}: complex numbers")
         outs = [
             array_of(value, (self.number, nr) if active and "float" in str(value.dtype) else None)
             for nr, value in enumerate(values)

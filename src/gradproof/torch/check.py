@@ -89,35 +89,38 @@ def check_function(
             tape = _as_one(tape, name, formula, called, given)
         found, judge, dtype = judged_tape(tape, trusting=trusted)
         left_out = ""
-        if net and tape.leaves and all(finding.verdict.passes for finding in found):
-            found += _guarded(
-                lambda: plain_findings(called, given, ran, state, partial(by_the_whole, judge, tape))
-            )
-        if net and tape.leaves and not trusted and all(finding.verdict.passes for finding in found):
+        if net and tape.leaves and passing(found):
+            whole = partial(by_the_whole, judge, tape)
+            found += _guarded(lambda: plain_findings(called, given, ran, state, whole))
+        if net and tape.leaves and not trusted and passing(found):
             caught = _spread(called, given, ran, state)
             found, left_out = found + caught.findings, caught.left_out
-        findings = _compared(found)
-    seconds = time.perf_counter() - start
-    remarks = (
-        [f"Needs a gradient, and the output does not reach it: {', '.join(tape.unused)}."]
-        if tape.unused
-        else []
-    )
-    remarks += [f"Nothing reads the input {', '.join(tape.idle)}."] if tape.idle else []
-    remarks += [f"No differences beside the point were taken: {left_out}."] if left_out else []
-    missing = NOT_EXERCISED if passes == 3 else (*NOT_EXERCISED, "a second backward")
     return Report(
         name,
         name,
         "torch",
         dtype.name if dtype else "none",
-        findings,
-        seconds,
+        _compared(found),
+        time.perf_counter() - start,
         exercised=("reverse mode, first order",),
-        not_exercised=missing,
-        remarks=tuple(remarks),
+        not_exercised=NOT_EXERCISED if passes == 3 else (*NOT_EXERCISED, "a second backward"),
+        remarks=_remarks(tape, left_out),
         traceback=tape.traceback,
     )
+
+
+def passing(found: Sequence[Finding]) -> bool:
+    return all(finding.verdict.passes for finding in found)
+
+
+def _remarks(tape: Tape, left_out: str) -> tuple[str, ...]:
+    """What is no fault: leaves that nothing reaches, inputs that nothing reads, a net that was not spread."""
+    told = (
+        ("Needs a gradient, and the output does not reach it: {}.", ", ".join(tape.unused)),
+        ("Nothing reads the input {}.", ", ".join(tape.idle)),
+        ("No differences beside the point were taken: {}.", left_out),
+    )
+    return tuple(sentence.format(which) for sentence, which in told if which)
 
 
 def judged_tape(tape: Tape, *, trusting: bool) -> tuple[list[Finding], Judge, DType | None]:
