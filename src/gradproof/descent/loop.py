@@ -24,7 +24,7 @@ from ..language.syntax import parse_statements
 from ..oracle import task_of
 from ..proof.graph import Leaf
 from .optimizers import RULES, Rule, rule_named
-from .steps import DescentReport, Judge, slope_at
+from .steps import Descent, DescentReport, slope_at
 
 if TYPE_CHECKING:
     from ..engines.torch_descent import MakeOptimizer, StepFunction
@@ -96,7 +96,7 @@ def descend(
     taken = step or engine.plain_step(micro_batches, zero=not accumulate)
     loop = engine.Loop(held.point, names, format_, make, taken)
     documented = _rule_of(engine.ancestry(loop.optimizer), rule)
-    judged = Judge(held, batches, format_, documented, accumulate, reduction, switches=rule is None)
+    judged = Descent(held, batches, format_, documented, accumulate, reduction, switches=rule is None)
     tasks = [task_of(part) for part in batches]
     before = slope_at(held, loop.numbers())
     interrupted = False
@@ -147,7 +147,7 @@ def check_descent(
     held = _held(problem, format_)
     entries = _entries(held, trajectory)
     held = replace(held, point={**held.point, **entries[0].before})
-    judged = Judge(held, [held], format_, rule, accumulate, "sum")
+    judged = Descent(held, [held], format_, rule, accumulate, "sum")
     before = slope_at(held, entries[0].before)
     for number, (happened, loss) in enumerate(zip(entries, _losses(trajectory), strict=False), 1):
         happened.settings = {name: {"lr": lr, **said} for name in happened.before}

@@ -152,8 +152,8 @@ def slope_at(problem: Problem, parameters: Mapping[str, np.ndarray]) -> Slope:
 # The judgement
 
 
-class Judge:
-    """The state of one judgement: what the steps so far have left."""
+class Descent:
+    """One descent: each step is judged at the engine's own numbers, and what it leaves is kept."""
 
     def __init__(
         self, problem: Problem, batches: Sequence[Problem], dtype: DType, rule: Rule, accumulate: bool,
