@@ -84,12 +84,7 @@ class FromLeaves:
         if dtype is None:
             raise UnsupportedError("no dtype")
         with precision(START_BITS):
-            told = {
-                name: judged
-                if tight(judged) or not judged.verdict.passes
-                else replace(judged, verdict=Verdict.UNDECIDED)
-                for name, judged in self._by_pulled(gradients).items()
-            }
+            told = self._by_pulled(gradients)
             sharp, loose = (evaluate(whole.run.nodes, whole.given, how) for how in (exact(), rounding(dtype)))
             for n, (name, value) in enumerate(zip(whole.outputs, outputs, strict=False)):
                 told[f"output {n}"] = judge(Comparison(value, sharp[name], loose[name]), dtype)

@@ -138,10 +138,11 @@ def by_the_whole(
     Raises `UnsupportedError` where the whole is too large or not covered.
     """
     named = {leaf.name: gradient for leaf, gradient in zip(tape.leaves, gradients, strict=True)}
-    told = judge.leaves.of_others(outputs, named).values()
-    return worst(
-        [Verdict.UNDECIDED if each.verdict.passes and not tight(each) else each.verdict for each in told]
-    )
+    told = judge.leaves.of_others(outputs, named)
+    loose = {
+        name for name in named.keys() & told.keys() if told[name].verdict.passes and not tight(told[name])
+    }
+    return worst([Verdict.UNDECIDED if name in loose else each.verdict for name, each in told.items()])
 
 
 def _spread(func: Callable[..., Any], inputs: Sequence[Any], tape: Tape, state: State) -> Net:
