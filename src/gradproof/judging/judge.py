@@ -217,10 +217,7 @@ class Judge:
             return []
         finding = replace(finding, place=at.place) if at.place and not finding.verdict.passes else finding
         if not self.witness.complete and finding.verdict.passes and not at.silent and at.key in self.blamed:
-            told = (because.Inherited(self.blamed[at.key]),)
-            finding = replace(
-                finding, verdict=Verdict.WRONG, exact=None, ulp=None, inherited=True, causes=told
-            )
+            finding = _inheriting(finding, self.blamed[at.key])
         return [finding]
 
     def _arrival(self, at: Arrival, at_steps: set[Verdict]) -> Finding:
@@ -588,7 +585,12 @@ def _missing(finding: Finding, missed: Mapping[str, str]) -> Finding:
     """A leaf that got the sum of what was passed on, and not what a stop keeps back."""
     if finding.kind != "gradient" or finding.node not in missed or not finding.verdict.passes:
         return finding
-    told = (because.Inherited(missed[finding.node]),)
+    return _inheriting(finding, missed[finding.node])
+
+
+def _inheriting(finding: Finding, origin: str) -> Finding:
+    """What is right by itself, and wrong by the error of another: its exact number is not known here."""
+    told = (because.Inherited(origin),)
     return replace(finding, verdict=Verdict.WRONG, exact=None, ulp=None, inherited=True, causes=told)
 
 

@@ -108,35 +108,38 @@ def nothing(*troubles: record.Trouble) -> record.Witness:
     return record.Witness((), (), none, None, troubles=troubles)
 
 
-def delivered_of(tape: Tape) -> dict[Edge, list[tuple[str, np.ndarray]]]:
-    """What each value's uses passed to it in the first pass, with who passed it; the seeds among them."""
-    arrived: dict[Edge, list[tuple[str, np.ndarray]]] = {}
-    for out, seed in tape.seeds[0].items() if tape.seeds else ():
-        arrived[out] = [("the output", seed)]
+def delivered_of(tape: Tape) -> dict[Edge, list[np.ndarray]]:
+    """What each value's uses passed to it in the first pass, the seeds among them."""
+    arrived = {out: [seed] for out, seed in tape.seeds[0].items()} if tape.seeds else {}
     for step in tape.steps if tape.seeds else ():
         for edge, part in zip(step.edges, step.passed[0], strict=False):
             if edge is not None and part is not None:
-                arrived.setdefault(edge, []).append((step.name, part))
+                arrived.setdefault(edge, []).append(part)
     return arrived
 
 
 def arrivals_of(
     tape: Tape,
     names: Mapping[Edge, str],
-    delivered: Mapping[Edge, Sequence[tuple[str, np.ndarray]]],
+    delivered: Mapping[Edge, Sequence[np.ndarray]],
     formats: Formats,
     unhooked: set[Edge],
 ) -> Iterator[record.Arrival]:
     """What arrived at each leaf; and at each value in between, which is told where it is wrong."""
+    givers: dict[Edge, list[str]] = {}
+    for step in tape.steps:
+        for edge in dict.fromkeys(step.edges):
+            if edge is not None:
+                givers.setdefault(edge, []).append(step.name)
 
     def arrival(
         name: str, edge: Edge, region: Region, value: np.ndarray | None, **more: Any
     ) -> record.Arrival:
-        parts = tuple(part for _, part in delivered.get(edge, ()))
+        parts = tuple(delivered.get(edge, ()))
         reason: because.Cause | None = because.Unseen() if edge in unhooked else None
         if any(part is HIDDEN for part in (value, *parts)):
             reason = because.Uncovered("a part of it is no plain tensor")
-        uses = tuple(step.name for step in tape.steps if edge in step.edges)
+        uses = tuple(givers.get(edge, ()))
         dtype = format_of(region.dtype, formats)
         more = {"reason": reason, **more}
         return record.Arrival(name, edge, region.shape, value, dtype, parts, uses=uses, **more)
