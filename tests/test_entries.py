@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import pickle
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gradproof
 from gradproof import Verdict, check, parse
 from gradproof.attempts import checked
 from gradproof.cli import main
@@ -221,3 +224,26 @@ def test_a_verdict_that_nobody_knows_is_guessed(capsys: pytest.CaptureFixture[st
     assert "did you mean 'wrong'?" in capsys.readouterr().err
     assert main(["help"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(Verdict)
+
+
+def test_a_function_tells_every_number_too() -> None:
+    x = torch.tensor([0.5, -1.5, 2.0], dtype=torch.float32, requires_grad=True)
+    report = gradproof.check_function(lambda x: (torch.tanh(x) * x).sum(), x)
+    sharp = x.detach().double().requires_grad_()
+    (torch.tanh(sharp) * sharp).sum().backward()
+    told = report.gradients["x"]
+    assert np.allclose(
+        told.exact, sharp.grad.numpy(), rtol=1e-15
+    )  # from the leaves, not the sum of rounded parts
+    assert told.engine is not None and told.ulp is not None and told.ulp.max() < 8
+    local = report.local["TanhBackward0", "x"]
+    at = x.detach().numpy()
+    assert local.probed and np.allclose(local.exact, at * (1 - np.tanh(at) ** 2), rtol=1e-6)
+    assert "gradient of x, from the leaves = [" in report.to_text()
+    again = pickle.loads(pickle.dumps(report))
+    assert dict(again.gradients).keys() == {"x"}
+
+
+def test_a_large_function_keeps_none_of_its_run() -> None:
+    report = gradproof.check_function(lambda x: (x * x).sum(), torch.ones(3000, requires_grad=True))
+    assert report.ok and not report.gradients and not report.local

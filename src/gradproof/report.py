@@ -31,7 +31,7 @@ class Report(Displayed):
     traceback: str = ""  # of what the function or its backward raised
     gradients: Mapping[str, Numbers] = field(
         default_factory=dict
-    )  # by name: the chained gradients, exact from the leaves
+    )  # by name: the chained gradients, exact from the leaves (of a function: up to 2,000 entries in all)
     local: Mapping[tuple[str, str], Numbers] = field(
         default_factory=dict
     )  # by line and parent, at the engine's own numbers

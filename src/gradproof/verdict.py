@@ -117,7 +117,8 @@ class Numbers:
     `exact` are the floats nearest to the exact numbers, NaN where there is none; `engine` what the engine
     gave, None where it gave nothing that fits; `ulp` their distance in units in the last place of the dtype.
     A local gradient has the line's axes and then the parent's; where it was `probed`, it is the gradient of
-    the line's contraction with one random cotangent, in the parent's shape.
+    the line's contraction with one cotangent, in the parent's shape: a random one, or the one that arrived
+    there, of a recorded function.
     """
 
     exact: np.ndarray

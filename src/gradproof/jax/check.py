@@ -58,12 +58,22 @@ def check_function(
         recording = record(flattened(func, args, asked))
         witness = witness_of(recording, trusting=stops == "trust", guard=our_fault)
         judge = Judge(witness, guard=our_fault)
-        findings = list(judge.judged().findings)
+        judged = judge.judged()
+        findings = list(judged.findings)
         if not recording.tape.trouble and all(finding.verdict.passes for finding in findings):
             findings += _compiled(recording, judge)
     dtype = witness.dtype or dtype_of([leaf.region for leaf in recording.tape.leaves], XLA)
     seconds = time.perf_counter() - start
-    return Report(name, name, "jax", dtype.name if dtype else "none", tuple(findings), seconds)
+    return Report(
+        name,
+        name,
+        "jax",
+        dtype.name if dtype else "none",
+        tuple(findings),
+        seconds,
+        gradients=judged.gradients,
+        local=judged.local,
+    )
 
 
 def _name_of(func: Any) -> str:

@@ -13,9 +13,10 @@ that: always where the steps are all that the engine did, else where they leave 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import TypeVar
 
 import numpy as np
 from flint import arb
@@ -27,7 +28,7 @@ from ..errors import UnsupportedError
 from ..proof.arithmetic import exact, rounding
 from ..proof.balls import NOUGHT, UNIT, Balls, balls, full, numbers, precision
 from ..proof.enclosure import START_BITS, Pulled
-from ..proof.graph import Shape
+from ..proof.graph import Shape, size
 from ..proof.walk import evaluate
 from ..verdict import Finding, Judgement, Numbers, Verdict, as_finding, bare, bare_finding
 from .likeness import likeness, lost_use
@@ -38,16 +39,42 @@ from .whole import FromLeaves, chained, in_every_entry, tight
 from .witness import Arrival, Key, Loss, Losses, Step, Trouble, Witness
 
 OPEN = (Verdict.KINK, Verdict.UNDECIDED)
+MAX_TOLD = 2_000  # entries of all lines of a recorded function, up to which every number of it is told
+K = TypeVar("K", bound=Hashable)
 FROM_LEAVES = "the whole function, from its leaves"
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What the judge found, with all entries of the gradients and of probed local gradients."""
+    """What the judge found, with all entries of the gradients, from the leaves, and of local gradients."""
 
     findings: tuple[Finding, ...]
     gradients: Mapping[str, Numbers]
     local: Mapping[tuple[str, str], Numbers]
+
+
+class Later(Mapping[K, Numbers]):
+    """Numbers that nobody needs for a verdict: worked out when they are first asked for."""
+
+    def __init__(self, work: Callable[[], Mapping[K, Numbers]]) -> None:
+        self._work = work
+
+    @cached_property
+    def _found(self) -> dict[K, Numbers]:
+        with precision(START_BITS):
+            return dict(self._work())
+
+    def __getitem__(self, key: K) -> Numbers:
+        return self._found[key]
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_found": self._found}
 
 
 class Judge:
@@ -72,7 +99,30 @@ class Judge:
         """All that is found: step by step, then what arrived, then the whole."""
         with precision(START_BITS):
             found = self._findings()
-        return Judged(tuple(found), self.gradients, self.local)
+        if self.witness.complete:
+            return Judged(tuple(found), self.gradients, self.local)
+        if sum(value.size for step in self.witness.steps for value in step.values.values()) > MAX_TOLD:
+            return Judged(tuple(found), {}, {})  # numbers told later on would hold all of the run until then
+        return Judged(tuple(found), Later(self._from_leaves), Later(self._at_steps))
+
+    def _from_leaves(self) -> Mapping[str, Numbers]:
+        """Every gradient of a function that is small enough, exact from the leaves."""
+        whole = self.leaves.run
+        if whole is None or sum(size(node.domain) for node in whole.run.nodes) > MAX_TOLD:
+            return {}
+        return {
+            at.name: numbers_of(self.leaves.pulled[at.name], at.value, at.dtype)
+            for at in self.witness.arrivals
+            if at.dtype is not None and at.name in self.leaves.pulled
+        }
+
+    def _at_steps(self) -> Mapping[tuple[str, str], Numbers]:
+        """What each step passed on, beside what it should pass."""
+        return {
+            (step.name, name): numbers
+            for step in self.witness.steps
+            for name, numbers in Work(step).passed_numbers().items()
+        }
 
     def _findings(self) -> list[Finding]:
         witness = self.witness

@@ -110,6 +110,18 @@ class Work:
         run = self.run(tuple(rows))
         return run.split(run.pull(self.given, self.enclosures.exact, rows)[0])
 
+    def passed_numbers(self) -> dict[str, Numbers]:
+        """All entries of what was passed on in the first pass, beside what should be."""
+        first = next(iter(self.step.passes), None)
+        if first is None or first.unusable is not None or not first.received or not self.step.inputs:
+            return {}
+        pulls = Pulls(self, [first])
+        return {
+            name: numbers_of(pulls.row(name, 0), _only(first.passed.get(name)), dtype, probed=True)
+            for name in self.step.inputs
+            if (dtype := self.step.dtypes[name]) is not None
+        }
+
     def judged(self) -> Seen:
         """All that the step shows."""
         found = [f for name in self.step.values if (f := self._value(name)) is not None]

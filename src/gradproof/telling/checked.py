@@ -7,6 +7,7 @@ entry, notes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ def _parts(report: Report, compared: Sequence[Comparison], whole: bool) -> Itera
         yield from story(problem)
     elif derivation is not None and 1 < len(derivation.adjoints) <= CHAIN + 1:
         yield _chain(report)
-    if tensors := tuple(_tensors(report, small)):
+    if tensors := tuple(_tensors(report, small, whole)):
         yield Entries("Every entry", tensors)
     if notes := tuple(f"{c.name}: {c.verdict}: {c.note}" for c in compared if c.note and c.passes):
         yield Notes("Notes", notes)
@@ -292,10 +293,16 @@ def _chain(report: Report) -> Section:
     return Section("Chain rule", tuple(rows))
 
 
-def _tensors(report: Report, small: set[str]) -> Iterator[Tensor]:
-    """Every derivative of more than one entry that does not stand whole in the answer."""
-    named = [(f"gradient of {name}", numbers) for name, numbers in reversed(list(report.gradients.items()))
-             if name not in small]  # fmt: skip
+def _tensors(report: Report, small: set[str], whole: bool) -> Iterator[Tensor]:
+    """Every derivative of more than one entry that does not stand whole in the answer; of a recorded function
+    a short page has the gradients alone, where these are few numbers."""
+    if report.problem is None and not whole:
+        if sum(f.entries for f in report.findings if f.kind == "gradient") > ALL_WHOLE:
+            return
+        report = replace(report, local={})
+    told = "" if report.problem else ", from the leaves"
+    gradients = reversed(list(report.gradients.items()))
+    named = [(f"gradient of {name}{told}", numbers) for name, numbers in gradients if name not in small]
     named += [(f"∂{node}/∂{wrt}", numbers) for (node, wrt), numbers in report.local.items()]
     for name, numbers in named:
         if numbers.exact.size > 1:

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map
 from ..causes import Cause, NothingToCompare, Uncovered
 from ..dtypes import DType
 from ..errors import GradproofError, InputError, Place
-from ..judging.judge import Judge
+from ..judging.judge import Judge, Judged
 from ..judging.whole import tight
 from ..language.syntax import parse_statements
 from ..report import Report
@@ -87,7 +87,8 @@ def check_function(
         ran = tape
         if formula is not None:
             tape = _as_one(tape, name, formula, called, given)
-        found, judge, dtype = judged_tape(tape, trusting=trusted)
+        judged, judge, dtype = judged_tape(tape, trusting=trusted)
+        found = list(judged.findings)
         left_out = ""
         if net and tape.leaves and passing(found):
             whole = partial(by_the_whole, judge, tape)
@@ -106,6 +107,8 @@ def check_function(
         not_exercised=NOT_EXERCISED if passes == 3 else (*NOT_EXERCISED, "a second backward"),
         remarks=_remarks(tape, left_out),
         traceback=tape.traceback,
+        gradients=judged.gradients,
+        local=judged.local,
     )
 
 
@@ -123,11 +126,11 @@ def _remarks(tape: Tape, left_out: str) -> tuple[str, ...]:
     return tuple(sentence.format(which) for sentence, which in told if which)
 
 
-def judged_tape(tape: Tape, *, trusting: bool) -> tuple[list[Finding], Judge, DType | None]:
-    """The findings of what was recorded, and its judge."""
+def judged_tape(tape: Tape, *, trusting: bool) -> tuple[Judged, Judge, DType | None]:
+    """What was found of what was recorded, and its judge."""
     witness = witness_of(tape, trusting=trusting, guard=our_fault)
     judge = Judge(witness, guard=our_fault)
-    return list(judge.judged().findings), judge, witness.dtype
+    return judge.judged(), judge, witness.dtype
 
 
 def by_the_whole(
