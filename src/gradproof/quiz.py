@@ -28,8 +28,9 @@ from .language.syntax import parse_statements
 from .proof.arithmetic import exact
 from .proof.balls import NOUGHT, UNIT, ZERO, as_float, ball, balls, entry, full, precision
 from .proof.graph import Leaf, Node, bound, free, slot
+from .proof.places import places
 from .proof.slopes import partials
-from .proof.walk import Values, evaluate, places, pullback
+from .proof.walk import Values, evaluate, pullback
 from .telling import notation
 from .telling.explanation import BITS, Explanation, Slope, at_entry, explained, rule
 

@@ -34,12 +34,15 @@ from .balls import (
     is_zero,
     lift,
     magnitude,
+    numbers,
     plain,
     reduced,
+    same,
 )
 from .branches import MAYBE, compare, dirac, piecewise, sign, slope_of_abs, step, unmoved_step
 from .contraction import Contraction, section
-from .graph import Shape
+from .graph import Node, Shape, size
+from .places import Places
 from .roundings import Roundings
 
 Table = dict[str, Any]  # of operations, by the names that formulas are printed with
@@ -67,6 +70,53 @@ class Arithmetic:
     def settle(self, array: Balls) -> Balls:
         """What a node's value, or a cotangent, is from here on: as it was computed."""
         return array
+
+    # Arrays
+
+    def array(self, computed: Operand) -> Balls:
+        return np.asarray(computed, dtype=object)
+
+    def read(self, parent: Balls, where: Places, fill: float) -> Balls:
+        """The entries that a read delivers, open over the axes that it does not depend on."""
+        got = parent.reshape(-1)[where.flat]
+        return got if where.inside is None else np.where(where.inside, got, full((), arb(fill)))
+
+    def broadcast(self, array: Balls, shape: Shape) -> Balls:
+        return np.broadcast_to(np.asarray(array, dtype=object), shape)
+
+    def scatter(self, terms: Balls, where: Places) -> Balls:
+        """The terms, batch first, added up at the places that they were read from."""
+        batch = terms.shape[0]
+        terms = terms.reshape(batch, -1)
+        positions = where.flat.reshape(-1)
+        if where.inside is not None:
+            chosen = np.flatnonzero(np.broadcast_to(where.inside, where.flat.shape))
+            positions, terms = positions[chosen], terms[:, chosen]
+        out = full((batch, size(where.parent)), ZERO)
+        order = np.argsort(positions, kind="stable")
+        targets, starts, counts = np.unique(positions[order], return_index=True, return_counts=True)
+        if len(targets) == len(positions):
+            out[:, positions] = terms
+        elif len(targets):
+            sorted_terms = terms[:, order]
+            sums = np.add.reduceat(sorted_terms, starts, axis=1)
+            slack = np.array([arb(0, self.gamma(int(count))) for count in counts], dtype=object)
+            if self.dtype is not None:
+                sums = sums + np.add.reduceat(np.abs(sorted_terms), starts, axis=1) * slack
+            out[:, targets] = sums
+        return out.reshape(batch, *where.parent)
+
+    def either(self, a: Balls, b: Balls) -> Balls:
+        """What one form gives or the other; a form that has no value here is no way to compute it."""
+        return lift(lambda x, y: x.union(y) if x.is_finite() and y.is_finite() else x, 2)(
+            numbers(a), numbers(b)
+        )
+
+    def weights(self, terms: Balls, node: Node, mode: str) -> Balls:
+        """The derivative of a product or an extreme by its terms, over the domain."""
+        flat = np.broadcast_to(terms, node.domain).reshape(*node.shape, size(node.over))
+        found = _others(flat, self) if node.reduce == "prod" else _attaining(flat, node.reduce == "max", mode)
+        return found.reshape(node.domain)
 
     # Reductions
 
@@ -274,3 +324,35 @@ def _power_log(x: Ball, y: Ball) -> arb:
     """x**y * log(x), the slope of x**y by y; at x = 0 its limit, which is 0 where y is positive."""
     x, y = ball(x), ball(y)
     return NOUGHT if x.is_zero() and y > 0 else x**y * x.log()
+
+
+def _others(factors: Balls, arithmetic: Arithmetic) -> Balls:
+    """The product of the other factors along the last axis: prefix times suffix, so that zeros do no harm."""
+    ones = full((*factors.shape[:-1], 1), arb(1))
+    before = np.concatenate([ones, np.multiply.accumulate(factors[..., :-1], axis=-1)], axis=-1)
+    after = np.multiply.accumulate(factors[..., :0:-1], axis=-1)[..., ::-1]
+    after = np.concatenate([after, ones], axis=-1)
+    result = np.multiply(before, after)
+    # Some divide the whole product by the factor: two roundings more.
+    for _ in range(factors.shape[-1] + 1 if arithmetic.dtype else 0):
+        result = arithmetic.multiply(result, arb(1))
+    return result
+
+
+def _attaining(values: Balls, largest: bool, mode: str) -> Balls:
+    """1 for the one entry that attains the extreme, ZERO for those that do not; at a tie, all from 0 to 1.
+
+    Beside the point, entries that are exactly tied still are so all around, and share one.
+    """
+    pick = np.frompyfunc(arb.max if largest else arb.min, 2, 1)
+    extreme = np.asarray(pick.reduce(values, axis=-1), dtype=object)[..., None]
+    beaten = lift((lambda v, m: v < m) if largest else (lambda v, m: v > m), 2)(values, extreme).astype(bool)
+    count = np.broadcast_to((~beaten).sum(axis=-1, keepdims=True), values.shape)
+    out = full(values.shape, arb(0.5, 0.5))
+    if mode == "beside":
+        exactly = lift(lambda v, m: v is ZERO or same(v, m), 2)(values, extreme).astype(bool)
+        shared = (exactly | beaten).all(axis=-1, keepdims=True) & ~beaten
+        out[shared] = [1 / arb(int(n)) for n in count[shared]]
+    out[beaten] = ZERO
+    out[~beaten & (count == 1)] = arb(1)
+    return out

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import cached_property, lru_cache, reduce
+from typing import Any
 
 import numpy as np
 import sympy
@@ -17,96 +18,74 @@ from sympy import S
 
 from ..causes import Singular
 from .arithmetic import Arithmetic, exact
-from .balls import NOUGHT, ZERO, Ball, Balls, as_float, ball, full, hull, lift, numbers, same
+from .balls import NOUGHT, ZERO, Ball, Balls, as_float, ball, hull
 from .formulas import compiled
 from .functions import second_slope
-from .graph import Lookup, Node, Read, Shape, open_axes, size, slot, still
+from .graph import Node, Shape, open_axes, slot, still
+from .places import Places, places
 from .slopes import partials
 
 Values = dict[str, Balls]
+Array = Any  # an arithmetic's own: of balls, or of midpoints beside radii
+Algebra = Any  # Arithmetic, or what has its operations: `Fast`
 
 
-@dataclass(frozen=True, eq=False)
-class Places:
-    """Where a read goes: flat positions in the parent, open over the axes it does not depend on."""
+class Site:
+    """A node where it is evaluated: over its whole domain."""
 
-    flat: np.ndarray
-    inside: np.ndarray | None  # None: everywhere
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.domain = node.domain
+        self.outer = len(node.shape)  # how many of the domain's axes are the value's
 
+    @cached_property
+    def axes(self) -> dict[sympy.Symbol, np.ndarray]:
+        """Each index's range, open over the others."""
+        return dict(zip(self.node.indices, open_axes(self.domain), strict=True))
 
-@lru_cache(maxsize=4096)
-def places(
-    index: tuple[sympy.Expr, ...], indices: tuple[sympy.Symbol, ...], domain: Shape, parent: Shape
-) -> Places:
-    """The read's index map over the domain, as positions in the parent's memory."""
-    axes = dict(zip(indices, open_axes(domain), strict=True))
-    flat = np.zeros((1,) * len(domain), dtype=np.int64)
-    inside: np.ndarray | None = None
-    for expression, extent in zip(index, parent, strict=True):
-        position = _position(expression, axes)
-        outside = (position < 0) | (position >= extent)
-        if outside.any():
-            inside = ~outside if inside is None else inside & ~outside
-            position = np.where(outside, 0, position)
-        flat = flat * extent + position
-    return Places(flat, inside)
+    @property
+    def shape(self) -> Shape:
+        return self.domain[: self.outer]
 
+    @property
+    def summed(self) -> tuple[int, ...]:
+        """The axes that are reduced over."""
+        return tuple(range(self.outer, len(self.domain)))
 
-def _position(expression: sympy.Expr, axes: Mapping[sympy.Symbol, np.ndarray]) -> np.ndarray:
-    if expression.is_Symbol:
-        return axes[expression]
-    if expression.is_Integer:
-        return np.asarray(int(expression))
-    if isinstance(expression, Lookup):
-        table = expression.func.table
-        return (
-            table[tuple(_position(argument, axes) for argument in expression.args)] if table.ndim else table
-        )
-    if isinstance(expression, sympy.floor):
-        # In integers: a quotient in floating point can round across the next one.
-        over, under = sympy.fraction(sympy.together(expression.args[0]))
-        return _position(sympy.expand(over), axes) // int(under)
-    if isinstance(expression, sympy.Mod):
-        return _position(expression.args[0], axes) % int(expression.args[1])
-    parts = [_position(part, axes) for part in expression.args]
-    return reduce(np.add if expression.is_Add else np.multiply, parts)
+    def where(self, n: int, parent: Shape) -> Places:
+        """Where the n-th read goes, in a parent of that shape."""
+        return places(self.node.reads[n].index, self.node.indices, self.domain, parent)
 
-
-def _read(node: Node, read: Read, values: Mapping[str, Balls]) -> Balls:
-    parent = values[read.parent]
-    where = places(read.index, node.indices, node.domain, parent.shape)
-    got = parent.reshape(-1)[where.flat]
-    return got if where.inside is None else np.where(where.inside, got, full((), arb(read.fill)))
-
-
-def _arguments(
-    node: Node, formula: sympy.Expr, values: Mapping[str, Balls]
-) -> tuple[tuple[sympy.Symbol, ...], list[np.ndarray]]:
-    """The symbols that the formula uses and their arrays over the node's domain."""
-    used = formula.free_symbols
-    axes = dict(zip(node.indices, open_axes(node.domain), strict=True))
-    symbols = [s for s in (*node.slots, *node.indices) if s in used]
-    reads = dict(zip(node.slots, node.reads, strict=True))
-    return tuple(symbols), [axes[s] if s in axes else _read(node, reads[s], values) for s in symbols]
+    def spread(self, cotangent: Array) -> Array:
+        """A cotangent of the node's, batch first, over the domain."""
+        return cotangent.reshape(cotangent.shape + (1,) * len(self.node.over))
 
 
 def _over(
-    node: Node,
+    site: Site,
     formula: sympy.Expr,
-    values: Mapping[str, Balls],
-    arithmetic: Arithmetic,
+    values: Mapping[str, Array],
+    arithmetic: Algebra,
     mode: str = "values",
     wanted: Collection[str] | None = None,
-) -> Balls:
+) -> Array:
     """The formula over the node's domain: an array that broadcasts to it. A slope is told what gradients
     move, `wanted`."""
-    symbols, arrays = _arguments(node, formula, values)
+    node, used = site.node, formula.free_symbols
+    symbols = tuple(s for s in (*node.slots, *node.indices) if s in used)
+    slots = {z: n for n, z in enumerate(node.slots)}
+    arrays = [
+        arithmetic.read(values[node.reads[n].parent], site.where(n, values[node.reads[n].parent].shape),
+            node.reads[n].fill)
+        if (n := slots.get(symbol)) is not None else site.axes[symbol]
+        for symbol in symbols
+    ]  # fmt: skip
     if wanted is not None:
         still = tuple(
             n for n, read in enumerate(node.reads) if read.parent not in wanted and slot(n) in symbols
         )
         formula, symbols = _settled(formula, symbols, still)
-    return np.asarray(compiled(formula, symbols, arithmetic, mode)(*arrays), dtype=object)
+    return arithmetic.array(compiled(formula, symbols, arithmetic, mode)(*arrays))
 
 
 @lru_cache(maxsize=4096)
@@ -119,45 +98,53 @@ def _settled(
     return formula.xreplace(names), tuple(names.get(symbol, symbol) for symbol in symbols)
 
 
-def _summed_axes(node: Node) -> tuple[int, ...]:
-    return tuple(range(len(node.shape), len(node.domain)))
-
-
 def _is_contraction(node: Node) -> bool:
     """Whether the terms are products of two reads, as in a product of matrices or a convolution."""
     return len(node.reads) == 2 and node.formula == sympy.Mul(*node.slots)
 
 
-def evaluate(nodes: Iterable[Node], values: Mapping[str, Balls], arithmetic: Arithmetic) -> Values:
-    """The nodes' values, beside those given; every array has its node's shape."""
+def evaluate(
+    nodes: Iterable[Node],
+    values: Mapping[str, Array],
+    arithmetic: Algebra,
+    at: Callable[[Node], Site] = Site,
+) -> dict[str, Array]:
+    """The nodes' values, beside those given; every array has its node's shape, or that of where it is
+    evaluated, `at`."""
     known = dict(values)
     for node in nodes:
+        site = at(node)
         if node.reduce == "sum" and _is_contraction(node):
-            a, b = (_read(node, read, known) for read in node.reads)
-            total = arithmetic.contract(a, b, _summed_axes(node), node.domain)
-            known[node.name] = arithmetic.settle(np.broadcast_to(total, node.shape))
+            parents = [known[read.parent] for read in node.reads]
+            a, b = (
+                arithmetic.read(parent, site.where(n, parent.shape), node.reads[n].fill)
+                for n, parent in enumerate(parents)
+            )
+            total = arithmetic.contract(a, b, site.summed, site.domain)
+            known[node.name] = arithmetic.settle(arithmetic.broadcast(total, site.shape))
             continue
-        terms = np.broadcast_to(_over(node, node.formula, known, arithmetic), node.domain)
+        terms = arithmetic.broadcast(_over(site, node.formula, known, arithmetic), site.domain)
         match node.reduce:
             case "sum":
-                terms = arithmetic.sum(terms, _summed_axes(node))
+                terms = arithmetic.sum(terms, site.summed)
             case "prod":
-                terms = arithmetic.product(terms, _summed_axes(node))
+                terms = arithmetic.product(terms, site.summed)
             case "max" | "min":
-                terms = arithmetic.extreme(terms, _summed_axes(node), node.reduce == "max")
-        known[node.name] = arithmetic.settle(np.asarray(terms, dtype=object))
+                terms = arithmetic.extreme(terms, site.summed, node.reduce == "max")
+        known[node.name] = arithmetic.settle(arithmetic.array(terms))
     return known
 
 
 def pullback(
     nodes: Sequence[Node],
-    values: Mapping[str, Balls],
-    cotangents: Mapping[str, Balls],
+    values: Mapping[str, Array],
+    cotangents: Mapping[str, Array],
     wanted: Collection[str],
-    arithmetic: Arithmetic,
-    tally: dict[str, tuple[int, Balls]] | None = None,
+    arithmetic: Algebra,
+    tally: dict[str, tuple[int, Array]] | None = None,
     mode: str = "slopes",
-) -> Values:
+    at: Callable[[Node, int], Site] = lambda node, n: Site(node),
+) -> dict[str, Array]:
     """The cotangents that the nodes pass on: `Σ Jᵀ·cotangent` for each name wanted, all uses added.
 
     `values` holds the nodes' own values too; `cotangents` maps a node to an array of shape (batch, *shape).
@@ -166,57 +153,65 @@ def pullback(
     sum of their magnitudes. With `mode` "beside" the values are those of a point that was moved off its
     kinks: see `Arithmetic`.
     """
-    arriving: dict[str, list[Balls]] = {name: [cotangent] for name, cotangent in cotangents.items()}
-    arrived: Values = {}
+    arriving: dict[str, list[Array]] = {name: [cotangent] for name, cotangent in cotangents.items()}
+    arrived: dict[str, Array] = {}
     for node in reversed(nodes):
         if node.shift or node.name not in arriving:
             continue
         cotangent = arrived[node.name] = arithmetic.settle(arithmetic.add_all(arriving.pop(node.name)))
-        batch = cotangent.shape[0]
-        spread = cotangent.reshape(cotangent.shape + (1,) * len(node.over))
-        weight: Balls | None = None
+        weight: Array | None = None
         slopes = partials(node.formula, len(node.reads), textbook=arithmetic.dtype is not None)
-        for read, slope in zip(node.reads, slopes, strict=True):
+        for n, (read, slope) in enumerate(zip(node.reads, slopes, strict=True)):
             if slope is S.Zero or read.parent not in wanted:
                 continue
-            terms, factor = spread, None
+            site = at(node, n)
+            terms = site.spread(cotangent)
             if node.reduce in ("prod", "max", "min"):
-                weight = _weights(node, values, arithmetic, mode) if weight is None else weight
+                weight = (
+                    arithmetic.weights(_over(site, node.formula, values, arithmetic), node, mode)
+                    if weight is None
+                    else weight
+                )
                 terms = arithmetic.multiply(terms, weight)
+            factor = None
             if slope is S.NegativeOne:
-                terms = np.negative(terms)
+                terms = -terms
             elif slope is not S.One:
-                factor = _over(node, slope, values, arithmetic, mode, wanted)
-                if (
-                    arithmetic.dtype is not None
-                    and (other := second_slope(node.formula, slot(0))) is not None
-                ):
-                    factor = _either(factor, _over(node, other, values, arithmetic, mode, wanted))
-            parent = values[read.parent].shape
-            where = places(read.index, node.indices, node.domain, parent)
-            arriving.setdefault(read.parent, []).append(
-                _scattered(terms, factor, (batch, *node.domain), where, parent, arithmetic)
-            )
+                factor = _factor(site, slope, values, wanted, arithmetic, mode)
+            where = site.where(n, values[read.parent].shape)
+            arriving.setdefault(read.parent, []).append(_scattered(terms, factor, site, where, arithmetic))
     if tally is not None:
         tally |= {name: (len(terms), reduce(np.add, map(np.abs, terms))) for name, terms in arriving.items()}
     return arrived | {name: arithmetic.settle(arithmetic.add_all(terms)) for name, terms in arriving.items()}
 
 
-def _either(a: Balls, b: Balls) -> Balls:
-    """What one form gives or the other; a form that has no value here is no way to compute it."""
-    return lift(lambda x, y: x.union(y) if x.is_finite() and y.is_finite() else x, 2)(numbers(a), numbers(b))
+def _factor(
+    site: Site,
+    slope: sympy.Expr,
+    values: Mapping[str, Array],
+    wanted: Collection[str],
+    arithmetic: Algebra,
+    mode: str,
+) -> Array:
+    """A slope over the domain; with rounding, in each form that implementations use."""
+    factor = _over(site, slope, values, arithmetic, mode, wanted)
+    other = None if arithmetic.dtype is None else second_slope(site.node.formula, slot(0))
+    if other is None:
+        return factor
+    return arithmetic.either(factor, _over(site, other, values, arithmetic, mode, wanted))
 
 
-def _scattered(
-    terms: Balls, factor: Balls | None, domain: Shape, where: Places, parent: Shape, arithmetic: Arithmetic
-) -> Balls:
+def _scattered(terms: Array, factor: Array | None, site: Site, where: Places, arithmetic: Algebra) -> Array:
     """Add the terms, times the factor, up at the places they were read from: the transpose of the read.
 
-    The domain begins with the batch; the factor has no such axis.
+    Terms begin with the batch; the factor has no such axis.
     """
-    batch = domain[0]
+    domain = (terms.shape[0], *site.domain)
     # Axes that the read does not depend on are sums; what is left is mostly one to one.
-    unread = tuple(n for n, extent in enumerate(where.flat.shape, 1) if extent == 1 and domain[n] > 1)
+    unread = tuple(
+        n for n, (extent, read) in enumerate(zip(site.domain, where.read, strict=True), 1)
+        if not read and extent > 1
+    )  # fmt: skip
     if factor is not None:
         factor = factor.reshape((1,) * (len(domain) - factor.ndim) + factor.shape)
         terms = (
@@ -225,69 +220,9 @@ def _scattered(
             else arithmetic.multiply(terms, factor)
         )
     elif unread:
-        terms = arithmetic.sum(np.broadcast_to(terms, domain), unread)
+        terms = arithmetic.sum(arithmetic.broadcast(terms, domain), unread)
     left = tuple(extent for n, extent in enumerate(domain) if n not in unread)
-    terms = np.broadcast_to(np.asarray(terms, dtype=object), left).reshape(batch, -1)
-    positions = where.flat.reshape(-1)
-    if where.inside is not None:
-        chosen = np.flatnonzero(np.broadcast_to(where.inside, where.flat.shape))
-        positions, terms = positions[chosen], terms[:, chosen]
-    out = full((batch, size(parent)), ZERO)
-    order = np.argsort(positions, kind="stable")
-    targets, starts, counts = np.unique(positions[order], return_index=True, return_counts=True)
-    if len(targets) == len(positions):
-        out[:, positions] = terms
-    elif len(targets):
-        sorted_terms = terms[:, order]
-        sums = np.add.reduceat(sorted_terms, starts, axis=1)
-        slack = np.array([arb(0, arithmetic.gamma(int(count))) for count in counts], dtype=object)
-        if arithmetic.dtype is not None:
-            sums = sums + np.add.reduceat(np.abs(sorted_terms), starts, axis=1) * slack
-        out[:, targets] = sums
-    return out.reshape(batch, *parent)
-
-
-def _weights(node: Node, values: Mapping[str, Balls], arithmetic: Arithmetic, mode: str) -> Balls:
-    """The derivative of a product or an extreme by its terms, over the domain."""
-    terms = np.broadcast_to(_over(node, node.formula, values, arithmetic), node.domain)
-    reduced = size(node.over)
-    flat = terms.reshape(*node.shape, reduced)
-    weights = (
-        _others(flat, arithmetic) if node.reduce == "prod" else _attaining(flat, node.reduce == "max", mode)
-    )
-    return weights.reshape(node.domain)
-
-
-def _others(factors: Balls, arithmetic: Arithmetic) -> Balls:
-    """The product of the other factors along the last axis: prefix times suffix, so that zeros do no harm."""
-    ones = full((*factors.shape[:-1], 1), arb(1))
-    before = np.concatenate([ones, np.multiply.accumulate(factors[..., :-1], axis=-1)], axis=-1)
-    after = np.multiply.accumulate(factors[..., :0:-1], axis=-1)[..., ::-1]
-    after = np.concatenate([after, ones], axis=-1)
-    result = np.multiply(before, after)
-    # Some divide the whole product by the factor: two roundings more.
-    for _ in range(factors.shape[-1] + 1 if arithmetic.dtype else 0):
-        result = arithmetic.multiply(result, arb(1))
-    return result
-
-
-def _attaining(values: Balls, largest: bool, mode: str) -> Balls:
-    """1 for the one entry that attains the extreme, ZERO for those that do not; at a tie, all from 0 to 1.
-
-    Beside the point, entries that are exactly tied still are so all around, and share one.
-    """
-    pick = np.frompyfunc(arb.max if largest else arb.min, 2, 1)
-    extreme = np.asarray(pick.reduce(values, axis=-1), dtype=object)[..., None]
-    beaten = lift((lambda v, m: v < m) if largest else (lambda v, m: v > m), 2)(values, extreme).astype(bool)
-    count = np.broadcast_to((~beaten).sum(axis=-1, keepdims=True), values.shape)
-    out = full(values.shape, arb(0.5, 0.5))
-    if mode == "beside":
-        exactly = lift(lambda v, m: v is ZERO or same(v, m), 2)(values, extreme).astype(bool)
-        shared = (exactly | beaten).all(axis=-1, keepdims=True) & ~beaten
-        out[shared] = [1 / arb(int(n)) for n in count[shared]]
-    out[beaten] = ZERO
-    out[~beaten & (count == 1)] = arb(1)
-    return out
+    return arithmetic.scatter(arithmetic.broadcast(terms, left), where)
 
 
 def singular(nodes: Sequence[Node], values: Mapping[str, Balls], arithmetic: Arithmetic) -> Singular | None:
@@ -303,7 +238,7 @@ def singular(nodes: Sequence[Node], values: Mapping[str, Balls], arithmetic: Ari
         for slope in partials(node.formula, len(node.reads), textbook=False):
             if found or node.shift or not slope.free_symbols:
                 continue
-            if not _all_finite(_over(node, slope, values, arithmetic, "slopes")):
+            if not _all_finite(_over(Site(node), slope, values, arithmetic, "slopes")):
                 found = Singular(node.expression, True, _operand(node, values, slope, arithmetic, "slopes"))
     return found
 
@@ -317,7 +252,7 @@ def tied(nodes: Sequence[Node], values: Mapping[str, Balls], wanted: Collection[
         for edge in _edges(node.formula, moved):
             if any(
                 x is not ZERO and x.contains(NOUGHT)
-                for x in _over(node, edge, values, arithmetic).reshape(-1)
+                for x in _over(Site(node), edge, values, arithmetic).reshape(-1)
             ):
                 return True
     return False
@@ -341,8 +276,10 @@ def _operand(
     """The operand of the entry that is not finite, where the operation has one."""
     if len(node.reads) != 1:
         return None
-    result = np.broadcast_to(_over(node, formula, values, arithmetic, mode), node.domain).reshape(-1)
-    operand = np.broadcast_to(_read(node, node.reads[0], values), node.domain).reshape(-1)
+    site, (read,) = Site(node), node.reads
+    result = np.broadcast_to(_over(site, formula, values, arithmetic, mode), node.domain).reshape(-1)
+    got = arithmetic.read(values[read.parent], site.where(0, values[read.parent].shape), read.fill)
+    operand = np.broadcast_to(got, node.domain).reshape(-1)
     broken = (x for x, y in zip(operand, result, strict=True) if not (y is ZERO or y.is_finite()))
     return next((as_float(x.mid()) + 0.0 for x in broken), None)
 
