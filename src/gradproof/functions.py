@@ -13,13 +13,39 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from math import inf
+from math import erf, inf
 from typing import Any
 
 from .dtypes import DTYPES, DType
 
 Way = str | Callable[..., Any]  # a path in an engine's library, or a function of the library and the operands
 Ball = Any  # Arb's, by its methods
+
+
+@dataclass(frozen=True, eq=False)
+class Floats:
+    """How a function is computed in floats, of NumPy and arrays: the value; of it the slope's size; and how
+    much the slope bends, a bound of the second derivative while the operand is no further off than
+    `within`."""
+
+    value: Callable[..., Any]
+    slope: Callable[..., Any]
+    bend: Callable[..., Any]
+    within: Callable[..., Any] | None = None
+    wide: bool = True  # also of long doubles
+
+
+def _half(np: Any, x: Any) -> Any:
+    return 0.5
+
+
+def _relative(np: Any, x: Any) -> Any:
+    return abs(x) / 2
+
+
+def _each(function: Callable[[float], float]) -> Callable[..., Any]:
+    """A function of the standard library's, entry by entry."""
+    return lambda np, x: np.frompyfunc(function, 1, 1)(x).astype(float) if x.ndim else np.asarray(function(x))
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +81,7 @@ class Function:
     magnitude: Callable[[Ball, Ball], Ball] | None = None
     stepwise: bool = False  # its steps round in 16 bits too; others are computed in float32 and round once
     in_half: str = ""  # the function that it is in 16 bits
+    floats: Floats | None = None  # None: there are balls alone
     # How engines call it: the library's function of its name, unless it is said here.
     torch: Way = ""
     numpy: Way = ""  # of `np` and `special`, which JAX and autograd have; for JAX unless `jax` says more
@@ -144,27 +171,56 @@ def _torch_gamma(torch: Any, x: Any) -> object:
     return torch.exp(torch.lgamma(x)) * torch.where(negative, -1.0, 1.0).to(x.dtype)
 
 
+# In floats. Slopes and bends are sizes: their sign is of no account.
+_EXP = Floats(lambda np, x: np.exp(x), lambda np, x, v: v, lambda np, x, v: 2 * v, _half)
+_LOG = Floats(lambda np, x: np.log(x), lambda np, x, v: 1 / x, lambda np, x, v: 4 / x**2, _relative)
+_LOG1P = Floats(
+    lambda np, x: np.log1p(x),
+    lambda np, x, v: 1 / (1 + x),
+    lambda np, x, v: 4 / (1 + x) ** 2,
+    lambda np, x: abs(1 + x) / 2,
+)
+_EXPM1 = Floats(lambda np, x: np.expm1(x), lambda np, x, v: v + 1, lambda np, x, v: 2 * (v + 1), _half)
+_SQRT = Floats(lambda np, x: np.sqrt(x), lambda np, x, v: 0.5 / v, lambda np, x, v: 1 / v**3, _relative)
+_SIN = Floats(lambda np, x: np.sin(x), lambda np, x, v: np.cos(x), lambda np, x, v: 1)
+_COS = Floats(lambda np, x: np.cos(x), lambda np, x, v: np.sin(x), lambda np, x, v: 1)
+_SINH = Floats(lambda np, x: np.sinh(x), lambda np, x, v: np.cosh(x), lambda np, x, v: 2 * np.cosh(x), _half)
+_COSH = Floats(lambda np, x: np.cosh(x), lambda np, x, v: np.sinh(x), lambda np, x, v: 2 * v, _half)
+_TANH = Floats(lambda np, x: np.tanh(x), lambda np, x, v: 1 - v * v, lambda np, x, v: 1)
+_ATAN = Floats(lambda np, x: np.arctan(x), lambda np, x, v: 1 / (1 + x * x), lambda np, x, v: 1)
+_ASINH = Floats(lambda np, x: np.arcsinh(x), lambda np, x, v: 1 / np.sqrt(1 + x * x), lambda np, x, v: 1)
+_ERF = _GELU_ERF = Floats(
+    _each(erf), lambda np, x, v: 1.12837916 * np.exp(-x * x), lambda np, x, v: 2, wide=False
+)
+_SIGMOID = Floats(lambda np, x: 1 / (1 + np.exp(-x)), lambda np, x, v: v * (1 - v), lambda np, x, v: 0.25)
+_SOFTPLUS = Floats(
+    lambda np, x: np.where(x > 0, x, 0) + np.log1p(np.exp(-abs(x))),
+    lambda np, x, v: 1 / (1 + np.exp(-x)),
+    lambda np, x, v: 0.25,
+)
+
 _ROWS = (
-    Function("exp", 4, recorded="prims::exp"),
-    Function("log", 4, domain=(0, inf), aliases="ln", recorded="prims::log"),
-    Function("log1p", 4, "log(1 + x)", "1/(1 + x)", domain=(-1, inf), recorded="prims::log1p"),
-    Function("expm1", 4, "exp(x) - 1", "expm1(x) + 1", second_slope="exp(x)", recorded="prims::expm1"),
+    Function("exp", 4, floats=_EXP, recorded="prims::exp"),
+    Function("log", 4, floats=_LOG, domain=(0, inf), aliases="ln", recorded="prims::log"),
+    Function("log1p", 4, "log(1 + x)", "1/(1 + x)", floats=_LOG1P, domain=(-1, inf), recorded="prims::log1p"),
+    Function("expm1", 4, "exp(x) - 1", "expm1(x) + 1", floats=_EXPM1, second_slope="exp(x)",
+        recorded="prims::expm1"),
     # Correctly rounded by IEEE 754, but not in torch's vector code (0.7 ulp seen).
-    Function("sqrt", 2, domain=(0, inf), ball=_sqrt, recorded="prims::sqrt"),
+    Function("sqrt", 2, floats=_SQRT, domain=(0, inf), ball=_sqrt, recorded="prims::sqrt"),
     Function("abs", sympy="Abs", aliases="fabs", recorded="prims::abs"),
     Function("sign", recorded="prims::sign sgn"),
-    Function("sin", 4, recorded="prims::sin"),
-    Function("cos", 4, recorded="prims::cos"),
+    Function("sin", 4, floats=_SIN, recorded="prims::sin"),
+    Function("cos", 4, floats=_COS, recorded="prims::cos"),
     Function("tan", 4, second_slope="1/cos(x)**2"),
     Function("asin", 4, domain=(-1, 1), aliases="arcsin", numpy="np.arcsin"),
     Function("acos", 4, domain=(-1, 1), aliases="arccos", numpy="np.arccos"),
-    Function("atan", 4, aliases="arctan", numpy="np.arctan"),
+    Function("atan", 4, floats=_ATAN, aliases="arctan", numpy="np.arctan"),
     Function("atan2", 4, operands=2, implemented=_atan2_in, aliases="arctan2", numpy="np.arctan2"),
     # exp(x - log(2)): the difference is rounded before it goes into the exponential.
-    Function("sinh", 4, magnitude=lambda x, value: abs(value * x) / 4),
-    Function("cosh", 4, magnitude=lambda x, value: abs(value * x) / 4),
-    Function("tanh", 4, second_slope="1/cosh(x)**2", recorded="prims::tanh"),
-    Function("asinh", 4, aliases="arcsinh", numpy="np.arcsinh"),
+    Function("sinh", 4, floats=_SINH, magnitude=lambda x, value: abs(value * x) / 4),
+    Function("cosh", 4, floats=_COSH, magnitude=lambda x, value: abs(value * x) / 4),
+    Function("tanh", 4, floats=_TANH, second_slope="1/cosh(x)**2", recorded="prims::tanh"),
+    Function("asinh", 4, floats=_ASINH, aliases="arcsinh", numpy="np.arcsinh"),
     # SymPy's own slope, 1/(sqrt(x - 1)*sqrt(x + 1)), does not cancel beside 1; what engines use does.
     Function(
         "acosh", 4, "sympy.acosh(x)", "1/sqrt(x**2 - 1)", domain=(1, inf), aliases="arccosh",
@@ -173,7 +229,8 @@ _ROWS = (
     Function("atanh", 4, domain=(-1, 1), aliases="arctanh", numpy="np.arctanh"),
     Function("log2", formula="log(x)/log(2)", domain=(0, inf)),
     Function("log10", formula="log(x)/log(10)", domain=(0, inf)),
-    Function("erf", 4, in_half="gelu_erf", recorded="prims::erf"),  # in 16 bits the same approximation
+    # In 16 bits the same approximation as in gelu.
+    Function("erf", 4, floats=_ERF, in_half="gelu_erf", recorded="prims::erf"),
     # x*x is rounded before it goes into an exponential.
     Function("erfc", 4, magnitude=lambda x, value: abs(value) * (1 + x * x if x > 0 else 1)),
     # exp(lgamma(x)), two functions.
@@ -187,14 +244,15 @@ _ROWS = (
         magnitude=lambda x, value: abs(value) + 4, numpy="special.gammaln",
     ),
     Function(
-        "sigmoid", 8, "1/(1 + exp(-x))", "sigmoid(x)*(1 - sigmoid(x))", ball=_sigmoid,
+        "sigmoid", 8, "1/(1 + exp(-x))", "sigmoid(x)*(1 - sigmoid(x))", floats=_SIGMOID, ball=_sigmoid,
             implemented=_sigmoid_in,
         aliases="logistic", recorded="logistic", numpy="special.expit", jax="nn.sigmoid",
     ),
     # In torch the threshold is where log(1 + exp(x)) and x are the same number in every dtype; its own 20 is
     # not, in float64.
     Function(
-        "softplus", 8, "log(1 + exp(x))", "sigmoid(x)", second_slope="exp(x - softplus(x))", ball=_softplus,
+        "softplus", 8, "log(1 + exp(x))", "sigmoid(x)", floats=_SOFTPLUS,
+        second_slope="exp(x - softplus(x))", ball=_softplus,
         torch=lambda torch, x: torch.nn.functional.softplus(x, threshold=40.0),
         numpy=lambda lib, x: lib.np.logaddexp(x, 0.0), jax="nn.softplus",
     ),
@@ -233,7 +291,8 @@ _ROWS = (
     # What formulas alone use.
     # The error function inside gelu: fused kernels take one that is good to about 1e-7 in float32, in itself.
     Function(
-        "gelu_erf", 10, "erf(x)", "2*exp(-x**2)/sqrt(pi)", spoken=False, shown="erf", ball=lambda x: x.erf(),
+        "gelu_erf", 10, "erf(x)", "2*exp(-x**2)/sqrt(pi)", floats=_GELU_ERF,
+        spoken=False, shown="erf", ball=lambda x: x.erf(),
         magnitude=lambda x, value: abs(value) + 1,
     ),
     Function(

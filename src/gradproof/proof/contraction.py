@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -9,6 +10,8 @@ from flint import arb_mat
 
 from .balls import NOUGHT, Balls, full
 from .graph import Shape
+
+Add = Callable[[np.ndarray, int], np.ndarray]
 
 
 class Contraction:
@@ -32,7 +35,7 @@ class Contraction:
 
     def balls(self, a: Balls, b: Balls) -> Balls:
         """The sums as (batch, rows, columns), without any rounding but the working precision's."""
-        a, b = self._arranged(a, self.rows, self.inner), self._arranged(b, self.inner, self.columns)
+        a, b = self.first(a), self.second(b)
         a = a * self.repeats if self.repeats > 1 else a
         (batch, rows, inner), columns = a.shape, b.shape[2]
         if batch * rows * inner * columns <= 2 * (a.size + b.size):
@@ -44,18 +47,29 @@ class Contraction:
             out[n] = (arb_mat(rows, inner, left) * arb_mat(inner, columns, right)).entries()
         return out.reshape(batch, rows, columns)
 
+    def first(self, a: np.ndarray, add: Add | None = None) -> np.ndarray:
+        """The first factor as a batch of matrices; `add` sums over an axis and keeps it."""
+        return self._arranged(a, self.rows, self.inner, add)
+
+    def second(self, b: np.ndarray, add: Add | None = None) -> np.ndarray:
+        """The second factor as a batch of matrices."""
+        return self._arranged(b, self.inner, self.columns, add)
+
     def numbers(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """The same sums of plain numbers."""
-        a, b = (
-            self._arranged(a.astype(float), self.rows, self.inner),
-            self._arranged(b.astype(float), self.inner, self.columns),
-        )
-        return np.matmul(a, b) * self.repeats
+        return np.matmul(self.first(a.astype(float)), self.second(b.astype(float))) * self.repeats
 
-    def _arranged(self, side: np.ndarray, first: list[int], second: list[int]) -> np.ndarray:
+    def _arranged(
+        self,
+        side: np.ndarray,
+        first: list[int],
+        second: list[int],
+        add: Add | None = None,
+    ) -> np.ndarray:
         """A factor as a batch of matrices; what stands alone is summed first."""
         for n in self.alone:
-            side = np.add.reduce(side, axis=n, keepdims=True)
+            if side.shape[n] > 1:
+                side = add(side, n) if add else np.add.reduce(side, axis=n, keepdims=True)
         order = self.batch + first + second
         shape = [prod(side.shape[n] for n in part) for part in (self.batch, first, second)]
         return side.transpose(order + [n for n in range(side.ndim) if n not in order]).reshape(shape)

@@ -1,0 +1,571 @@
+"""The fast arithmetic: the same formulas over floats, a midpoint and an inner radius of the rounding set.
+
+It says only *passes*. A `Pair` (v, r) stands for the set [v - r, v + r], which lies in the ball that the
+rounding arithmetic gives: each operation returns what its operands' sets come to on the shorter side, and
+balls are inclusion isotone. So what is near enough to v is explained by rounding, and whatever is not (at the
+edge, not finite, a kink, a tie, a wide set: r is NaN there) is left to the balls.
+
+Its own error needs no third array: the table rounds as the model does, with a smaller unit, so it is at most
+κ·r. An operation whose shorter side is g times shorter than its plain first-order radius makes κ at most g
+times larger: of each array that `loss` is kept, and what would be too much is NaN. κ is measured
+against balls in the tests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial, reduce
+from math import prod
+from typing import Any
+
+import numpy as np
+from flint import arb
+
+from ..dtypes import DType
+from ..functions import FUNCTIONS, Function
+from .balls import as_float, precision
+from .contraction import Contraction
+from .graph import Node, Shape
+from .places import Places, Scatter, gathered
+from .roundings import Roundings
+
+Radius = np.ndarray | None  # None: exact
+
+MOST, MOST_HALF = 8.0, 2.0**16  # times that a shorter side may be shorter than the plain radius, else NaN
+MARGIN = 2.0**-11  # of the radius: what the radii's own float arithmetic may be off by
+SINGLE = 2**15  # terms of a sum of magnitudes up to which float32 is enough for it
+LONG = np.finfo(np.longdouble).nmant >= 63
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Midpoints, and inner radii in float64 of the same shape; `loss` is by how much κ has grown."""
+
+    v: np.ndarray
+    r: Radius = None
+    loss: float = 1.0
+
+    @property
+    def shape(self) -> Shape:
+        return self.v.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.v.ndim
+
+    @property
+    def size(self) -> int:
+        return int(self.v.size)
+
+    def reshape(self, *shape: Any) -> Pair:
+        return self._each(lambda x: x.reshape(*shape))
+
+    def __neg__(self) -> Pair:
+        return Pair(-self.v, self.r, self.loss)
+
+    def broadcast(self, shape: Shape) -> Pair:
+        return self if self.shape == shape else self._each(lambda x: np.broadcast_to(x, shape))
+
+    def _each(self, change: Callable[[np.ndarray], np.ndarray]) -> Pair:
+        return Pair(change(self.v), None if self.r is None else change(self.r), self.loss)
+
+    @property
+    def radius(self) -> np.ndarray:
+        return np.zeros(self.shape) if self.r is None else self.r
+
+
+def _plain(x: np.ndarray) -> np.ndarray:
+    return x if x.dtype == np.float64 else x.astype(np.float64)
+
+
+def _size(x: np.ndarray) -> np.ndarray:
+    return np.abs(_plain(x))
+
+
+def _wide(x: Pair) -> np.ndarray:
+    return x.radius > _size(x.v)
+
+
+def _sum(*radii: Radius) -> Radius:
+    there = [r for r in radii if r is not None]
+    return reduce(np.add, there) if there else None
+
+
+class LeftError(Exception):
+    """What this arithmetic has no operation for: left to the balls."""
+
+
+class Fast:
+    """The table for one dtype; `wide` is what midpoints are held in."""
+
+    def __init__(self, dtype: DType) -> None:
+        self.dtype = dtype
+        self.model = Roundings(dtype)
+        self.gamma = self.model.gamma
+        self.u = dtype.unit_roundoff
+        self.half = self.model.half
+        self.wide: type = np.float64 if dtype.precision <= 24 else np.longdouble
+        self.most = MOST if dtype.precision >= 24 else MOST_HALF  # there κ is small enough for more
+        self.unit = 2.0**-53 if self.wide is np.float64 else 2.0**-64
+        self.tables = {mode: self._table(mode) for mode in ("values", "slopes")}
+
+    def of(self, array: np.ndarray) -> Pair:
+        """Numbers as they are."""
+        return Pair(np.asarray(array, self.wide))
+
+    def kappa(self, loss: float) -> float:
+        """How large the own error is at most, beside the radius.
+
+        Functions of NumPy's are good to 4 ulp in float64, of the C library to 1 ulp in long doubles; the
+        model allows them 2 at least.
+        """
+        return 4 * self.unit / self.u * loss
+
+    # What passes
+
+    def passes(self, value: np.ndarray, expected: Pair) -> np.ndarray:
+        """Where a number is surely in the rounding set; False where this arithmetic cannot tell."""
+        kappa = self.kappa(expected.loss) + MARGIN
+        with np.errstate(all="ignore"):
+            if expected.r is None:
+                return np.asarray(value == expected.v)
+            apart = _size(np.asarray(value, self.wide) - expected.v)
+            inside = (apart < expected.r * (1 - kappa)) & (expected.r < self.dtype.largest)
+            return inside | ((expected.r == 0) & (value == expected.v))
+
+    # Arrays
+
+    def array(self, computed: Any) -> Pair:
+        return computed if isinstance(computed, Pair) else Pair(np.asarray(computed, self.wide))
+
+    def read(self, parent: Pair, where: Places, fill: float) -> Pair:
+        v = gathered(parent.v, where, fill)
+        return Pair(v, None if parent.r is None else gathered(parent.r, where, 0.0), parent.loss)
+
+    def broadcast(self, array: Any, shape: Shape) -> Pair:
+        return self.array(array).broadcast(shape)
+
+    def settle(self, array: Pair) -> Pair:
+        return array
+
+    def either(self, a: Pair, b: Pair) -> Pair:
+        """One of two forms: the wider set, of the same midpoint."""
+        if a.r is None or b.r is None:
+            return a if b.r is None else b
+        return Pair(a.v, np.where(np.isnan(a.r), np.nan, np.fmax(a.r, b.r)), max(a.loss, b.loss))
+
+    def weights(self, terms: Pair, node: Node, mode: str) -> Pair:
+        raise LeftError(node.reduce)
+
+    def scatter(self, terms: Pair, where: Places) -> Pair:
+        """The terms, batch first, added up at the places that they were read from."""
+        batch = terms.shape[0]
+        if where.whole:
+            return terms
+        adding = Scatter(where)
+        shape = (batch, *adding.left)
+        v = np.stack([adding.sums(row) for row in terms.v.reshape(shape)])
+        r = None
+        if terms.r is not None:
+            r = np.stack([adding.sums(row) for row in terms.r.reshape(shape)])
+        if adding.one_to_one:
+            return Pair(v, r, terms.loss)
+        counts = np.maximum(adding.counts - 1, 0)
+        gamma = np.minimum(counts, 6.0 * np.sqrt(counts)) * self.u
+        sizes = np.stack([adding.sums(row) for row in _size(terms.v).reshape(shape)])
+        r = sizes * gamma if r is None else sizes * gamma + r * (1 - gamma)
+        return self._bounded(Pair(v, r, terms.loss))
+
+    # Reductions
+
+    def sum(self, terms: Pair, axes: tuple[int, ...]) -> Pair:
+        if not axes:
+            return terms
+        gamma = self.gamma(prod(terms.shape[axis] for axis in axes))
+        v = self._added(terms.v, axes)
+        r = None if terms.r is None else terms.r.sum(axis=axes) * (1 - gamma)
+        if gamma:
+            r = _sum(_size(terms.v).sum(axis=axes) * gamma, r)
+        return self._bounded(Pair(v, r, terms.loss))
+
+    def _added(self, v: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+        if v.dtype == np.float64:
+            return np.asarray(v.sum(axis=axes))
+        # Pairwise, which NumPy does along the last axis alone.
+        kept = [n for n in range(v.ndim) if n not in axes]
+        flat = np.ascontiguousarray(v.transpose([*kept, *axes]))
+        return np.asarray(flat.reshape([v.shape[n] for n in kept] + [-1]).sum(axis=-1))
+
+    def contract(self, a: Pair, b: Pair, axes: tuple[int, ...], domain: Shape) -> Pair:
+        """Σ a*b by products of matrices; a factor common to a sum multiplies the sum."""
+        plan = Contraction(a.shape, b.shape, axes, domain)
+        left, right = plan.first(a.v, self._alone), plan.second(b.v, self._alone)
+        v = self._product(left, right) * plan.repeats
+        gamma = self.gamma(plan.count)
+        slack = self.u * (1 + gamma) + gamma
+        single = plan.count <= SINGLE and self.u >= 2.0**-24
+
+        def product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+            kind = np.float32 if single else np.float64
+            return np.matmul(x.astype(kind, copy=False), y.astype(kind, copy=False)).astype(np.float64)
+
+        sizes = product(plan.first(_size(a.v)), plan.second(_size(b.v)))
+        r = sizes * slack
+        plain: np.ndarray | None = None
+        its = np.abs(_plain(left))
+        if a.r is not None:
+            ra = plan.first(a.r)
+            r = r + product(ra, np.abs(_plain(right)))
+            if b.r is not None:
+                if _wide(a).any() and _wide(b).any():
+                    rb = plan.second(b.r)
+                    plain = r + product(its, rb) + product(ra, rb) * self.kappa(max(a.loss, b.loss))
+                its = np.maximum(its - ra, 0)  # the shorter side of a product of sets
+        if b.r is not None:
+            r = r + product(its, plan.second(b.r))
+        scale = plan.repeats * (1 - slack)
+        found = Pair(plan.unfolded(v), plan.unfolded(r * scale), max(a.loss, b.loss))
+        if plain is not None and found.r is not None:
+            found = self._shorter(found.v, found.r, plan.unfolded(plain * scale), found.loss)
+        beyond = plan.unfolded(sizes) * plan.repeats
+        if beyond.size and not beyond.max() < self.dtype.largest / 4:
+            return Pair(found.v, np.where(beyond < self.dtype.largest / 4, found.r, np.nan), found.loss)
+        return found
+
+    def _alone(self, side: np.ndarray, axis: int) -> np.ndarray:
+        return np.expand_dims(self._added(side, (axis,)), axis)
+
+    def _product(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        if a.dtype == np.float64 and b.dtype == np.float64:
+            return np.matmul(a, b)
+        return _sliced_product(a, b)
+
+    def product(self, factors: Pair, axes: tuple[int, ...]) -> Pair:
+        raise LeftError("a product")
+
+    def extreme(self, values: Pair, axes: tuple[int, ...], largest: bool) -> Pair:
+        """The extreme of the midpoints; its set goes from the extreme of the lower ends to that of the
+        upper."""
+        v = values.v if largest else -values.v
+        top = v.max(axis=axes)
+        blur, r = values.r, None
+        if blur is not None:
+            r = np.maximum(_plain(top - (v - blur).max(axis=axes)), 0.0)
+            reaching = v + blur >= np.expand_dims(top, axes)  # any of these may be the exact extreme
+            plain = (blur * reaching).max(axis=axes)
+            return self._shorter(np.asarray(top if largest else -top), np.asarray(r), plain, values.loss)
+        return Pair(np.asarray(top if largest else -top))
+
+    def add_all(self, terms: Sequence[Pair]) -> Pair:
+        if len(terms) == 1:
+            return terms[0]
+        loss = max(t.loss for t in terms)
+        gamma = self.gamma(len(terms))
+        v = reduce(np.add, (t.v for t in terms))
+        sizes = reduce(np.add, (_size(t.v) for t in terms)) * gamma
+        r = _sum(sizes, *(None if t.r is None else t.r * (1 - gamma) for t in terms))
+        return self._bounded(Pair(v, r, loss))
+
+    def multiply(self, a: Pair, b: Pair) -> Pair:
+        return self.widened(self._times(a, b), 1)
+
+    # Operations
+
+    def widened(self, x: Pair, roundings: float, masked: Callable[[], np.ndarray] | None = None) -> Pair:
+        """What so many roundings make of it; NaN where it may overflow. `masked` says where it is a mask's
+        infinity, which is no overflow."""
+        relative = roundings * self.u
+        size = _size(x.v)
+        r = size * relative
+        least, most = (size.min(), size.max()) if size.size else (1.0, 1.0)
+        if x.r is not None:
+            r = r + x.r * (1 - relative)
+        if least < self.dtype.smallest_normal:
+            absolute = self.dtype.underflow * max(1.0, roundings / 2)
+            r = np.where(size > 0, r + absolute, r)
+        if not most < self.dtype.largest / 4:
+            r = np.where(size < self.dtype.largest / 4, r, np.nan)
+            if masked is not None:
+                r = np.where(masked() & np.isinf(x.v), 0.0, r)
+        return Pair(x.v, r, x.loss)
+
+    def _bounded(self, x: Pair) -> Pair:
+        if x.r is not None and x.size:
+            size = _size(x.v)
+            if not size.max() < self.dtype.largest / 4:
+                return Pair(x.v, np.where(size < self.dtype.largest / 4, x.r, np.nan), x.loss)
+        return x
+
+    def _shorter(self, v: np.ndarray, short: np.ndarray, plain: np.ndarray, loss: float) -> Pair:
+        """With the shorter side, where it is not too short for the own error to stay κ of it."""
+        held = short * self.most >= plain
+        if not held.all():
+            short = np.where(held, short, np.nan)
+        times = np.fmax.reduce((plain / short).reshape(-1), initial=1.0)  # 0/0 is no number, and no loss
+        return Pair(v, short, loss * float(times))
+
+    def _times(self, a: Pair, b: Pair) -> Pair:
+        v, loss = a.v * b.v, max(a.loss, b.loss)
+        if a.r is None and b.r is None:
+            return Pair(v, None, loss)
+        if a.r is None or b.r is None:
+            one, other = (a, b) if b.r is None else (b, a)
+            assert one.r is not None
+            return Pair(v, _size(other.v) * one.r, loss)
+        x, y = _size(a.v), _size(b.v)
+        plain = x * b.r + y * a.r
+        # The shorter side is at least either of these.
+        one = np.maximum(x - a.r, 0) * b.r + y * a.r
+        other = x * b.r + np.maximum(y - b.r, 0) * a.r
+        return self._shorter(v, np.maximum(one, other), plain, loss)
+
+    def _inverse(self, y: Pair) -> Pair:
+        v = 1 / y.v
+        if y.r is None:
+            return Pair(v, None, y.loss)
+        size = _size(v)
+        plain = size * size * y.r
+        return self._shorter(v, plain / (1 + size * y.r), plain, y.loss)
+
+    def _quotient(self, a: Pair, b: Pair) -> Pair:
+        v, loss = a.v / b.v, max(a.loss, b.loss)
+        if b.r is None:
+            return Pair(v, None if a.r is None else a.r / _size(b.v), loss)
+        under = 1 / _size(b.v)
+        plain = _size(v) * under * b.r
+        if a.r is not None:
+            plain = plain + under * a.r
+        return self._shorter(v, plain / (1 + under * b.r), plain, loss)
+
+    def _power(self, x: Pair, n: int) -> Pair:
+        if n == 0:
+            return Pair(np.ones_like(x.v), None, x.loss)
+        v = x.v * x.v if n == 2 else x.v**n
+        if x.r is None:
+            return Pair(v, None, x.loss)
+        size = _size(x.v)
+        if n == 2:
+            plain = (2 * size + x.r) * x.r
+            return self._shorter(v, np.where(x.r < size, plain - 2 * x.r * x.r, size * size), plain, x.loss)
+        plain = n * size ** (n - 1) * x.r
+        # |x|^n - (|x| - r)^n, the shorter side, is at least this.
+        short = plain * (1 - (n - 1) * x.r / np.maximum(size, 1e-300))
+        return self._shorter(v, short, plain, x.loss)
+
+    def _function(self, row: Function) -> Callable[..., Pair]:
+        floats = row.floats
+        half = self.half and not row.stepwise
+        if half and row.in_half:
+            return self._function(FUNCTIONS[row.in_half])
+        roundings = 1.25 if half else row.roundings
+
+        def of(operand: Any) -> Pair:
+            x = self.array(operand)
+            if floats is None or not (floats.wide or self.wide is np.float64):
+                v = self._by_balls(row, x.v)
+            else:
+                v = np.asarray(floats.value(np, x.v))
+            plain = self.widened(Pair(v, None, x.loss), roundings)
+            if (
+                row.magnitude is not None and floats is not None
+            ):  # of an error that does not shrink with the value
+                unit = row.roundings * (2.0**-24 if half else self.u)
+                more = np.asarray(row.magnitude(_plain(x.v), _plain(v))) * unit
+                plain = Pair(v, plain.radius + more, plain.loss)
+            if x.r is not None:
+                if floats is None:
+                    raise LeftError(f"{row.name} of what is rounded")
+                bend = np.asarray(floats.bend(np, _plain(x.v), _plain(v))) * x.r * x.r / 2
+                first = np.abs(floats.slope(np, _plain(x.v), _plain(v))) * x.r
+                near = x.r <= floats.within(np, _plain(x.v)) if floats.within is not None else True
+                short = np.maximum(first - bend, 0.0) + plain.radius
+                whole = np.where(near, first + bend + plain.radius, np.inf)
+                plain = self._shorter(v, short, whole, plain.loss)
+            if not np.isfinite(v).all():
+                plain = Pair(v, np.where(np.isfinite(v), plain.radius, np.nan), plain.loss)
+            return plain
+
+        return of
+
+    def _by_balls(self, row: Function, x: np.ndarray) -> np.ndarray:
+        """The function's values where no library has them in this format: midpoints of balls."""
+        exact = row.ball or getattr(arb, row.name)
+
+        def of(number: Any) -> Any:
+            near = float(number)
+            found = exact(arb(near) + arb(float(number - near)))
+            high = as_float(found.mid())
+            sharp = math.isfinite(high) and found.rel_accuracy_bits() > 70
+            return self.wide(high) + self.wide(as_float((found - high).mid())) if sharp else self.wide("nan")
+
+        if row.operands != 1:
+            raise LeftError(row.name)
+        with precision(96):
+            return np.asarray(np.frompyfunc(of, 1, 1)(x), dtype=self.wide)
+
+    def _less(self, a: Any, b: Any, equal: bool, tie: bool) -> np.ndarray:
+        """1, 0, or where that is open 0.5."""
+        if not isinstance(a, Pair) and not isinstance(b, Pair):
+            return np.asarray(np.less_equal(a, b) if equal else np.less(a, b), float)
+        x, y = self.array(a), self.array(b)
+        if x.r is None and y.r is None:
+            at = 0.5 if tie else float(equal)
+            return np.where(x.v < y.v, 1.0, np.where(x.v > y.v, 0.0, np.where(x.v == y.v, at, 0.5)))
+        apart, reach = _plain(x.v - y.v), 2 * (x.radius + y.radius)
+        return np.where(apart < -reach, 1.0, np.where(apart > reach, 0.0, 0.5))
+
+    def _equal(self, a: Any, b: Any, tie: bool) -> np.ndarray:
+        if not isinstance(a, Pair) and not isinstance(b, Pair):
+            return np.asarray(np.equal(a, b), float)
+        x, y = self.array(a), self.array(b)
+        reach = 2 * (x.radius + y.radius)
+        apart = np.abs(_plain(x.v - y.v))
+        exactly = (x.r is None and y.r is None) and not tie
+        return np.where(apart > reach, 0.0, np.where((apart == 0) & exactly, 1.0, 0.5))
+
+    def _piecewise(self, *pieces: tuple[Any, Any]) -> Pair:
+        (last, _), *rest = reversed(pieces)
+        result = self.array(last)
+        for value, condition in rest:
+            one, yes = self.array(value), np.asarray(condition) == 1
+            open_ = np.asarray(condition) == 0.5
+            v = np.where(yes, one.v, result.v)
+            r: Radius = None
+            if one.r is not None or result.r is not None or open_.any():
+                r = np.where(yes, one.radius, result.radius)
+                r = np.where(open_, np.nan, r) if open_.any() else r
+            result = Pair(v, None if r is None else np.broadcast_to(r, v.shape), max(one.loss, result.loss))
+        return result
+
+    def _extreme_of(self, pick: Callable[..., np.ndarray], operands: Sequence[Any]) -> Pair:
+        found, *rest = map(self.array, operands)
+        for other in rest:
+            v: np.ndarray = pick(found.v, other.v)
+            r: Radius = None
+            if found.r is not None or other.r is not None:
+                first = v == found.v
+                apart = np.abs(_plain(found.v - other.v))
+                near = ~(apart > 2 * (found.radius + other.radius))
+                r = np.where(first, found.radius, other.radius)
+                r = np.where(near, np.nan, r) if near.any() else r
+            found = Pair(v, r, max(found.loss, other.loss))
+        return found
+
+    def _jumps(self, operand: Any, function: Callable[[np.ndarray], np.ndarray], tie: bool) -> Pair:
+        """A function that is constant but for its jump at 0."""
+        x = self.array(operand)
+        v: np.ndarray = np.asarray(function(x.v), self.wide)
+        near = ~(_size(x.v) > 2 * x.radius) if tie or x.r is not None else np.isnan(v)
+        return Pair(v, np.where(near, np.nan, 0.0) if near.any() else None, x.loss)
+
+    def _number(self, p: int, q: int) -> Pair:
+        if max(abs(p), q).bit_length() > 1000:
+            raise LeftError("a number out of range")
+        v = np.asarray(self.wide(p) / self.wide(q))
+        held = (q & (q - 1)) == 0 and abs(p).bit_length() <= self.dtype.precision
+        return Pair(v) if held or p == 0 else self.widened(Pair(v), 1)
+
+    def _table(self, mode: str) -> dict[str, Any]:
+        slopes = mode == "slopes"
+        arr, widened = self.array, self.widened
+        four, quotient = (1.25, 1.25) if self.half else (4.0, 2.0)
+
+        def add(*terms: Any) -> Pair:
+            pairs = [arr(t) for t in terms]
+            if len(pairs) > 2:
+                return widened(self.add_all(pairs), 1)
+            a, b = pairs
+
+            def masked() -> np.ndarray:
+                return np.isinf(a.v) | np.isinf(b.v)
+
+            return widened(Pair(a.v + b.v, _sum(a.r, b.r), max(a.loss, b.loss)), 1, masked)
+
+        def mul(*factors: Any) -> Pair:
+            return reduce(lambda a, b: widened(self._times(a, arr(b)), 1), factors[1:], arr(factors[0]))
+
+        def power(x: Any, n: int) -> Pair:
+            return widened(self._power(arr(x), n), 1 if n <= 2 else 2 if n == 3 else four)
+
+        def pi() -> Pair:
+            return widened(Pair(np.asarray(4 * np.arctan(self.wide(1)))), 1)
+
+        def jump(function: Callable[[np.ndarray], np.ndarray], tie: bool = slopes) -> Callable[[Any], Pair]:
+            return lambda x: self._jumps(x, function, tie)
+
+        def absolute(x: Any) -> Pair:
+            return Pair(np.abs(arr(x).v), arr(x).r, arr(x).loss)
+
+        heaviside, flat = (lambda v: v > 0), (lambda v: v * 0)
+        table: dict[str, Any] = {
+            "add": add, "mul": mul, "neg": lambda x: -arr(x),
+            "div": lambda a, b: widened(self._quotient(arr(a), arr(b)), quotient),
+            "inverse": lambda b: widened(self._inverse(arr(b)), 1), "power": power, "number": self._number,
+            "pi": pi, "e": lambda: widened(Pair(np.asarray(np.exp(self.wide(1)))), 1), "abs": absolute,
+            "sign": jump(np.sign), "step": jump(heaviside, True), "dirac": jump(flat, True),
+            "sure_sign": jump(np.sign, False), "sure_step": jump(heaviside, True),
+            "maximum": lambda *xs: self._extreme_of(np.maximum, xs),
+            "minimum": lambda *xs: self._extreme_of(np.minimum, xs),
+            "less": lambda a, b: self._less(a, b, False, slopes),
+            "less_equal": lambda a, b: self._less(a, b, True, slopes),
+            "equal": lambda a, b: self._equal(a, b, slopes),
+            "sure_less": lambda a, b: self._less(a, b, False, False),
+            "sure_less_equal": lambda a, b: self._less(a, b, True, False),
+            "sure_equal": lambda a, b: self._equal(a, b, False),
+            "both": lambda *cs: reduce(np.minimum, cs), "either": lambda *cs: reduce(np.maximum, cs),
+            "negate": lambda c: 1.0 - c, "true": 1.0, "false": 0.0, "piecewise": self._piecewise,
+            "pow": partial(_no_operation, "pow"), "powlog": partial(_no_operation, "powlog"),
+        }  # fmt: skip
+
+        def logaddexp(a: Any, b: Any) -> Pair:
+            less = -absolute(add(a, -arr(b)))
+            return add(table["maximum"](a, b), table["log1p"](table["exp"](less)))
+
+        table["logaddexp"] = logaddexp
+        for row in FUNCTIONS.values():
+            if row.roundings:
+                table[row.name] = self._function(row)
+            elif row.steps:
+                table[row.name] = partial(_no_operation, row.name)
+        return table
+
+
+def _no_operation(name: str, *operands: Any) -> Pair:
+    raise LeftError(name)
+
+
+def _sliced_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """A product of matrices of long doubles, to their precision: each is cut into slices so short that their
+    products are exact in float64, and these are added up.
+
+    Ozaki, Ogita, Oishi and Rump, Error-free transformations of matrix multiplication, Numer. Algorithms 59,
+    2012.
+    """
+    bits = (53 - math.ceil(math.log2(max(a.shape[-1], 2)))) // 2
+    left, right = _slices(a, -1, bits), _slices(b, -2, bits)
+    total = np.zeros((*a.shape[:-1], b.shape[-1]), np.longdouble)
+    pairs = [(i, j) for i in range(len(left)) for j in range(len(right)) if (i + j) * bits < 72]
+    for i, j in sorted(pairs, key=lambda at: -sum(at)):
+        total += np.matmul(left[i], right[j])
+    return total
+
+
+def _slices(a: np.ndarray, axis: int, bits: int) -> list[np.ndarray]:
+    """The matrix as a sum: each slice has at most so many bits beside the largest of its row or column."""
+    found: list[np.ndarray] = []
+    rest = a
+    while len(found) < 6 and (rest.any() or not found):
+        top = _plain(np.abs(rest).max(axis=axis, keepdims=True))
+        unit = np.ldexp(1.0, np.frexp(top)[1] - bits)
+        part = np.rint(rest / unit) * unit
+        found.append(_plain(part))
+        rest = rest - part
+    return found
+
+
+@cache
+def fast(dtype: DType) -> Fast | None:
+    """The fast arithmetic for a dtype; None where this machine has no wider format to hold midpoints in."""
+    return None if dtype.precision > 24 and not LONG else Fast(dtype)
