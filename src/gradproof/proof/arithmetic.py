@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, partial
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -46,8 +45,6 @@ from .places import Places
 from .roundings import Roundings
 
 Table = dict[str, Any]  # of operations, by the names that formulas are printed with
-
-FEW = 64  # products: fewer are not worth a matrix
 
 
 class Arithmetic:
@@ -131,10 +128,6 @@ class Arithmetic:
         `a` and `b` have extent 1 along the axes they do not depend on, and nothing as large as the domain is
         built. The result keeps the other axes, with the extents of `a` and `b` together.
         """
-        if prod(domain) < FEW:
-            open_ = np.broadcast_shapes(a.shape, b.shape)
-            extents = tuple(domain[n] if n in axes else extent for n, extent in enumerate(open_))
-            return np.asarray(self.sum(np.broadcast_to(self.multiply(a, b), extents), axes), dtype=object)
         plan = Contraction(a.shape, b.shape, axes, domain)
         strong, sides = [is_strong(side) for side in (a, b)], [plain(side) for side in (a, b)]
         known = [np.asarray(is_finite(side), dtype=bool) for side in sides]

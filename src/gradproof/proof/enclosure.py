@@ -37,7 +37,7 @@ from .balls import (
     radii,
 )
 from .graph import Node, Shape, size
-from .walk import FAR, OneSided, Values, evaluate, one_sided, pullback, replaced, tied
+from .walk import FAR, OneSided, Site, Values, evaluate, one_sided, pullback, replaced, tied
 
 START_BITS, LIMIT_BITS = 128, 2048
 SMALL = 1_000  # entries; up to here every exact number is shown to its last digit
@@ -78,12 +78,29 @@ class Pulled:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run of nodes from its inputs to its outputs, and the targets whose cotangents are asked for."""
+    """A run of nodes from its inputs to its outputs, and the targets whose cotangents are asked for; `at`
+    says where each node is evaluated, `use` where each of its slopes is (None: nowhere)."""
 
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
     targets: Mapping[str, Shape]
     wanted: frozenset[str]
+    at: Callable[[Node], Site | None] = Site
+    use: Callable[[Node, int], Site | None] = lambda node, n: Site(node)
+
+    def evaluate(self, given: Values, arithmetic: Arithmetic) -> Values:
+        """The nodes' values, beside those given."""
+        return evaluate(self.nodes, given, arithmetic, self.at)
+
+    def tied(self, values: Values) -> bool:
+        """Whether a branch's condition stands at its boundary where gradients flow: see `tied`."""
+        return tied(self.nodes, values, self.wanted | set(self.targets), self._sites)
+
+    def _sites(self, node: Node) -> list[Site]:
+        if self.at is Site:
+            return [Site(node)]
+        places = (self.at(node), *(self.use(node, n) for n in range(len(node.reads))))
+        return [site for site in places if site is not None]
 
     def pull(
         self,
@@ -94,8 +111,8 @@ class Run:
         mode: str = "slopes",
     ) -> Balls:
         """The cotangents of all targets side by side, one row for each row of the outputs' cotangents."""
-        values = evaluate(self.nodes, given, arithmetic)
-        back = pullback(self.nodes, values, rows, self.wanted, arithmetic, tally, mode)
+        values = self.evaluate(given, arithmetic)
+        back = pullback(self.nodes, values, rows, self.wanted, arithmetic, tally, mode, self.use)
         count = count_of(rows)
         parts = [back[t] if t in back else full((count, *shape), NOUGHT) for t, shape in self.targets.items()]
         return np.concatenate([part.reshape(count, -1) for part in parts], axis=1)
@@ -163,7 +180,7 @@ class Sides:
             return OneSided(a.ball.union(b.ball), smooth=a.smooth and b.smooth and not apart)
 
     def _values(self, step: arb, arithmetic: Arithmetic) -> Balls:
-        values = evaluate(self.run.nodes, self._at(step), arithmetic)
+        values = self.run.evaluate(self._at(step), arithmetic)
         return np.concatenate([values[output].reshape(-1) for output in self.run.outputs])
 
     @property
@@ -412,10 +429,12 @@ class Enclosures:
         The gradients that were seen on the two sides of entries at a kink are given back.
         """
         seen: list[Balls] = []
-        values = evaluate(run.nodes, given, self.exact)
+        values = run.evaluate(given, self.exact)
         count = count_of(rows)
         nowhere = np.zeros(count, bool)
         for output, cotangents in rows.items():
+            if output not in values:  # of a section: the values are looked at elsewhere
+                continue
             lost = ~finite(values[output]).reshape(-1)
             lost[lost] = [not is_infinity(x) for x in values[output].reshape(-1)[lost]]
             if lost.any():  # a value that does not exist has no derivative
@@ -423,7 +442,7 @@ class Enclosures:
         if nowhere.any():
             found[nowhere] = NOWHERE
         open_ = self.unsettled(found, rounded)
-        look = open_ | tied(run.nodes, values, run.wanted | set(run.targets))
+        look = open_ | run.tied(values)
         look[nowhere] = False
         if not look.any():
             return seen

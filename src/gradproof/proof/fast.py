@@ -250,8 +250,8 @@ class Fast:
         upper."""
         v = values.v if largest else -values.v
         top = v.max(axis=axes)
-        blur, r = values.r, None
-        if blur is not None:
+        if values.r is not None:
+            blur = values.r
             r = np.maximum(_plain(top - (v - blur).max(axis=axes)), 0.0)
             reaching = v + blur >= np.expand_dims(top, axes)  # any of these may be the exact extreme
             plain = (blur * reaching).max(axis=axes)

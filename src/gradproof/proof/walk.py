@@ -52,9 +52,18 @@ class Site:
         """The axes that are reduced over."""
         return tuple(range(self.outer, len(self.domain)))
 
-    def where(self, n: int, parent: Shape) -> Places:
-        """Where the n-th read goes, in a parent of that shape."""
-        return places(self.node.reads[n].index, self.node.indices, self.domain, parent)
+    def where(self, n: int, values: Mapping[str, Array]) -> Places:
+        """Where the n-th read goes, in its parent's values."""
+        read = self.node.reads[n]
+        return places(read.index, self.node.indices, self.domain, values[read.parent].shape)
+
+    def target(self, n: int, values: Mapping[str, Array]) -> Places:
+        """Where a cotangent goes that is passed to the n-th read's parent."""
+        return self.where(n, values)
+
+    def reads(self, symbols: Collection[sympy.Symbol]) -> bool:
+        """Whether it knows where the slots among these symbols go."""
+        return True
 
     def spread(self, cotangent: Array) -> Array:
         """A cotangent of the node's, batch first, over the domain."""
@@ -75,11 +84,11 @@ def _over(
     symbols = tuple(s for s in (*node.slots, *node.indices) if s in used)
     slots = {z: n for n, z in enumerate(node.slots)}
     arrays = [
-        arithmetic.read(values[node.reads[n].parent], site.where(n, values[node.reads[n].parent].shape),
-            node.reads[n].fill)
-        if (n := slots.get(symbol)) is not None else site.axes[symbol]
+        site.axes[symbol]
+        if (n := slots.get(symbol)) is None
+        else arithmetic.read(values[node.reads[n].parent], site.where(n, values), node.reads[n].fill)
         for symbol in symbols
-    ]  # fmt: skip
+    ]
     if wanted is not None:
         still = tuple(
             n for n, read in enumerate(node.reads) if read.parent not in wanted and slot(n) in symbols
@@ -107,18 +116,19 @@ def evaluate(
     nodes: Iterable[Node],
     values: Mapping[str, Array],
     arithmetic: Algebra,
-    at: Callable[[Node], Site] = Site,
+    at: Callable[[Node], Site | None] = Site,
 ) -> dict[str, Array]:
     """The nodes' values, beside those given; every array has its node's shape, or that of where it is
-    evaluated, `at`."""
+    evaluated, `at` (None: nowhere)."""
     known = dict(values)
     for node in nodes:
         site = at(node)
+        if site is None:
+            continue
         if node.reduce == "sum" and _is_contraction(node):
-            parents = [known[read.parent] for read in node.reads]
             a, b = (
-                arithmetic.read(parent, site.where(n, parent.shape), node.reads[n].fill)
-                for n, parent in enumerate(parents)
+                arithmetic.read(known[read.parent], site.where(n, known), read.fill)
+                for n, read in enumerate(node.reads)
             )
             total = arithmetic.contract(a, b, site.summed, site.domain)
             known[node.name] = arithmetic.settle(arithmetic.broadcast(total, site.shape))
@@ -143,7 +153,7 @@ def pullback(
     arithmetic: Algebra,
     tally: dict[str, tuple[int, Array]] | None = None,
     mode: str = "slopes",
-    at: Callable[[Node, int], Site] = lambda node, n: Site(node),
+    use: Callable[[Node, int], Site | None] = lambda node, n: Site(node),
 ) -> dict[str, Array]:
     """The cotangents that the nodes pass on: `Σ Jᵀ·cotangent` for each name wanted, all uses added.
 
@@ -164,7 +174,9 @@ def pullback(
         for n, (read, slope) in enumerate(zip(node.reads, slopes, strict=True)):
             if slope is S.Zero or read.parent not in wanted:
                 continue
-            site = at(node, n)
+            site = use(node, n)
+            if site is None:
+                continue
             terms = site.spread(cotangent)
             if node.reduce in ("prod", "max", "min"):
                 weight = (
@@ -178,8 +190,8 @@ def pullback(
                 terms = -terms
             elif slope is not S.One:
                 factor = _factor(site, slope, values, wanted, arithmetic, mode)
-            where = site.where(n, values[read.parent].shape)
-            arriving.setdefault(read.parent, []).append(_scattered(terms, factor, site, where, arithmetic))
+            terms = _scattered(terms, factor, site, site.target(n, values), arithmetic)
+            arriving.setdefault(read.parent, []).append(terms)
     if tally is not None:
         tally |= {name: (len(terms), reduce(np.add, map(np.abs, terms))) for name, terms in arriving.items()}
     return arrived | {name: arithmetic.settle(arithmetic.add_all(terms)) for name, terms in arriving.items()}
@@ -243,18 +255,24 @@ def singular(nodes: Sequence[Node], values: Mapping[str, Balls], arithmetic: Ari
     return found
 
 
-def tied(nodes: Sequence[Node], values: Mapping[str, Balls], wanted: Collection[str]) -> bool:
+def tied(
+    nodes: Sequence[Node],
+    values: Mapping[str, Balls],
+    wanted: Collection[str],
+    sites: Callable[[Node], Iterable[Site]] = lambda node: (Site(node),),
+) -> bool:
     """Whether a branch's condition stands at its boundary, or a sign at 0, and something `wanted` is in it:
     there a formula may jump."""
     arithmetic = exact()
     for node in nodes:
         moved = tuple(z for z, read in zip(node.slots, node.reads, strict=True) if read.parent in wanted)
         for edge in _edges(node.formula, moved):
-            if any(
-                x is not ZERO and x.contains(NOUGHT)
-                for x in _over(Site(node), edge, values, arithmetic).reshape(-1)
-            ):
-                return True
+            for site in sites(node):
+                if site.reads(edge.free_symbols) and any(
+                    x is not ZERO and x.contains(NOUGHT)
+                    for x in _over(site, edge, values, arithmetic).reshape(-1)
+                ):
+                    return True
     return False
 
 
@@ -278,7 +296,7 @@ def _operand(
         return None
     site, (read,) = Site(node), node.reads
     result = np.broadcast_to(_over(site, formula, values, arithmetic, mode), node.domain).reshape(-1)
-    got = arithmetic.read(values[read.parent], site.where(0, values[read.parent].shape), read.fill)
+    got = arithmetic.read(values[read.parent], site.where(0, values), read.fill)
     operand = np.broadcast_to(got, node.domain).reshape(-1)
     broken = (x for x, y in zip(operand, result, strict=True) if not (y is ZERO or y.is_finite()))
     return next((as_float(x.mid()) + 0.0 for x in broken), None)

@@ -232,7 +232,7 @@ class Writing:
                     operands[name] = Operand(self.constant(np.asarray(float(value))), (), ())
         shapes = tuple((name, operand.shape) for name, operand in operands.items())
         made = _template(text, tuple(numbers.items()), shapes)
-        prefix = f"{self.owner}.{len(self.nodes)}"
+        prefix = f"{self.owner}.{len(self.nodes)}f"  # apart from the copies that it may need
         for node in made:
             name = f"{prefix}{node.name.removeprefix('value')}"
             reads = []

@@ -1,0 +1,346 @@
+"""Sections: the part of a run that some of its entries are made of, as a run of its own.
+
+What one entry of a value, or of a cotangent, is made of is a small part of a large run: the places that its
+reads go to, and so on back to the leaves. Each node keeps its formula and its axes of summation, over these
+places alone; so the walk, and every arithmetic, gives of a section what it gives of the whole at these
+entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+import sympy
+
+from ..errors import UnsupportedError
+from .enclosure import Run
+from .functions import second_slope
+from .graph import Node, Shape, slot
+from .places import flattened, position
+from .slopes import partials
+from .walk import Site
+
+MAX_GRID = 30_000_000  # places that are looked through for those that an entry was read from
+MAX_TERMS = 3_000_000  # of a section
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """Places of a read in a list of a parent's entries; see `Places`."""
+
+    flat: np.ndarray
+    inside: np.ndarray | None
+    parent: Shape
+    read: tuple[bool, ...]
+    strides: None = None
+    whole: bool = False
+
+
+class Part(Site):
+    """A node over some places of its domain: its indices there, and where each read goes in its parent's
+    list."""
+
+    def __init__(self, node: Node, domain: Shape, outer: int, axes: dict[sympy.Symbol, np.ndarray]) -> None:
+        self.node, self.domain, self.outer = node, domain, outer
+        self.indices = axes
+        self.found: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+        self.listed: dict[int, Listed] = {}
+        self.own: np.ndarray | None = None  # of a use: the node's own entries
+        self.passed: Listed | None = None  # and where its terms are added up
+
+    @property
+    def axes(self) -> dict[sympy.Symbol, np.ndarray]:
+        return self.indices
+
+    def where(self, n: int, values: object) -> Listed:  # type: ignore[override]
+        return self.listed[n]
+
+    def target(self, n: int, values: object) -> Listed:  # type: ignore[override]
+        assert self.passed is not None
+        return self.passed
+
+    def reads(self, symbols: Collection[sympy.Symbol]) -> bool:
+        return all(z not in symbols or n in self.listed for n, z in enumerate(self.node.slots))
+
+    def spread(self, cotangent: object) -> object:
+        assert self.own is not None
+        return cotangent.reshape(cotangent.shape[0], -1)[:, self.own]  # type: ignore[attr-defined]
+
+    def find(self, n: int, shape: Shape) -> np.ndarray:
+        """Where the n-th read goes in the whole parent: those places of it that are needed."""
+        positions = [position(e, self.indices) for e in self.node.reads[n].index]
+        flat, inside = flattened(positions, shape, len(self.domain))
+        self.found[n] = flat, inside
+        return (flat if inside is None else flat[np.broadcast_to(inside, flat.shape)]).reshape(-1)
+
+
+@dataclass
+class _Needs:
+    """Entries that are needed, by name: positions, in the order of their lists."""
+
+    first: dict[str, np.ndarray] = field(default_factory=dict)
+    more: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    lists: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add(self, name: str, positions: np.ndarray) -> None:
+        self.more.setdefault(name, []).append(positions.reshape(-1))
+
+    def list(self, name: str) -> np.ndarray:
+        """The entries in order, those asked for first."""
+        if name not in self.lists:
+            first = self.first.get(name)
+            rest = np.unique(np.concatenate(self.more.get(name, [np.zeros(0, np.int64)])))
+            self.lists[name] = rest if first is None else np.concatenate([first, np.setdiff1d(rest, first)])
+        return self.lists[name]
+
+    def placed(self, name: str, positions: np.ndarray) -> np.ndarray:
+        """Positions in the whole as positions in the list."""
+        mine = self.list(name)
+        order = np.argsort(mine, kind="stable")
+        found = np.searchsorted(mine, positions.reshape(-1), sorter=order)
+        return order[np.minimum(found, len(mine) - 1)].reshape(positions.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """A run over some entries, and what it is given: of each name a list of entries."""
+
+    run: Run
+    entries: Mapping[str, np.ndarray]
+
+    def of(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The lists of the entries of these arrays that are needed."""
+        return {name: array.reshape(-1)[self.entries[name]] for name, array in arrays.items()
+                if name in self.entries}  # fmt: skip
+
+    def rows(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The same of cotangents of the outputs, rows first."""
+        return {
+            name: array.reshape(len(array), -1)[:, self.entries[f"∂{name}"]] for name, array in arrays.items()
+        }
+
+
+class _Maker:
+    def __init__(self, nodes: Sequence[Node], shapes: Mapping[str, Shape]) -> None:
+        self.nodes = nodes
+        self.shapes = {**shapes, **{node.name: node.shape for node in nodes}}
+        self.values, self.cotangents = _Needs(), _Needs()
+        self.parts: dict[str, Part] = {}
+        self.uses: dict[tuple[str, int], Part] = {}
+        self.terms = 0
+
+    def counted(self, part: Part) -> Part:
+        self.terms += prod(part.domain)
+        if self.terms > MAX_TERMS:
+            raise UnsupportedError("it is made of too many terms")
+        return part
+
+    def needed_values(self) -> None:
+        """From the last node back: what each value that is needed reads."""
+        for node in reversed(self.nodes):
+            if node.name not in self.values.more and node.name not in self.values.first:
+                continue
+            at = np.unravel_index(self.values.list(node.name), node.shape) if node.shape else ()
+            count, rank = len(self.values.list(node.name)), len(node.over)
+            axes = {
+                symbol: index.reshape((count,) + (1,) * rank)
+                for symbol, index in zip(node.indices, at, strict=False)
+            }
+            for k, extent in enumerate(node.over):
+                shape = (1,) * (k + 1) + (extent,) + (1,) * (rank - k - 1)
+                axes[node.indices[len(node.shape) + k]] = np.arange(extent).reshape(shape)
+            part = self.counted(Part(node, (count, *node.over), 1, axes))
+            self.parts[node.name] = part
+            for n, read in enumerate(node.reads):
+                self.values.add(read.parent, part.find(n, self.shapes[read.parent]))
+
+    def needed_cotangents(self, wanted: frozenset[str]) -> None:
+        """From the first node on: which of its cotangents each parent's come from, and what its slopes
+        read."""
+        for node in self.nodes:
+            if node.shift:
+                continue
+            slopes = partials(node.formula, len(node.reads), textbook=False)
+            symbols = [
+                a.free_symbols
+                | b.free_symbols
+                | ({slot(0)} if second_slope(node.formula, slot(0)) else set())
+                for a, b in zip(slopes, partials(node.formula, len(node.reads), textbook=True), strict=True)
+            ]
+            for n, read in enumerate(node.reads):
+                here = read.parent in self.cotangents.first or read.parent in self.cotangents.more
+                if not here or read.parent not in wanted or slopes[n] is sympy.S.Zero:
+                    continue
+                if node.reduce in ("prod", "max", "min"):
+                    raise UnsupportedError(f"a {node.reduce} is looked at as a whole")
+                part = self.counted(_preimage(node, n, self.cotangents.list(read.parent), self.shapes))
+                self.uses[node.name, n] = part
+                own = [part.indices[symbol] for symbol in node.indices[: len(node.shape)]]
+                part.own, _ = flattened(own, node.shape, len(part.domain))
+                self.cotangents.add(node.name, part.own)
+                for k, mine in enumerate(node.reads):
+                    if slot(k) in symbols[n]:
+                        self.values.add(mine.parent, part.find(k, self.shapes[mine.parent]))
+
+    def placed(self) -> None:
+        """Each read's places in the lists."""
+        for part in [*self.parts.values(), *self.uses.values()]:
+            for n, (flat, inside) in part.found.items():
+                name = part.node.reads[n].parent
+                mine = self.values.placed(name, flat)
+                read = tuple(
+                    extent > 1 for extent in np.broadcast_shapes(mine.shape, (1,) * len(part.domain))
+                )
+                part.listed[n] = Listed(mine, inside, (len(self.values.list(name)),), read)
+            if part.own is not None:
+                part.own = self.cotangents.placed(part.node.name, part.own)
+
+
+def section_of_value(
+    nodes: Sequence[Node], shapes: Mapping[str, Shape], name: str, entries: np.ndarray
+) -> Section:
+    """The section of a value's entries; `shapes` are those of what the nodes are given. Raises
+    `UnsupportedError` where it is too large."""
+    maker = _Maker(nodes, shapes)
+    maker.values.first[name] = entries
+    maker.needed_values()
+    maker.placed()
+    needed = tuple(node for node in nodes if node.name in maker.parts)
+    run = Run(needed, (name,), {}, frozenset(), at=lambda node: maker.parts.get(node.name))
+    return Section(run, {given: maker.values.list(given) for given in shapes if given in maker.values.more})
+
+
+def section_of_cotangent(run: Run, shapes: Mapping[str, Shape], name: str, entries: np.ndarray) -> Section:
+    """The section of the entries of what arrives at one of the run's targets. Raises `UnsupportedError`
+    where it is too large."""
+    maker = _Maker(run.nodes, shapes)
+    maker.cotangents.first[name] = entries
+    maker.values.first[name] = entries
+    maker.needed_cotangents(run.wanted)
+    maker.needed_values()
+    maker.placed()
+    used = {name for name, _ in maker.uses} | set(maker.parts)
+    nodes = tuple(node for node in run.nodes if node.name in used)
+    entries_of = {given: maker.values.list(given) for given in shapes
+                  if given in maker.values.more or given == name}  # fmt: skip
+    outputs = tuple(output for output in run.outputs if output in maker.cotangents.more)
+    entries_of |= {f"∂{output}": maker.cotangents.list(output) for output in outputs}
+    part_of = Run(
+        nodes,
+        outputs,
+        {name: (len(entries),)},
+        run.wanted,
+        at=lambda node: maker.parts.get(node.name),
+        use=lambda node, n: maker.uses.get((node.name, n)),
+    )
+    return Section(part_of, entries_of)
+
+
+def _preimage(node: Node, n: int, entries: np.ndarray, shapes: Mapping[str, Shape]) -> Part:
+    """The places of the node's domain whose n-th read is one of these entries of its parent.
+
+    The first axis is that of the entries. Indices that the read's map ties together share an axis, which
+    lists the places that give an entry; an index that the map does not depend on keeps its own.
+    """
+    parent = shapes[node.reads[n].parent]
+    goal = np.unravel_index(entries, parent) if parent else ()
+    extents = dict(zip(node.indices, node.domain, strict=True))
+    count = len(entries)
+    valid: list[np.ndarray] = []  # of each axis
+    places: list[dict[sympy.Symbol, np.ndarray]] = []
+    here = np.ones((count, 1), bool)
+    for symbols, dims in _tied_together(node.reads[n].index):
+        wanted = [goal[d] for d in dims]
+        expressions = [node.reads[n].index[d] for d in dims]
+        if not symbols:
+            for e, at in zip(expressions, wanted, strict=True):
+                here &= (position(e, {}) == at)[:, None]
+            continue
+        if len(dims) == 1 and expressions[0].is_Symbol:
+            found, fits = wanted[0][:, None], (wanted[0] < extents[symbols[0]])[:, None]
+            index = {symbols[0]: np.where(fits, found, 0)}
+        else:
+            index, fits = _solved(symbols, [extents[s] for s in symbols], expressions, wanted,
+                                  [parent[d] for d in dims])  # fmt: skip
+        if fits.shape[1] == 1:
+            here &= fits
+            places.append(index)
+            valid.append(np.ones((1, 1), bool))
+        else:
+            places.append(index)
+            valid.append(fits)
+    used = {symbol for index in places for symbol in index}
+    unread = [symbol for symbol in node.indices if symbol not in used]
+    several = [k for k, fits in enumerate(valid) if fits.shape[1] > 1]
+    rank = 1 + len(several) + len(unread)
+    axes: dict[sympy.Symbol, np.ndarray] = {}
+    inside = here.reshape((count,) + (1,) * (rank - 1))
+    for k, index in enumerate(places):
+        shape = [1] * rank
+        shape[0] = count
+        if k in several:
+            shape[1 + several.index(k)] = valid[k].shape[1]
+            inside = inside & valid[k].reshape(shape)
+        axes |= {symbol: at.reshape(shape) for symbol, at in index.items()}
+    for k, symbol in enumerate(unread):
+        axes[symbol] = np.arange(extents[symbol]).reshape((1,) * (1 + len(several) + k) + (-1,)
+                                                          + (1,) * (len(unread) - k - 1))  # fmt: skip
+    listed = (count, *(valid[k].shape[1] for k in several))
+    domain = (*listed, *(extents[symbol] for symbol in unread))
+    part = Part(node, domain, 0, axes)
+    open_ = (*listed, *(1,) * len(unread))
+    flat = np.broadcast_to(np.arange(count).reshape((count,) + (1,) * (rank - 1)), open_)
+    read = (*(extent > 1 for extent in listed), *(False,) * len(unread))
+    part.passed = Listed(flat, None if inside.all() else np.broadcast_to(inside, open_), (count,), read)
+    return part
+
+
+def _tied_together(
+    index: Sequence[sympy.Expr],
+) -> list[tuple[list[sympy.Symbol], list[int]]]:
+    """The axes of a parent in groups that share no index, and each group's indices."""
+    groups: list[tuple[set[sympy.Symbol], list[int]]] = []
+    for d, expression in enumerate(index):
+        symbols, dims = set(expression.free_symbols), [d]
+        apart = []
+        for other, others in groups:
+            if symbols & other:
+                symbols, dims = symbols | other, others + dims
+            else:
+                apart.append((other, others))
+        groups = [*apart, (symbols, dims)]
+    return [(sorted(symbols, key=str), dims) for symbols, dims in groups]
+
+
+def _solved(
+    symbols: Sequence[sympy.Symbol],
+    extents: Sequence[int],
+    expressions: Sequence[sympy.Expr],
+    wanted: Sequence[np.ndarray],
+    parent: Sequence[int],
+) -> tuple[dict[sympy.Symbol, np.ndarray], np.ndarray]:
+    """Every place in the ranges of some indices at which expressions have the wanted values: a row for each,
+    and which entries of it there are."""
+    if prod(extents) > MAX_GRID:
+        raise UnsupportedError("an index map that is too large to turn about")
+    grid = np.unravel_index(np.arange(prod(extents)), tuple(extents))
+    flat, inside = flattened(
+        [np.broadcast_to(position(e, dict(zip(symbols, grid, strict=True))), grid[0].shape)
+         for e in expressions], tuple(parent), 1)  # fmt: skip
+    keys, _ = flattened(wanted, tuple(parent), 1)
+    if inside is not None:
+        flat = np.where(inside, flat, -1)
+    if len(keys) <= 8:
+        rows = [np.flatnonzero(flat == key) for key in keys]
+    else:
+        order = np.argsort(flat, kind="stable")
+        low, high = (np.searchsorted(flat, keys, side, sorter=order) for side in ("left", "right"))
+        rows = [order[a:b] for a, b in zip(low, high, strict=True)]
+    most = max(1, max(map(len, rows)))
+    at, fits = np.zeros((len(keys), most), np.int64), np.zeros((len(keys), most), bool)
+    for n, row in enumerate(rows):
+        at[n, : len(row)], fits[n, : len(row)] = row, True
+    return {symbol: axis[at] for symbol, axis in zip(symbols, grid, strict=True)}, fits
