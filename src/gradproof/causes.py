@@ -121,6 +121,19 @@ class NoEntries(Cause):
     """A gradient that has no entries."""
 
 
+class LeftOpen(Cause):
+    """So many entries are too near to the edge of the rounding set for floats to tell, and too many for
+    balls."""
+
+    entries: int
+
+
+class TooLarge(Cause):
+    """An operation of so many terms that balls are not asked for them, and that floats cannot tell."""
+
+    terms: int
+
+
 class NoGradient(Cause):
     """None where a gradient is expected: `derivative` is "not zero", "zero", "none" (it does not exist), or
     empty where that is not said. `passed` where a node passed it on."""

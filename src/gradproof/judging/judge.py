@@ -32,6 +32,7 @@ from ..proof.graph import Shape, size
 from ..proof.walk import evaluate
 from ..verdict import Finding, Judgement, Numbers, Verdict, as_finding, bare, bare_finding
 from .likeness import likeness, lost_use
+from .sieve import sieve_sum
 from .step import Part, Work, verdict_of
 from .together import explained, judge_pulled
 from .verdicts import Comparison, absent, judge, judge_sum, missing, numbers_of
@@ -328,7 +329,7 @@ class Judge:
         if any(part.shape != value.shape for part in parts):
             why_not = because.PartsOfShapes(tuple(part.shape for part in parts), value.shape)
             return bare_finding("gradient", at.name, Verdict.WRONG, why_not)
-        judged = judge_sum(value, [balls(part) for part in parts], dtype)
+        judged = sieve_sum(value, parts, dtype) or judge_sum(value, [balls(part) for part in parts], dtype)
         if judged.verdict is Verdict.WRONG and not judged.causes:
             writers = tuple(step.name for step in self.witness.steps if step.changes)
             judged = replace(judged, causes=(because.NotTheSum(at.uses, writers),))

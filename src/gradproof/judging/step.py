@@ -11,16 +11,21 @@ from flint import ctx
 
 from .. import causes as because
 from ..causes import Cause
+from ..dtypes import DType
 from ..proof.arithmetic import Arithmetic
 from ..proof.balls import NOUGHT, UNIT, Balls, balls, centres, full, numbers
 from ..proof.enclosure import Enclosures, Pulled, Run
 from ..proof.graph import Node, size
+from ..proof.section import section_of_cotangent, section_of_value
 from ..proof.walk import Values, evaluate, singular
 from ..verdict import Finding, Judgement, Numbers, Verdict, as_finding, bare_finding
 from .likeness import ANOTHER, Clues, Tried, likeness, uses
+from .sieve import Sieve, work_of
 from .together import astray, explained, judge_pulled
 from .verdicts import Comparison, absent, judge, numbers_of
-from .witness import Pass, Step
+from .witness import Arrays, Pass, Step
+
+TOO_MANY = 8_000_000  # entries of all domains together that balls are asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +58,14 @@ class Work:
     def __init__(self, step: Step, *, complete: bool = False) -> None:
         self.step, self.complete = step, complete
         self.seen = Seen()
-        self.given = {n: value if value.dtype == object else balls(value) for n, value in step.given.items()}
         self.enclosures = Enclosures(step.dtype)
+        given = {} if step.loose is not None else step.given
+        self.sieve = Sieve(step.nodes, given, step.wanted, step.dtype)
         self._held: dict[int, Values] = {}
+
+    @cached_property
+    def given(self) -> Values:
+        return {n: x if x.dtype == object else balls(x) for n, x in self.step.given.items()}
 
     def evaluated(self, arithmetic: Arithmetic) -> Values:
         loose = self.step.loose if arithmetic is not self.enclosures.exact and self.step.loose else self.given
@@ -98,7 +108,8 @@ class Work:
         broken = judged.verdict is Verdict.UNDECIDED or (
             judged.value is not None and not np.isfinite(judged.value)
         )
-        why = self.singular() if broken and not judged.verdict.passes else None
+        small = work_of(self.step.nodes) <= TOO_MANY
+        why = self.singular() if broken and small and not judged.verdict.passes else None
         return replace(judged, causes=(*judged.causes, why)) if why else judged
 
     def run(self, outputs: Sequence[str]) -> Run:
@@ -141,6 +152,13 @@ class Work:
         step, dtype, value = self.step, self.step.dtypes.get(name), self.step.values[name]
         if dtype is None or not value.size:
             return None
+        quick = self._by_floats(name, value, dtype)
+        if quick is not None:
+            return as_finding("forward", step.name, None, step.text(None), quick)
+        if work_of(step.nodes) > TOO_MANY:
+            return bare_finding(
+                "forward", step.name, Verdict.UNDECIDED, because.TooLarge(work_of(step.nodes))
+            )
         loose = self.rounded[name]
         sharp = self.enclosures.settled(lambda: self.exact()[name], loose)
         value, sharp, loose = self.without_unknown(name, value, sharp, loose)
@@ -153,6 +171,66 @@ class Work:
         if judged.verdict is Verdict.EXACT and not np.isfinite(value).all():
             self.seen.infinite.add(name)
         return as_finding("forward", step.name, None, step.text(None), self.with_reason(judged))
+
+    def _by_floats(self, name: str, value: np.ndarray, dtype: DType) -> Judgement | None:
+        """A value's judgement by floats, and by balls where these must look."""
+        expected = self.sieve.values()
+        if expected is None:
+            return None
+
+        def look(entries: np.ndarray, held: Enclosures | None = None) -> Comparison:
+            by = held or self.enclosures
+            section = section_of_value(self.step.nodes, self.step.given, name, entries)
+            given = {n: balls(x) for n, x in section.of(self.step.given).items()}
+            loose = section.run.evaluate(given, by.rounding)[name]
+            sharp = by.settled(lambda: section.run.evaluate(given, by.exact)[name], loose)
+            return Comparison(value.reshape(-1)[entries], sharp, loose)
+
+        return self.sieve.judged(value, expected[name], dtype, look)
+
+    def _passed_by_floats(self, trip: Pass) -> dict[str, Judgement] | None:
+        """What was passed on, by input; None where balls must look at all of it."""
+        step = self.step
+        if len(next(iter(trip.received.values()))) != 1:
+            return None
+        received = {name: rows[0] for name, rows in trip.received.items()}
+        expected = self.sieve.pulled(received)
+        if expected is None:
+            return None
+        run = self.run(tuple(received))
+        found: dict[str, Judgement] = {}
+        for name, shape in step.inputs.items():
+            value, dtype = _only(trip.passed.get(name)), step.dtypes[name]
+            if dtype is None or name not in expected or not size(shape):
+                return None
+            look = partial(self._look_at_passed, run, trip.received, name)
+            quick = (
+                self.sieve.absent(expected[name], partial(look, np.zeros(shape)))
+                if value is None
+                else self.sieve.judged(value, expected[name], dtype, partial(look, value))
+            )
+            if quick is None:
+                return None
+            found[name] = quick
+            if quick.verdict is Verdict.WRONG and value is not None:
+                self.seen.astray.setdefault(name, self.sieve.astray(value, expected[name]))
+        return found
+
+    def _look_at_passed(
+        self,
+        run: Run,
+        received: Arrays,
+        name: str,
+        value: np.ndarray,
+        entries: np.ndarray,
+        held: Enclosures | None = None,
+    ) -> Comparison:
+        """Balls of some entries of what should be passed on to an input."""
+        section = section_of_cotangent(run, self.step.given, name, entries)
+        given = {n: balls(x) for n, x in section.of(self.step.given).items()}
+        rows = {n: balls(x) for n, x in section.rows(received).items()}
+        pulled = (held or self.enclosures).pulled(section.run, given, rows)[name].row(0)
+        return Comparison(value.reshape(-1)[entries], pulled.exact, pulled.rounding, pulled.kinks)
 
     def _cotangents(self) -> list[Finding]:
         """What the step passed on: of the probes, and of what it really received, first and again."""
@@ -169,6 +247,13 @@ class Work:
         trips = [trip for trip in (step.probes, first) if trip is not None and trip.received]
         if not trips or not step.inputs:
             return found
+        if step.probes is None and first is not None and first.passed:
+            quick = self._passed_by_floats(first)
+            if quick is not None:
+                found += [self._told(name, judged, ()) for name, judged in quick.items()]
+                return found + self._again()
+        if (terms := work_of(step.nodes)) > TOO_MANY:
+            return [*found, bare_finding("local", step.name, Verdict.UNDECIDED, because.TooLarge(terms))]
         pulls = Pulls(self, trips)
         if step.probes is not None:
             found += self._probed(pulls, step.probes)
@@ -242,11 +327,14 @@ class Work:
             looks = self._looks(name, value, right.exact, judged, trip)
             if judged.verdict is Verdict.WRONG and value is not None:
                 self.seen.astray.setdefault(name, astray(value, right))
-            text = "" if judged.verdict.passes else step.text(name)
-            judged = self.with_reason(judged)
-            judged = replace(judged, causes=(*judged.causes, *looks))
-            found.append(as_finding("local", step.name, name, text, judged))
+            found.append(self._told(name, judged, looks))
         return found
+
+    def _told(self, name: str, judged: Judgement, looks: tuple[Cause, ...]) -> Finding:
+        text = "" if judged.verdict.passes else self.step.text(name)
+        judged = self.with_reason(judged)
+        judged = replace(judged, causes=(*judged.causes, *looks))
+        return as_finding("local", self.step.name, name, text, judged)
 
     def _looks(
         self, name: str, value: np.ndarray | None, right: Balls, judged: Judgement, trip: Pass

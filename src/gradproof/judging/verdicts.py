@@ -252,11 +252,18 @@ def judge_sum(
 ) -> Judgement:
     """An array beside the sum of its terms, added in whatever order; `loose` are the terms with the rounding
     that they have already. A single one is no sum: nothing is rounded."""
+    return judge(compared_sum(value, terms, dtype, loose), dtype)
+
+
+def compared_sum(
+    value: np.ndarray, terms: Sequence[Balls], dtype: DType, loose: Sequence[Balls] | None = None
+) -> Comparison:
+    """What `judge_sum` compares."""
     held = terms if loose is None else loose
     if len(terms) == 1:
-        return judge(Comparison(value, numbers(terms[0]), numbers(held[0])), dtype)
+        return Comparison(value, numbers(terms[0]), numbers(held[0]))
     sharp, wide = arithmetic_exact().add_all(terms), rounding_of(dtype).add_all(held)
-    return judge(Comparison(value, numbers(sharp), numbers(wide)), dtype)
+    return Comparison(value, numbers(sharp), numbers(wide))
 
 
 def missing(shape: Shape, exact: Balls | None, cause: Cause) -> Judgement:

@@ -42,7 +42,7 @@ class Roundings:
         self.dtype = dtype
         self.accumulator = accumulator or dtype  # what sums are held in, before they round once to `dtype`
         self.half = dtype is not None and dtype.precision < 24 and not dtype.stepwise
-        self._within = self._bounded()
+        self.within = self._bounded()
 
     def widened(self, roundings: float = 1) -> Each:
         """Widens an array by so many roundings; the exact arithmetic leaves it as it is."""
@@ -77,7 +77,7 @@ class Roundings:
             return total
         magnitudes = reduced(np.add, np.abs(terms), axes)
         blurred = _blurred(total, magnitudes, slack)
-        within = self._within(blurred)
+        within = self.within(blurred)
         if self.dtype is not None and not finite(within).all():
             # Beside the largest number, a mask's, all the rest may be too small to be seen.
             largest, rest = arb(self.dtype.largest), arb(self.dtype.largest) * self.dtype.unit_roundoff / 4
@@ -85,6 +85,11 @@ class Roundings:
             hidden = lift(lambda w, t, m, a: _cut(t, largest) if _hides(w, t, m, a, largest, rest) else w, 4)
             return hidden(within, blurred, most, magnitudes)
         return within
+
+    def of_total(self, total: Balls, magnitudes: Balls, terms: int) -> Balls:
+        """A sum of so many terms by what it is exactly, and the sum of their magnitudes."""
+        slack = self.gamma(terms)
+        return self.within(_blurred(total, magnitudes, slack)) if slack else total
 
     def _bounded(self) -> Each:
         """Sums: what is beyond the dtype's largest number is an infinity there, and what follows may be

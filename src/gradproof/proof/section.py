@@ -10,21 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
+from math import fsum, prod
 
 import numpy as np
 import sympy
+from flint import arb
 
 from ..errors import UnsupportedError
+from .balls import balls
 from .enclosure import Run
 from .functions import second_slope
-from .graph import Node, Shape, slot
-from .places import flattened, position
+from .graph import Node, Shape, size, slot
+from .places import flattened, gathered, position
 from .slopes import partials
 from .walk import Site
 
 MAX_GRID = 30_000_000  # places that are looked through for those that an entry was read from
 MAX_TERMS = 3_000_000  # of a section
+LONG = 1_000  # terms of a sum that is added up in floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +127,10 @@ class Section:
 
 
 class _Maker:
-    def __init__(self, nodes: Sequence[Node], shapes: Mapping[str, Shape]) -> None:
-        self.nodes = nodes
-        self.shapes = {**shapes, **{node.name: node.shape for node in nodes}}
+    def __init__(self, nodes: Sequence[Node], given: Mapping[str, np.ndarray]) -> None:
+        self.nodes, self.given = nodes, given
+        self.shapes = {name: array.shape for name, array in given.items()}
+        self.shapes |= {node.name: node.shape for node in nodes}
         self.values, self.cotangents = _Needs(), _Needs()
         self.parts: dict[str, Part] = {}
         self.uses: dict[tuple[str, int], Part] = {}
@@ -143,6 +147,9 @@ class _Maker:
         for node in reversed(self.nodes):
             if node.name not in self.values.more and node.name not in self.values.first:
                 continue
+            if (ready := self.long_sum(node)) is not None:
+                self.parts[node.name] = ready
+                continue
             at = np.unravel_index(self.values.list(node.name), node.shape) if node.shape else ()
             count, rank = len(self.values.list(node.name)), len(node.over)
             axes = {
@@ -156,6 +163,24 @@ class _Maker:
             self.parts[node.name] = part
             for n, read in enumerate(node.reads):
                 self.values.add(read.parent, part.find(n, self.shapes[read.parent]))
+
+    def long_sum(self, node: Node) -> Part | None:
+        """A sum of very many numbers that are given: floats add them up exactly."""
+        if node.reduce != "sum" or node.formula != slot(0) or size(node.over) < LONG:
+            return None
+        array = self.given.get(node.reads[0].parent)
+        if array is None or array.dtype == object or not np.isfinite(array).all():
+            return None
+        where = Site(node).where(0, self.given)
+        terms = np.broadcast_to(gathered(array, where, node.reads[0].fill), node.domain)
+        rows = terms.reshape(-1, size(node.over))[self.values.list(node.name)]
+        totals = balls([fsum(row) for row in rows])
+        rest = balls([fsum([*row, -total]) for row, total in zip(rows, totals.astype(float), strict=True)])
+        totals = np.asarray(totals + rest * arb(1, 2.0**-52), object)
+        sizes = np.asarray(balls([fsum(abs(row)) for row in rows]) * arb(1, 2.0**-52), object)
+        part = Part(node, (len(rows),), 1, {})
+        part.ready = lambda arithmetic: arithmetic.model.of_total(totals, sizes, size(node.over))
+        return part
 
     def needed_cotangents(self, wanted: frozenset[str]) -> None:
         """From the first node on: which of its cotangents each parent's come from, and what its slopes
@@ -200,23 +225,24 @@ class _Maker:
 
 
 def section_of_value(
-    nodes: Sequence[Node], shapes: Mapping[str, Shape], name: str, entries: np.ndarray
+    nodes: Sequence[Node], given: Mapping[str, np.ndarray], name: str, entries: np.ndarray
 ) -> Section:
-    """The section of a value's entries; `shapes` are those of what the nodes are given. Raises
-    `UnsupportedError` where it is too large."""
-    maker = _Maker(nodes, shapes)
+    """The section of a value's entries. Raises `UnsupportedError` where it is too large."""
+    maker = _Maker(nodes, given)
     maker.values.first[name] = entries
     maker.needed_values()
     maker.placed()
     needed = tuple(node for node in nodes if node.name in maker.parts)
     run = Run(needed, (name,), {}, frozenset(), at=lambda node: maker.parts.get(node.name))
-    return Section(run, {given: maker.values.list(given) for given in shapes if given in maker.values.more})
+    return Section(run, {leaf: maker.values.list(leaf) for leaf in given if leaf in maker.values.more})
 
 
-def section_of_cotangent(run: Run, shapes: Mapping[str, Shape], name: str, entries: np.ndarray) -> Section:
+def section_of_cotangent(
+    run: Run, given: Mapping[str, np.ndarray], name: str, entries: np.ndarray
+) -> Section:
     """The section of the entries of what arrives at one of the run's targets. Raises `UnsupportedError`
     where it is too large."""
-    maker = _Maker(run.nodes, shapes)
+    maker = _Maker(run.nodes, given)
     maker.cotangents.first[name] = entries
     maker.values.first[name] = entries
     maker.needed_cotangents(run.wanted)
@@ -224,8 +250,9 @@ def section_of_cotangent(run: Run, shapes: Mapping[str, Shape], name: str, entri
     maker.placed()
     used = {name for name, _ in maker.uses} | set(maker.parts)
     nodes = tuple(node for node in run.nodes if node.name in used)
-    entries_of = {given: maker.values.list(given) for given in shapes
-                  if given in maker.values.more or given == name}  # fmt: skip
+    entries_of = {
+        leaf: maker.values.list(leaf) for leaf in given if leaf in maker.values.more or leaf == name
+    }
     outputs = tuple(output for output in run.outputs if output in maker.cotangents.more)
     entries_of |= {f"∂{output}": maker.cotangents.list(output) for output in outputs}
     part_of = Run(

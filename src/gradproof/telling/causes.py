@@ -180,6 +180,9 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.NothingToCompare: lambda cause: "nothing was compared" if cause.whole else "there is nothing to "
                                                                                  "compare",
     c.NoEntries: "it has no entries",
+    c.LeftOpen: "{entries} entries are too near to the edge of what rounding explains for floats to tell, "
+    "and too many to look at one by one",
+    c.TooLarge: "it runs over {terms} terms: floats cannot judge it, and for balls these are too many",
     c.NoGradient: _no_gradient,
     c.GivenGradient: "a gradient on a given tensor",
     c.Probed: "probed with one random cotangent",
