@@ -14,11 +14,11 @@ Sources = dict[str, str]  # of each module its text
 
 GROUND = ("errors", "dtypes", "display", "verdict", "causes", "functions")
 ENGINES = ("torch", "jax", "jaxlib", "autograd", "tinygrad")
-RECORDER = tuple(f"torch.{name}" for name in (
-    "definitions", "insides", "lowering", "memory", "names", "operations", "outputs", "recording",
-        "resampling",
-    "state", "trail", "writing",
-))  # fmt: skip
+RECORDER = tuple(
+    f"torch.{name}"
+    for name in """definitions insides lowering memory names operations outputs recorder recording resampling
+    state tape trail writing""".split()
+)
 
 # What a room may reach of ours, by whatever way, and which libraries it may never reach. A sceptic reads
 # `proof` and `judging`.

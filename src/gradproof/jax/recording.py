@@ -25,7 +25,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from ..errors import Place, UnsupportedError, said, shown
-from ..torch.recording import NOWHERE, Edge, LeafStep, Region, Step, Tape
+from ..torch.tape import NOWHERE, Edge, LeafStep, Region, Step, Tape
 
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr",
     "remat2": "jaxpr",

@@ -21,9 +21,9 @@ from ..proof.arithmetic import exact
 from ..proof.balls import Balls, balls, centres, numbers
 from ..proof.enclosure import Run
 from ..proof.graph import Read, size, slot
-from ..torch.recording import Edge, Step, Tape
 from ..torch.runs import given_of
 from ..torch.stops import MAX_DOMAIN
+from ..torch.tape import Edge, Step, Tape
 from ..torch.witness import (
     MAX_WHOLE,
     Lowered,

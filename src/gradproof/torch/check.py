@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map
 
 from ..causes import Cause, NothingToCompare, Uncovered
 from ..dtypes import DType
-from ..errors import GradproofError, InputError, Place
+from ..errors import GradproofError, InputError, Place, shown
 from ..judging.judge import Judge
 from ..judging.whole import tight
 from ..language.syntax import parse_statements
@@ -30,8 +30,9 @@ from ..verdict import Finding, Verdict, bare_finding, worst
 from .names import arguments_of
 from .net import Net, contradictions, plain_findings
 from .outputs import flat
-from .recording import NOWHERE, OPAQUE, Step, Tape, record, region_of, shown, stopped
+from .recording import record, region_of, stopped
 from .state import State, eager, untouched
+from .tape import NOWHERE, OPAQUE, Step, Tape
 from .trail import followed
 from .witness import witness_of
 

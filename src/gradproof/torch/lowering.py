@@ -25,9 +25,10 @@ from .definitions import DEFINITIONS, NotDefinedError
 from .insides import decomposition_table, is_composite
 from .memory import Content, table
 from .operations import CHOICES, CONSTANT, FORMULAS, MOVES, POOLS, SCALARS
-from .recording import OPAQUE, Event, Recorder, Region
+from .recorder import Recorder
 from .resampling import NAMES as INTERPOLATIONS
 from .resampling import interpolated
+from .tape import OPAQUE, Event, Region
 from .writing import Writing
 
 aten = torch.ops.aten

@@ -20,8 +20,9 @@ from ..causes import Contradicted, OtherUnrecorded, Raised
 from ..errors import UnsupportedError, said
 from ..verdict import Finding, Verdict, bare_finding
 from .outputs import flat
-from .recording import Event, Tape, cotangents_of
+from .recording import cotangents_of
 from .state import State
+from .tape import Event, Tape
 from .trail import direction, movable, move, plain
 
 UNIT = 2.0**-53  # float64's roundoff

@@ -20,7 +20,7 @@ from sympy import Expr, Piecewise
 from ..functions import recorded
 from ..proof.functions import FORMS
 
-Arguments = Mapping[str, Any]  # tensors as `recording.Region`
+Arguments = Mapping[str, Any]  # tensors as `tape.Region`
 Row = str | Callable[[Arguments], str]
 
 floor, trunc, nearest, log1p = (FORMS[name] for name in ("floor", "trunc", "nearest", "log1p"))

@@ -18,7 +18,7 @@ from sympy import Abs, Expr, Max, Piecewise, Rational, S
 from ..proof.graph import Read, bound, free, slot
 from .definitions.sampling import keys
 from .memory import table
-from .recording import Event, Region
+from .tape import Event, Region
 from .writing import Writing
 
 CUBIC = Rational(-3, 4)  # the a of Keys' cubic convolution that torch takes for images

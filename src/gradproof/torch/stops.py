@@ -23,8 +23,8 @@ from ..proof.balls import NOUGHT, ZERO, Balls, as_float, balls, full, numbers, p
 from ..proof.enclosure import LIMIT_BITS, START_BITS, Enclosures
 from .lowering import Lowering
 from .memory import Content, Memory
-from .recording import NOWHERE, Edge, Event, Region, Step, Tape, whole_numbers
 from .runs import given_of, run_of, whole
+from .tape import NOWHERE, Edge, Event, Region, Step, Tape, whole_numbers
 
 TINY = arb(2) ** -60  # relative: far above what 128 bits leave, far below any format's rounding
 MAX_DOMAIN = 1_000_000  # entries of the whole run

@@ -22,8 +22,8 @@ from ..proof.graph import Graph
 from ..telling.derivation import derive
 from . import runs
 from .lowering import Lowering
-from .recording import HIDDEN, Edge, Region, Step, Tape
 from .stops import Stops
+from .tape import HIDDEN, Edge, Region, Step, Tape
 from .writing import Writing
 
 Formats = Mapping[str, DType]

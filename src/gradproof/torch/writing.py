@@ -24,7 +24,7 @@ from ..language.builder import lower
 from ..language.syntax import Statement, parse_statements
 from ..proof.graph import Leaf, Lookup, Node, Read, Shape, bound, differentiated, free, reach, size, slot
 from .memory import Content, Memory, index_map
-from .recording import Region
+from .tape import Region
 
 
 @dataclass(frozen=True)
