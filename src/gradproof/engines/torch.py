@@ -75,7 +75,7 @@ FUNCTIONS: Functions = {
     "log_softmax": lambda x, axis=-1: torch.log_softmax(x, axis),
     "cumsum": lambda x, axis=0: torch.cumsum(x, axis),
     "dot": _dot, "@": torch.matmul, "outer": torch.outer, "trace": torch.trace,
-    "transpose": lambda x, axes=None: x.permute(axes if axes is not None else tuple(reversed(range(x.ndim)))),
+    "transpose": lambda x, axes=None: x.permute(tuple(axes or reversed(range(x.ndim)))),
     "reshape": lambda x, shape: x.reshape(shape),
     "where": lambda condition, a, b: torch.where(torch.as_tensor(condition), a, b),
     "concatenate": lambda parts, axis: torch.cat(parts, dim=axis),
