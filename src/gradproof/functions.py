@@ -285,8 +285,8 @@ _ROWS = (
     Function("floor", steps=True, spoken=False, recorded="prims::floor"),
     Function("ceil", steps=True, spoken=False, recorded="prims::ceil"),
     Function("trunc", steps=True, spoken=False, ball=_trunc, recorded="fix prims::trunc"),
+    # Half to even.
     Function("nearest", steps=True, spoken=False, ball=_nearest, recorded="round prims::round"),
-        # half to even
 )  # fmt: skip
 
 FUNCTIONS: Mapping[str, Function] = {row.name: row for row in _ROWS}

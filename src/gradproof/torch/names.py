@@ -42,11 +42,10 @@ def arguments_of(func: Any, inputs: Sequence[Any]) -> list[tuple[str, Any]]:
         parameters = list(inspect.signature(called).parameters.values())
     except (TypeError, ValueError):
         parameters = []
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     named = []
     for n, value in enumerate(inputs):
-        if n < len(parameters) and parameters[n].kind in (
-            inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
-        ):  # fmt: skip
+        if n < len(parameters) and parameters[n].kind in kinds:
             named.append((parameters[n].name, value))
         else:
             rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "input")

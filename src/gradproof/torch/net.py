@@ -34,9 +34,8 @@ CONTRADICTS = 2e-3  # relative: what is told, beside what rounding hides
 COARSE = 0.3  # ... where the gradients are of a coarser dtype: they may have cancelled to so few digits
 
 Func = Callable[..., Any]
-Whole = Callable[
-    [Sequence[np.ndarray], Sequence[np.ndarray | None]], Verdict
-]  # of outputs and of leaves' gradients
+# Of outputs and of leaves' gradients.
+Whole = Callable[[Sequence[np.ndarray], Sequence[np.ndarray | None]], Verdict]
 
 
 def plain_findings(
@@ -80,8 +79,8 @@ def _told_by(whole: Whole, plain: _Plain, tape: Tape) -> Verdict:
     outputs = [plain.numbers.get(f"output {n}") for n in range(len(tape.outputs))]
     gradients = [plain.numbers.get(leaf.name) for leaf in tape.leaves]
     there = [value for value in outputs if value is not None]
-    missing = [leaf.name for leaf, plain_one in zip(tape.leaves, gradients, strict=True)
-               if (plain_one is None) != (leaf.gradients[0] is None)]  # fmt: skip
+    pairs = zip(tape.leaves, gradients, strict=True)
+    missing = [leaf.name for leaf, own in pairs if (own is None) != (leaf.gradients[0] is None)]
     if missing or any(
         value.shape != region.shape for value, region in zip(there, tape.outputs, strict=False)
     ):

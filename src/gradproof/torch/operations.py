@@ -275,8 +275,8 @@ FORMULAS: dict[str, Row] = {
         "where(abs(self - target) < beta, (self - target)**2 / 2 / beta, abs(self - target) - beta/2)"
         if a["beta"] else
         "abs(self - target)")(a),
-    "huber_loss": _loss("where(abs(self - target) <= delta, (self - target)**2 / 2, delta*(abs(self - "
-                        "target) - delta/2))"),
+    "huber_loss": _loss(
+        "where(abs(self - target) <= delta, (self - target)**2 / 2, delta*(abs(self - target) - delta/2))"),
     "soft_margin_loss": _loss("log1p(exp(-target*self))"),
 }  # fmt: skip
 
@@ -355,9 +355,9 @@ CHOICES = frozenset("sort topk kthvalue median nanmedian mode max min cummax cum
 
 # ... and those that name places in the flattened window axes, so many at the end.
 POOLS = {
-    "max_pool2d_with_indices": 2, "max_pool3d_with_indices": 3, "adaptive_max_pool2d": 2,
-        "adaptive_max_pool3d": 3,
-    "fractional_max_pool2d": 2, "fractional_max_pool3d": 3, "max_pool1d_with_indices": 1,
+    "max_pool1d_with_indices": 1, "max_pool2d_with_indices": 2, "max_pool3d_with_indices": 3,
+    "adaptive_max_pool2d": 2, "adaptive_max_pool3d": 3,
+    "fractional_max_pool2d": 2, "fractional_max_pool3d": 3,
 }  # fmt: skip
 
 # Operations whose outputs do not depend on their tensors' numbers: shapes, fresh memory, random numbers,

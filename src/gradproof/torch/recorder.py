@@ -63,13 +63,9 @@ class Recorder(insides.TorchDispatchMode):
         self, modules: Mapping[int, str], leaves: frozenset[int] = frozenset(), digits: int = 64
     ) -> None:
         super().__init__()
-        self.digits = (
-            digits  # a number of no larger denominator is not known again: such stand in programs anyway
-        )
+        self.digits = digits  # a number of no larger denominator is not known again: programs have such
         self.leaves = leaves  # the tensors, by identity, that were there before the run
-        self.inner: set[int] = (
-            set()
-        )  # numbers of leaves that the function itself made of other tensors' memory
+        self.inner: set[int] = set()  # leaves that the function made of other tensors' memory
         self.events: list[Event] = []
         self.modules = modules
         self.storages: dict[int, Any] = {}  # held, so that no address is used again
@@ -84,9 +80,7 @@ class Recorder(insides.TorchDispatchMode):
         self.exports: list[Export] = []
         self.scalars: dict[float, int] = {}  # the numbers that `item()` handed out: by which operation
         self.known: dict[tuple[int, int], int] = {}  # where such a number came back: an operation's argument
-        self.lifted: dict[
-            int, tuple[int, ...]
-        ] = {}  # ... or the entries of a new tensor, -1 for other numbers
+        self.lifted: dict[int, tuple[int, ...]] = {}  # ... or a new tensor's entries, -1 for others
         self.transformed: list[tuple[str, Place]] = []
         self.unseen: set[int] = set()  # storages that were written to by no operation of torch's
         self.foreign: set[int] = set()  # storages that no operation of the run made

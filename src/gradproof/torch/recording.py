@@ -26,11 +26,7 @@ from .tape import HIDDEN, NOWHERE, OPAQUE, Cotangents, Edge, Event, LeafStep, Re
 
 # Our frames that what others raise passes through.
 FORWARDING = ("__torch_dispatch__", "__torch_function__", "run")
-PASSES = (
-    "",
-    ", run once more on a retained graph,",
-    ", given its cotangent two entries apart in memory,",
-)
+PASSES = "", ", run once more on a retained graph,", ", given its cotangent two entries apart in memory,"
 
 
 def rehearsed(func: Callable[..., Any], inputs: Sequence[Any]) -> tuple[list[Event], Trail]:
@@ -281,9 +277,7 @@ def _numbers(tensor: torch.Tensor | None) -> np.ndarray | None:
         return HIDDEN
     dense = dense.to_dense() if dense.layout != torch.strided else dense
     dense = torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
-    return (
-        dense.to(torch.float64).cpu().numpy(force=True).copy()
-    )  # also of a tensor that is zero without memory
+    return dense.to(torch.float64).cpu().numpy(force=True).copy()  # also of a zero without memory
 
 
 def cotangents_of(outputs: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:

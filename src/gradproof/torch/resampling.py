@@ -94,9 +94,10 @@ def _triangle(self: Writing, axis: _Axis) -> tuple[str, np.ndarray]:
 
 
 _WEIGHTS: dict[str, tuple[Any, int]] = {
-    "upsample_linear1d": (_linear, 1), "upsample_bilinear2d": (_linear, 2),
-        "upsample_trilinear3d": (_linear, 3),
-    "upsample_bicubic2d": (_cubic, 2), "_upsample_bilinear2d_aa": (_triangle, 2),
+    "upsample_linear1d": (_linear, 1),
+    "upsample_bilinear2d": (_linear, 2), "_upsample_bilinear2d_aa": (_triangle, 2),
+    "upsample_trilinear3d": (_linear, 3),
+    "upsample_bicubic2d": (_cubic, 2),
 }  # fmt: skip
 
 

@@ -286,9 +286,8 @@ class Stops:
         if event.is_view and not hidden:
             with suppress(UnsupportedError):  # memory seen as another dtype: what lies there tells
                 self.flow.view(event)
-        bits = any(
-            whole_numbers(region.dtype) for region in reached
-        )  # those of a number, which go on in integers
+        # Those of a number, which go on in integers.
+        bits = any(whole_numbers(region.dtype) for region in reached)
         past = bool(event.written) and self._unowned(event)
         for n, region in enumerate((*event.outs, *event.side)):
             if event.is_view and not (hidden and reached and not self.flow.is_active(region)):

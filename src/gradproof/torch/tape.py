@@ -173,9 +173,7 @@ class LeafStep:
     edge: Edge
     region: Region
     gradients: Cotangents
-    nested: bool = (
-        False  # whether a part of it arrived by a backward within the backward: a reentrant checkpoint
-    )
+    nested: bool = False  # whether a part arrived by a backward within the backward: a reentrant checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,14 +216,11 @@ class Tape:
     unseen: set[int]  # storages that were written to by no operation of torch's
     trouble: str = ""
     supported: bool = True
-    held: Mapping[int, Any] = field(
-        default_factory=dict
-    )  # the storages: their addresses must not be used again
+    held: Mapping[int, Any] = field(default_factory=dict)  # storages: no address must be used again
     tensors: Mapping[int, torch.Tensor] = field(default_factory=dict)  # the leaves themselves, by number
     names: Mapping[int, str] = field(default_factory=dict)  # of every leaf that was seen, by number
-    transformed: list[tuple[str, Place]] = field(
-        default_factory=list
-    )  # custom Functions under torch.func's transforms
+    # Custom Functions under torch.func's transforms.
+    transformed: list[tuple[str, Place]] = field(default_factory=list)
     trail: Trail = field(default_factory=lambda: Trail())  # of numbers that left torch
     given: list[Region] = field(default_factory=list)  # the leaves that were there before the run
     foreign: frozenset[int] = frozenset()  # storages that no operation of the run made
@@ -233,9 +228,8 @@ class Tape:
     unmarked: str = ""  # why no leaf was reached, in words
     unused: tuple[str, ...] = ()  # tensors that need a gradient and that the outputs do not reach
     idle: tuple[str, ...] = ()  # tensors that the function is given and never reads
-    inner: frozenset[int] = (
-        frozenset()
-    )  # those that the function itself made of other tensors' memory: `x.detach()`
+    # Leaves that the function itself made of other tensors' memory: `x.detach()`.
+    inner: frozenset[int] = frozenset()
 
 
 def whole_numbers(dtype: torch.dtype) -> bool:

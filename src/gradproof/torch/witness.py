@@ -28,9 +28,7 @@ from .writing import Writing
 
 Formats = Mapping[str, DType]
 
-MAX_WHOLE = (
-    20_000  # entries of all domains together: beyond, the whole function is not looked at from both sides
-)
+MAX_WHOLE = 20_000  # entries of all domains: beyond, the whole is not looked at from both sides
 COMPARISONS = frozenset("eq ne lt le gt ge".split())
 AUTOGRAD = "autograd"  # what stops it may be a detach, .data, no_grad or item()
 _TRANSFORMED = (

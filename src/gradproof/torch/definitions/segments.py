@@ -42,9 +42,8 @@ def _embedding_bag(
         if include_last_offset:
             starts, ends = starts[:-1], starts[1:]
         places = indices.tolist()
-        kept = [[n for n in range(a, b) if places[n] != padding_idx % len(weight) or padding_idx < 0] for a,
-            b in
-                zip(starts, ends, strict=True)]  # fmt: skip
+        padding = padding_idx % len(weight) if padding_idx >= 0 else None
+        kept = [[n for n in range(a, b) if places[n] != padding] for a, b in zip(starts, ends, strict=True)]
     rows = weight.index_select(0, indices)
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(-1)
@@ -92,8 +91,12 @@ def _segments(
                 continue
             part = torch.cat([extra, part], 0)
         parts.append(part)
-    made = [p if p.shape == rest and reduce == "mean" and initial is not None else
-            _bagged([p], reduce, data.new_full(rest, start))[0] for p in parts]  # fmt: skip
+    made = [
+        part
+        if part.shape == rest and reduce == "mean" and initial is not None
+        else _bagged([part], reduce, data.new_full(rest, start))[0]
+        for part in parts
+    ]
     return torch.stack(made, 0)
 
 
