@@ -101,15 +101,9 @@ def failed_problem(problem: Problem, engine: str, dtype: str | None, error: Targ
     note = f"{error.message} ({error.place})" if error.place else error.message
     finding = bare_finding("forward", problem.graph.output.name, Verdict.FAILED, Raised(note))
     asked = dtype or problem.dtype or "float64"
-    return Report(
-        problem.title,
-        problem.target,
-        engine,
-        asked,
-        (finding,),
-        problem=problem,
-        derivation=derive(problem.graph),
-    )
+    derivation = derive(problem.graph)
+    told = (problem.title, problem.target, engine, asked, (finding,))
+    return Report(*told, problem=problem, derivation=derivation)
 
 
 # Engines that do not go from the output back.

@@ -243,10 +243,7 @@ class _Scalars(_Own):
                 seen.add(id(x))
                 entries.append(x)
             bound[statement.name] = _filled(value.shape, entries)
-        names = [
-            *sorted(task.parameters),
-            *(s.name for s in task.statements[:-1] if task.parents.get(s.name)),
-        ]
+        names = [*sorted(task.parameters), *task.between]
         output = bound[task.statements[-1].name].item()
         return dict(zip(names, self._gradients(output, [bound[name] for name in names]), strict=True))
 
@@ -382,10 +379,7 @@ class _Arrays(_Own):
         for statement in task.statements:
             value = line(statement, bound, library)
             bound[statement.name] = value * 1.0 if any(value is other for other in bound.values()) else value
-        names = [
-            *sorted(task.parameters),
-            *(s.name for s in task.statements[:-1] if task.parents.get(s.name)),
-        ]
+        names = [*sorted(task.parameters), *task.between]
         grads = self.asked(bound[task.statements[-1].name], [bound[name] for name in names])
         return {
             name: None if grad is None else self._read(grad) for name, grad in zip(names, grads, strict=True)

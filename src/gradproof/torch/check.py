@@ -21,13 +21,13 @@ from torch.utils._pytree import tree_map
 
 from ..causes import Cause, NothingToCompare, Uncovered
 from ..dtypes import DType
-from ..errors import GradproofError, InputError, Place, shown
+from ..errors import GradproofError, InputError, Place
 from ..judging.judge import Judge
 from ..judging.whole import tight
 from ..language.syntax import parse_statements
 from ..report import Report
 from ..verdict import Finding, Verdict, bare_finding, worst
-from .names import arguments_of
+from .names import arguments_of, name_of
 from .net import Net, contradictions, plain_findings
 from .outputs import flat
 from .recording import record, region_of, stopped
@@ -73,7 +73,7 @@ def check_function(
     if passes not in (1, 3):
         raise InputError(f"passes={passes!r}: expected 3, or 1 for a backward that cannot run twice")
     start = time.perf_counter()
-    name = title or _name_of(func)
+    name = title or name_of(func)
     given, keywords = tree_map(_as_leaf, (list(inputs), {**(kwargs or {}), **named}))
     called = partial(func, **keywords) if keywords else func
     trusted = stops == "trust" or formula is not None
@@ -286,16 +286,6 @@ def _as_leaf(value: Any) -> Any:
     if isinstance(value, torch.Tensor) and value.requires_grad and not value.is_leaf:
         return value.detach().requires_grad_()
     return value
-
-
-def _name_of(func: Any) -> str:
-    if isinstance(func, torch.nn.Module):
-        return type(func).__name__
-    name = getattr(func, "__name__", None) or type(func).__name__
-    code = getattr(func, "__code__", None)
-    if name == "<lambda>" and code is not None:
-        return f"lambda at {shown(code.co_filename)}:{code.co_firstlineno}"
-    return name
 
 
 def our_fault(error: Exception) -> Cause:

@@ -10,6 +10,19 @@ from typing import Any
 
 import torch
 
+from ..errors import shown
+
+
+def name_of(func: Any) -> str:
+    """A module's class, a function's name, or the line of a lambda."""
+    if isinstance(func, torch.nn.Module):
+        return type(func).__name__
+    name = getattr(func, "__name__", None) or type(func).__name__
+    code = getattr(func, "__code__", None)
+    if name == "<lambda>" and code is not None:
+        return f"lambda at {shown(code.co_filename)}:{code.co_firstlineno}"
+    return name
+
 
 def modules_of(func: Any) -> dict[int, str]:
     """The path of every module that the function holds."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import isfinite
@@ -160,13 +160,10 @@ class Recorder(insides.TorchDispatchMode):
 
     def export(self, call: str, tensor: torch.Tensor) -> None:
         with insides.without_modes():
-            self._export(call, tensor)
-
-    def _export(self, call: str, tensor: torch.Tensor) -> None:
-        place, _, frame = self._whence()
-        self._called(frame, place)
-        if not whole_numbers(tensor.dtype):
-            self.exports.append(Export(call, len(self.events), self.region(tensor), place))
+            place, _, frame = self._whence()
+            self._called(frame, place)
+            if not whole_numbers(tensor.dtype):
+                self.exports.append(Export(call, len(self.events), self.region(tensor), place))
 
     def settle(self) -> None:
         """The last operation's outputs have their autograd nodes by now."""
@@ -210,12 +207,13 @@ class Recorder(insides.TorchDispatchMode):
     def region(self, tensor: torch.Tensor) -> Region:
         """The tensor as it is now."""
         with insides.without_functions():
-            return self._region(tensor)
+            why = why_opaque(tensor)
+            region = self._hidden(tensor, why) if why else self._region(tensor)
+        if region.edge is not None:
+            self.edges.setdefault(region.edge, region)
+        return region
 
     def _region(self, tensor: torch.Tensor) -> Region:
-        opaque = why_opaque(tensor)
-        if opaque:
-            return self._hidden(tensor, opaque)
         key, storage = insides.storage_of(tensor)
         fresh = tensor.requires_grad and _history(tensor) is None and id(tensor) not in self.numbers
         if fresh and id(tensor) not in self.leaves and key in self.storages:
@@ -224,8 +222,8 @@ class Recorder(insides.TorchDispatchMode):
             self.storages[key] = storage
             if not self.making:
                 self.foreign.add(key)
-        turned = (tensor.is_conj(), tensor.is_neg())
-        place = (key, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype, turned)
+        geometry = (tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        place = (key, *geometry, tensor.is_conj(), tensor.is_neg())
         writes = self.writes.get(key, 0)
         known = self.copies.get(place)
         plain = tensor.detach().resolve_conj().resolve_neg()
@@ -235,30 +233,14 @@ class Recorder(insides.TorchDispatchMode):
             self.copies[place] = known
         if changed:  # written to by something that is no operation of torch's
             self.unseen.add(key)
-        region = replace(self._lying(tensor, storage, known[1], self._edge(tensor)), changed=changed)
-        if region.edge is not None:
-            self.edges.setdefault(region.edge, region)
-        return region
+        extent = storage.nbytes() // max(1, tensor.dtype.itemsize)
+        return Region(key, extent, *geometry, known[1], self._edge(tensor), changed)
 
     def _hidden(self, tensor: torch.Tensor, why: str) -> Region:
         """A tensor without plain memory of its own."""
         key = -insides.address_of(tensor)
         self.storages.setdefault(key, tensor)
-        region = Region(key, 1, 0, (), (), tensor.dtype, torch.zeros(()), self._edge(tensor), opaque=why)
-        if region.edge is not None:
-            self.edges.setdefault(region.edge, region)
-        return region
-
-    def _lying(self, tensor: torch.Tensor, storage: Any, numbers: torch.Tensor, edge: Edge | None) -> Region:
-        extent = storage.nbytes() // max(1, tensor.dtype.itemsize)
-        where = (
-            insides.storage_of(tensor)[0],
-            extent,
-            tensor.storage_offset(),
-            tuple(tensor.shape),
-            tensor.stride(),
-        )
-        return Region(*where, tensor.dtype, numbers, edge)
+        return Region(key, 1, 0, (), (), tensor.dtype, torch.zeros(()), self._edge(tensor), opaque=why)
 
     def _edge(self, tensor: torch.Tensor) -> Edge | None:
         if not tensor.requires_grad:

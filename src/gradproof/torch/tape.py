@@ -117,13 +117,10 @@ class Event:
     @cached_property
     def written(self) -> list[Region]:
         """The arguments that it writes to, as they were before."""
-        found = []
-        for argument in self.op._schema.arguments:
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                found += [
-                    leaf for leaf in tree_leaves(self.arguments[argument.name]) if isinstance(leaf, Region)
-                ]
-        return found
+        schema = self.op._schema.arguments
+        names = [each.name for each in schema if each.alias_info is not None and each.alias_info.is_write]
+        leaves = [leaf for name in names for leaf in tree_leaves(self.arguments[name])]
+        return [leaf for leaf in leaves if isinstance(leaf, Region)]
 
     @property
     def is_item(self) -> bool:

@@ -48,12 +48,10 @@ class _Image:
         return [self._inside(x, extent) for x, extent in zip(places, self.extents, strict=True)]
 
     def _inside(self, x: Tensor, extent: int) -> Tensor:
-        if self.padding == 2:
-            x = (
-                _reflected(x, 0, 2 * (extent - 1))
-                if self.align_corners
-                else _reflected(x, -1, 2 * extent - 1)
-            )
+        if self.padding == 2 and self.align_corners:
+            x = _reflected(x, 0, 2 * (extent - 1))
+        elif self.padding == 2:
+            x = _reflected(x, -1, 2 * extent - 1)
         return x.clamp(0, extent - 1) if self.padding else x
 
     def at(self, places: Sequence[Tensor]) -> Tensor:

@@ -81,22 +81,15 @@ def _segments(
     with plainly():
         ends = offsets.tolist()
     rest = data.shape[1:]
-    parts = []
+    made = []
     for a, b in pairwise(ends):
         part = data[a:b]
         if initial is not None and b > a:
-            extra = data.new_full((1, *rest), initial)
             if reduce == "mean":
-                parts.append((part.sum(0) + initial) / (b - a))
+                made.append((part.sum(0) + initial) / (b - a))
                 continue
-            part = torch.cat([extra, part], 0)
-        parts.append(part)
-    made = [
-        part
-        if part.shape == rest and reduce == "mean" and initial is not None
-        else _bagged([part], reduce, data.new_full(rest, start))[0]
-        for part in parts
-    ]
+            part = torch.cat([data.new_full((1, *rest), initial), part], 0)
+        made.append(_bagged([part], reduce, data.new_full(rest, start))[0])
     return torch.stack(made, 0)
 
 
