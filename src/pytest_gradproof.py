@@ -497,10 +497,15 @@ class Pages:
         parts = [f"# {self.TITLE}\n"]
         parts.append(f"{sum(page['ok'] for _, page in pages)} of {len(pages)} as they should be.\n")
         rows = [
-            ["✓" if page["ok"] else "✗", page["verdict"], f"[{escape(page['title'])}]({name})",
-             escape(page["ran"]), escape(page["test"])]
+            [
+                "✓" if page["ok"] else "✗",
+                page["verdict"],
+                f"[{escape(page['title'])}]({name})",
+                escape(page["ran"]),
+                escape(page["test"]),
+            ]
             for name, page in pages
-        ]  # fmt: skip
+        ]
         parts.append(table(rows, ["", "verdict", "checked", "ran", "test"]) + "\n")
         if self.unread:
             parts.append("## Could not be read\n")

@@ -61,9 +61,18 @@ def plot(title: str, series: Sequence[Series], *, log: bool = False, first: int 
     marks = [{"y": y(at), "label": _power(at) if log else f"{at:.4g}"} for at in _ticks(low, high, log)]
     steps = [{"x": x(n), "label": first + n} for n in sorted({round((count - 1) * k / 4) for k in range(5)})]
     return rendered(
-        "plot.svg.jinja", title=title, lines=lines, marks=marks, steps=steps, width=WIDTH, height=HEIGHT,
-        left=LEFT, top=TOP, right=WIDTH - RIGHT, bottom=HEIGHT - BOTTOM,
-    ).strip()  # fmt: skip
+        "plot.svg.jinja",
+        title=title,
+        lines=lines,
+        marks=marks,
+        steps=steps,
+        width=WIDTH,
+        height=HEIGHT,
+        left=LEFT,
+        top=TOP,
+        right=WIDTH - RIGHT,
+        bottom=HEIGHT - BOTTOM,
+    ).strip()
 
 
 def _cleaned(one: Series, log: bool) -> list[float | None]:
