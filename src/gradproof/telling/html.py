@@ -136,16 +136,12 @@ def _grids(tensor: Tensor) -> list[tuple[str, list[list[tuple[str, bool]]]]]:
         flags[tensor.worst] = True
     told = [("exact, and the engine's" if tensor.alike else "exact", tensor.exact)]
     told += [("engine's", tensor.engine)] if tensor.engine is not None and not tensor.alike else []
-    return [
-        (
-            what,
-            [
-                [(number(float(x)), bool(f)) for x, f in zip(xs, fs, strict=True)]
-                for xs, fs in zip(grid(array), grid(flags), strict=True)
-            ],
-        )
-        for what, array in told
-    ]
+
+    def marked(array: np.ndarray) -> list[list[tuple[str, bool]]]:
+        rows = zip(grid(array), grid(flags), strict=True)
+        return [[(number(float(x)), bool(f)) for x, f in zip(xs, fs, strict=True)] for xs, fs in rows]
+
+    return [(what, marked(array)) for what, array in told]
 
 
 def _environment(engines: set[str]) -> list[tuple[str, str]]:

@@ -35,16 +35,9 @@ from .writing import Codes, Writing
 
 aten = torch.ops.aten
 MAX_PARTS = 2000  # operations that one operation decomposes into
-SEEN_OTHERWISE = {
-    "transpose_",
-    "t_",
-    "squeeze_",
-    "unsqueeze_",
-    "swapaxes_",
-    "swapdims_",
-    "as_strided_",
-    "detach_",
-}
+SEEN_OTHERWISE = frozenset(
+    "transpose_ t_ squeeze_ unsqueeze_ swapaxes_ swapdims_ as_strided_ detach_".split()
+)
 
 
 @dataclass(frozen=True, eq=False)

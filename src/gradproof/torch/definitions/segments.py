@@ -31,9 +31,16 @@ def _bagged(parts: Sequence[Tensor], mode: str, empty: Tensor, dim: int = 0) -> 
 
 
 def _embedding_bag(
-    weight: Tensor, indices: Tensor, offsets: Tensor, scale_grad_by_freq: bool, mode: int,
-    per_sample_weights: Tensor | None, include_last_offset: bool, padding_idx: int, outs: Sequence[Tensor],
-) -> Any:  # fmt: skip
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool,
+    mode: int,
+    per_sample_weights: Tensor | None,
+    include_last_offset: bool,
+    padding_idx: int,
+    outs: Sequence[Tensor],
+) -> Any:
     if scale_grad_by_freq:
         raise NotDefinedError("scale_grad_by_freq=True: what it passes on is not the derivative")
     with plainly():
