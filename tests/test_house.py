@@ -30,18 +30,17 @@ MAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "language": ((*GROUND, "proof", "language"), ENGINES),
     "language.syntax": ((*GROUND, "language.syntax"), (*ENGINES, "sympy", "flint")),
     "engines": ((*GROUND, "engines", "targets", "language.syntax"), ("sympy", "flint")),
-    "telling": ((*GROUND, "proof", "judging", "language", "telling", "report", "exact", "descent", "oracle",
-        "assertions",
-                 "engines", "targets"), ()),
+    "telling": ((*GROUND, "proof", "judging", "language", "telling", "report", "exact", "descent",
+                 "oracle", "assertions", "engines", "targets"), ()),
     "telling.derivation": ((*GROUND, "proof", "telling.derivation", "telling.notation"), ENGINES),
     "report": ((*GROUND, "proof", "language", "telling.derivation", "telling.notation", "report"), ENGINES),
     "exact": ((*GROUND, "proof", "language", "exact"), ENGINES),
     "quiz": ((*GROUND, "proof", "language", "telling", "report", "quiz"), ENGINES),
     "descent.optimizers": ((*GROUND, "language.syntax", "descent.optimizers"), (*ENGINES, "sympy", "flint")),
-    "descent.trajectory": ((*GROUND, "proof", "language", "descent.optimizers", "descent.trajectory"),
-        ENGINES),
-    **dict.fromkeys(RECORDER, ((*GROUND, "proof.graph", "proof.functions", "language", *RECORDER),
-        ("jax", "flint"))),
+    "descent.trajectory":
+        ((*GROUND, "proof", "language", "descent.optimizers", "descent.trajectory"), ENGINES),
+    **dict.fromkeys(RECORDER,
+        ((*GROUND, "proof.graph", "proof.functions", "language", *RECORDER), ("jax", "flint"))),
 }  # fmt: skip
 
 

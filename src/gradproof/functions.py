@@ -167,8 +167,8 @@ _ROWS = (
     Function("asinh", 4, aliases="arcsinh", numpy="np.arcsinh"),
     # SymPy's own slope, 1/(sqrt(x - 1)*sqrt(x + 1)), does not cancel beside 1; what engines use does.
     Function(
-        "acosh", 4, "sympy.acosh(x)", "1/sqrt(x**2 - 1)", domain=(1, inf), aliases="arccosh",
-            numpy="np.arccosh"
+        "acosh", 4, "sympy.acosh(x)", "1/sqrt(x**2 - 1)", domain=(1, inf),
+        aliases="arccosh", numpy="np.arccosh",
     ),
     Function("atanh", 4, domain=(-1, 1), aliases="arctanh", numpy="np.arctanh"),
     Function("log2", formula="log(x)/log(2)", domain=(0, inf)),
@@ -188,8 +188,8 @@ _ROWS = (
     ),
     Function(
         "sigmoid", 8, "1/(1 + exp(-x))", "sigmoid(x)*(1 - sigmoid(x))", ball=_sigmoid,
-            implemented=_sigmoid_in,
-        aliases="logistic", recorded="logistic", numpy="special.expit", jax="nn.sigmoid",
+        implemented=_sigmoid_in, aliases="logistic", recorded="logistic",
+        numpy="special.expit", jax="nn.sigmoid",
     ),
     # In torch the threshold is where log(1 + exp(x)) and x are the same number in every dtype; its own 20 is
     # not, in float64.
@@ -215,8 +215,8 @@ _ROWS = (
     Function(
         "gelu", formula="x*(1 + gelu_erf(x/sqrt(2)))/2", torch="nn.functional.gelu",
         numpy=lambda lib, x: x * lib.special.erfc(-x * 0.5**0.5) * 0.5,
-        jax=lambda lib, x: lib.nn.gelu(x, approximate=False), tinygrad=lambda _,
-            x: x.gelu(approximate="none"),
+        jax=lambda lib, x: lib.nn.gelu(x, approximate=False),
+        tinygrad=lambda _, x: x.gelu(approximate="none"),
     ),
     Function(
         "silu", formula="x*sigmoid(x)", aliases="swish", torch="nn.functional.silu",
@@ -238,7 +238,7 @@ _ROWS = (
     ),
     Function(
         "logaddexp", formula="log(exp(x) + exp(y))",
-            slope=("exp(x - logaddexp(x, y))", "exp(y - logaddexp(x, y))"),
+        slope=("exp(x - logaddexp(x, y))", "exp(y - logaddexp(x, y))"),
         operands=2, spoken=False,
     ),
     Function(
@@ -250,8 +250,8 @@ _ROWS = (
     Function("erfinv", 8, domain=(-1, 1), spoken=False, recorded="erf_inv prims::erf_inv"),
     Function(
         "erfcx", 8, "exp(x**2)*erfc(x)", "2*x*erfcx(x) - 2/sqrt(pi)", spoken=False,
-        ball=lambda x: (x * x).exp() * x.erfc(), magnitude=lambda x,
-            value: abs(value) * (1 if x > 0 else 1 + x * x),
+        ball=lambda x: (x * x).exp() * x.erfc(),
+        magnitude=lambda x, value: abs(value) * (1 if x > 0 else 1 + x * x),
         recorded="special_erfcx prims::erfcx",
     ),
     # The normal distribution function, its logarithm and its inverse.
@@ -261,8 +261,8 @@ _ROWS = (
     ),
     Function(
         "log_ndtr", 4, "log(erfc(-x/sqrt(2))/2)", "sqrt(2)/sqrt(pi)/erfcx(-x/sqrt(2))", spoken=False,
-        ball=lambda x: _normal(x).log(), magnitude=lambda x,
-            value: abs(value) * (1 + x * x / 2 if x > 0 else 1),
+        ball=lambda x: _normal(x).log(),
+        magnitude=lambda x, value: abs(value) * (1 + x * x / 2 if x > 0 else 1),
         recorded="special_log_ndtr",
     ),
     Function(
