@@ -56,9 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--gradproof-dtype: {error}") from None
     if config.option.gradproof_report is not None:
         folder = config.invocation_params.dir / config.option.gradproof_report
-        config.option.gradproof_report = str(
-            folder
-        )  # absolute, also for the workers of pytest-xdist, who inherit options
+        # Absolute, also for the workers of pytest-xdist, who inherit options.
+        config.option.gradproof_report = str(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -420,9 +419,8 @@ class Pages:
     def __init__(self, config: pytest.Config, folder: Path) -> None:
         self.config = config
         self.folder = folder
-        self.written: dict[
-            str, dict[str, Any]
-        ] = {}  # by the page's name; of this process, until a test's report takes them
+        # By the page's name; of this process, until a test's report takes them.
+        self.written: dict[str, dict[str, Any]] = {}
         self.pages: dict[str, dict[str, Any]] = {}
         self.unread: dict[str, str] = {}
         self.counts: dict[str, int] = {}
@@ -481,11 +479,15 @@ class Pages:
         from gradproof.telling.page import Verdict
 
         entries = [
-            Entry(str(Path(name).with_suffix(".html")), page["title"], Verdict(page["verdict"], page["ok"]),
+            Entry(
+                str(Path(name).with_suffix(".html")),
+                page["title"],
+                Verdict(page["verdict"], page["ok"]),
                 page["ran"],
-                  page["test"])
+                page["test"],
+            )
             for name, page in self._sorted()
-        ]  # fmt: skip
+        ]
         return listing(entries, sorted(self.unread.items()), self.TITLE)
 
     def _index(self) -> str:
@@ -495,10 +497,15 @@ class Pages:
         parts = [f"# {self.TITLE}\n"]
         parts.append(f"{sum(page['ok'] for _, page in pages)} of {len(pages)} as they should be.\n")
         rows = [
-            ["✓" if page["ok"] else "✗", page["verdict"], f"[{escape(page['title'])}]({name})",
-             escape(page["ran"]), escape(page["test"])]
+            [
+                "✓" if page["ok"] else "✗",
+                page["verdict"],
+                f"[{escape(page['title'])}]({name})",
+                escape(page["ran"]),
+                escape(page["test"]),
+            ]
             for name, page in pages
-        ]  # fmt: skip
+        ]
         parts.append(table(rows, ["", "verdict", "checked", "ran", "test"]) + "\n")
         if self.unread:
             parts.append("## Could not be read\n")

@@ -14,11 +14,11 @@ Sources = dict[str, str]  # of each module its text
 
 GROUND = ("errors", "dtypes", "display", "verdict", "causes", "functions")
 ENGINES = ("torch", "jax", "jaxlib", "autograd", "tinygrad")
-RECORDER = tuple(f"torch.{name}" for name in (
-    "definitions", "insides", "lowering", "memory", "names", "operations", "outputs", "recording",
-        "resampling",
-    "state", "trail", "writing",
-))  # fmt: skip
+RECORDER = tuple(
+    f"torch.{name}"
+    for name in """definitions insides lowering memory names operations outputs recorder recording resampling
+    state tape trail writing""".split()
+)
 
 # What a room may reach of ours, by whatever way, and which libraries it may never reach. A sceptic reads
 # `proof` and `judging`.
@@ -30,18 +30,17 @@ MAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "language": ((*GROUND, "proof", "language"), ENGINES),
     "language.syntax": ((*GROUND, "language.syntax"), (*ENGINES, "sympy", "flint")),
     "engines": ((*GROUND, "engines", "targets", "language.syntax"), ("sympy", "flint")),
-    "telling": ((*GROUND, "proof", "judging", "language", "telling", "report", "exact", "descent", "oracle",
-        "assertions",
-                 "engines", "targets"), ()),
+    "telling": ((*GROUND, "proof", "judging", "language", "telling", "report", "exact", "descent",
+                 "oracle", "assertions", "engines", "targets"), ()),
     "telling.derivation": ((*GROUND, "proof", "telling.derivation", "telling.notation"), ENGINES),
     "report": ((*GROUND, "proof", "language", "telling.derivation", "telling.notation", "report"), ENGINES),
     "exact": ((*GROUND, "proof", "language", "exact"), ENGINES),
     "quiz": ((*GROUND, "proof", "language", "telling", "report", "quiz"), ENGINES),
     "descent.optimizers": ((*GROUND, "language.syntax", "descent.optimizers"), (*ENGINES, "sympy", "flint")),
-    "descent.trajectory": ((*GROUND, "proof", "language", "descent.optimizers", "descent.trajectory"),
-        ENGINES),
-    **dict.fromkeys(RECORDER, ((*GROUND, "proof.graph", "proof.functions", "language", *RECORDER),
-        ("jax", "flint"))),
+    "descent.trajectory":
+        ((*GROUND, "proof", "language", "descent.optimizers", "descent.trajectory"), ENGINES),
+    **dict.fromkeys(RECORDER,
+        ((*GROUND, "proof.graph", "proof.functions", "language", *RECORDER), ("jax", "flint"))),
 }  # fmt: skip
 
 

@@ -47,11 +47,9 @@ _HOMES = {
 display.telling = lambda: import_module(".telling", __name__)
 
 __all__ = [
-    "DescentReport", "EngineError", "Finding", "GradcheckError", "GradproofError", "GraphError",
-        "InputError", "Problem",
-    "Report", "Verdict", "__version__", "assert_gradients", "check", "check_descent", "check_function",
-        "descend", "engine",
-    "explain", "gradcheck", "load", "parse", "register_formula",
+    "DescentReport", "EngineError", "Finding", "GradcheckError", "GradproofError", "GraphError", "InputError",
+    "Problem", "Report", "Verdict", "__version__", "assert_gradients", "check", "check_descent",
+    "check_function", "descend", "engine", "explain", "gradcheck", "load", "parse", "register_formula",
 ]  # fmt: skip
 
 

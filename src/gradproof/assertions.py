@@ -22,7 +22,7 @@ from .judging.judge import Judge
 from .judging.verdicts import rounded
 from .judging.witness import Arrival, Pass, Step, Witness
 from .language.files import Problem, parse
-from .oracle import remarks_on, whole_of
+from .oracle import report_of, whole_of
 from .proof.arithmetic import exact, rounding
 from .proof.balls import balls, numbers, precision
 from .proof.enclosure import START_BITS
@@ -60,20 +60,7 @@ def assert_gradients(
     whole = _problem(problem, point, gradients, format_)
     derivation = derive(whole.graph)
     judged = Judge(_witness(whole, format_, derivation, gradients, values or {}, local or {})).judged()
-    seconds = time.perf_counter() - start
-    report = Report(
-        whole.title,
-        whole.target,
-        "given numbers",
-        format_.name,
-        judged.findings,
-        seconds,
-        whole,
-        derivation,
-        remarks=remarks_on(whole.graph),
-        gradients=judged.gradients,
-        local=judged.local,
-    )
+    report = report_of(whole, derivation, "given numbers", format_, judged, start)
     if not report.verdict.passes:
         error = AssertionError(_table(report))
         error.report = report  # type: ignore[attr-defined] # for whoever catches it: the pytest plugin's page
@@ -216,12 +203,16 @@ def _table(report: Report) -> str:
     bad = [finding for finding in report.findings if not finding.verdict.passes]
     rows = [
         [
-            named(finding), finding.verdict.value, f"{finding.refuted} of {finding.entries}",
-            number(finding.exact, 9), number(finding.value, 9), number(finding.ulp, 3),
-                number(finding.allowed_ulp, 3),
+            named(finding),
+            finding.verdict.value,
+            f"{finding.refuted} of {finding.entries}",
+            number(finding.exact, 9),
+            number(finding.value, 9),
+            number(finding.ulp, 3),
+            number(finding.allowed_ulp, 3),
         ]
         for finding in bad[:20]
-    ]  # fmt: skip
+    ]
     head = ["what", "verdict", "wrong entries", "expected", "got", "off by (ulp)", "allowed (ulp)"]
     notes = [f"  {named(finding)}: {finding.note}" for finding in bad[:20] if finding.note]
     more = [f"  and {len(bad) - 20} more"] if len(bad) > 20 else []

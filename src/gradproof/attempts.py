@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from .errors import GradproofError, TargetError
 from .output import tell
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from .worker import Limits
 
 T = TypeVar("T")
-Work = list[
-    tuple[str, Any]
-]  # of each target its name, and how to read it: a function's name, or what makes the problem
+# Of each target its name, and how to read it: a function's name, or what makes the problem.
+Work = list[tuple[str, Any]]
 Outcomes = Generator[tuple[int, T | GradproofError]]
 
 
@@ -47,9 +46,14 @@ def attempted(work: Work, function: Callable[[Any], T]) -> Attempts[T]:
 
 
 def checked(
-    work: Work, engines: Sequence[str], dtype: str | None, limits: Limits, asked: bool, jobs: int,
+    work: Work,
+    engines: Sequence[str],
+    dtype: str | None,
+    limits: Limits,
+    asked: bool,
+    jobs: int,
     came: Callable[[int, list[Report]], None],
-) -> Attempts[list[Report]]:  # fmt: skip
+) -> Attempts[list[Report]]:
     """The reports of every target, one an engine, told to `came` at once.
 
     The limits hold for Python of the user's, a function or an engine; where they were `asked` for, for every
@@ -58,44 +62,45 @@ def checked(
     Raises what loading an engine of the user's raises.
     """
     from .targets import is_function
+    from .worker import alone
+
+    own = next(filter(is_function, engines), None)
+    broken = alone(own, limits, _loaded) if own is not None else None
+    outcomes: Outcomes[list[Report]]
+    if isinstance(broken, TargetError):
+        outcomes = _one_by_one(work, partial(_raise, broken))
+    elif isinstance(broken, GradproofError):
+        raise broken
+    else:
+        guarded = [asked or own is not None or isinstance(make, str) for _, make in work]
+        run = partial(_check, engines=engines, dtype=dtype)
+        outcomes = _outcomes(work, [limits if guard else None for guard in guarded], run, jobs)
+    failed = partial(_failed, engines=engines, dtype=dtype, limits=limits)
+    return _gathered(work, _reported(work, outcomes, failed), came)
+
+
+def _outcomes(work: Work, limits: Sequence[Limits | None], run: Callable[[Any], T], jobs: int) -> Outcomes[T]:
+    """Of every target: so many at a time, or one by one, and then here where it has no limits."""
     from .worker import Limits, alone, supervised
 
-    own = next((engine for engine in engines if is_function(engine)), None)
-    broken = alone(own, limits, _loaded) if own is not None else None
-    if isinstance(broken, GradproofError) and not isinstance(broken, TargetError):
-        raise broken
-    run = partial(_check, engines=engines, dtype=dtype)
-    guarded = [asked or own is not None or isinstance(make, str) for _, make in work]
-    items = [
-        (make, limits if guard else Limits(0, 0)) for (_, make), guard in zip(work, guarded, strict=True)
-    ]
+    if jobs > 1 and len(work) > 1:
+        items = [(make, most or Limits(0, 0)) for (_, make), most in zip(work, limits, strict=True)]
+        yield from tracked(supervised(items, run, jobs), len(items), lambda pair: work[pair[0]][0])
+        return
+    for n, (_, make) in tracked(enumerate(work), len(work), lambda pair: pair[1][0]):
+        most = limits[n]
+        yield n, _here(run, make) if most is None else alone(make, most, run)
 
-    def outcomes() -> Outcomes[list[Report]]:
-        if jobs > 1 and len(work) > 1 and broken is None:
-            yield from tracked(supervised(items, run, jobs), len(items), lambda pair: work[pair[0]][0])
-            return
-        for n, (item, guard) in tracked(
-            enumerate(zip(items, guarded, strict=True)), len(items), lambda pair: work[pair[0]][0]
-        ):
-            if broken is not None:
-                yield n, broken
-            elif guard:
-                yield n, alone(*item, run)
-            else:
-                yield n, _here(run, item[0])
 
-    def told() -> Outcomes[list[Report]]:
-        under = outcomes()
-        try:
-            for n, outcome in under:
-                if isinstance(outcome, TargetError):
-                    failed = partial(_failed, engines=engines, dtype=dtype, limits=limits, error=outcome)
-                    outcome = _here(failed, work[n][1])
-                yield n, outcome
-        finally:
-            under.close()
-
-    return _gathered(work, told(), came)
+def _reported(work: Work, outcomes: Outcomes[T], failed: Callable[..., T]) -> Outcomes[T]:
+    """What broke off has a report that says so."""
+    try:
+        for n, outcome in outcomes:
+            if isinstance(outcome, TargetError):
+                outcome = _here(partial(failed, error=outcome), work[n][1])
+            yield n, outcome
+    finally:
+        outcomes.close()
 
 
 def _gathered(
@@ -139,6 +144,10 @@ def _here(function: Callable[[Any], T], item: Any) -> T | GradproofError:
 
 
 # What is done with one target
+
+
+def _raise(error: GradproofError, make: object) -> NoReturn:
+    raise error
 
 
 def _loaded(engine: str) -> None:

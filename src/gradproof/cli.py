@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,6 +27,8 @@ ALL_PASS, SOMETHING_WRONG, BAD_INPUT, NOT_DECIDED, INTERRUPTED = 0, 1, 2, 3, 130
 
 PAGE_ENDINGS = {"markdown": ".md", "html": ".html"}
 DESCENT_FORMATS = ("text", "markdown", "html", "json", "csv")
+
+DTYPE = "float64, float32, bfloat16 or float16 (the file's own, or float64)"
 
 EXAMPLES = """\
 examples:
@@ -106,72 +108,76 @@ def _parser() -> argparse.ArgumentParser:
         name: str, run: Callable[[argparse.Namespace], int], help_: str, targets: str
     ) -> argparse.ArgumentParser:
         sub = commands.add_parser(
-            name, help=help_, description=help_, epilog=EXAMPLES, allow_abbrev=False,
+            name,
+            help=help_,
+            description=help_,
+            epilog=EXAMPLES,
+            allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
+        )
         sub.set_defaults(run=run)
         sub.add_argument("targets", nargs="*", metavar="TARGET", help=targets)
         return sub
 
-    files = "an expression file, or a folder of them"
-    functions = f"{files}, or file.py:name, package.module:name: a function that returns (func, inputs)"
-    check = command("check", _check, "check an engine's gradients against the calculus", functions)
-    _expression_options(check)
-    _engine_options(check)
-    check.add_argument(
-        "--format", choices=tuple(FORMATS), help="of the report (what the suffix of --output says, or text)"
-    )
-    check.add_argument("--output", type=Path, metavar="PATH", help="write the report to a file instead")
-    check.add_argument("--full", action="store_true", help="in JSON or CSV, all entries of every gradient")
-    _running_options(check)
-
-    explain = command("explain", _explain, "the derivation alone, without an engine", files)
-    _expression_options(explain)
-    explain.add_argument(
-        "--format", choices=EXPLANATIONS, help="of the derivation (what the suffix of --output says, or text)"
-    )
-    explain.add_argument("--output", type=Path, metavar="PATH", help="write it to a file instead")
-    explain.add_argument("--quiz", action="store_true", help="hide the gradients and ask for them")
-
-    gradient = command(
-        "gradient", _gradient, "the exact gradient by each parameter, and nothing else", "an expression file"
-    )
-    _expression_options(gradient)
-    gradient.add_argument("--format", choices=GRADIENTS, help="(what the suffix of --output says, or text)")
-    gradient.add_argument("--output", type=Path, metavar="PATH", help="write it to a file instead")
-
-    report = command("report", _report, "write a page for each file, and an index", functions)
-    _engine_options(report)
-    report.add_argument("--format", choices=PAGE_ENDINGS, default="markdown", help="of the pages (markdown)")
-    report.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the pages go")
-    _running_options(report)
-
-    examples = commands.add_parser(
-        "examples", help="the expression files that came along", allow_abbrev=False,
-        description="The names of the expression files that came along, for --example; or copies of them.",
-    )  # fmt: skip
-    examples.set_defaults(run=_examples)
-    examples.add_argument(
-        "--copy", type=Path, metavar="FOLDER", help="copy them, with their data, to a folder"
-    )
-
-    told = commands.add_parser(
-        "help", help="what a verdict means", description="What a verdict means.", allow_abbrev=False
-    )
-    told.set_defaults(run=_help)
-    told.add_argument(
-        "verdict", nargs="?", metavar="VERDICT", help="one of them; without it, all in a line each"
-    )
-
-    descend = command(
-        "descend", _descend, "train with torch, and check every step of it", "an expression file"
-    )
-    _expression_options(descend)
-    _descent_options(descend)
+    one = "an expression file"
+    files = f"{one}, or a folder of them"
+    any_ = f"{files}, or file.py:name, package.module:name: a function that returns (func, inputs)"
+    _check_options(command("check", _check, "check an engine's gradients against the calculus", any_))
+    _explain_options(command("explain", _explain, "the derivation alone, without an engine", files))
+    what = "the exact gradient by each parameter, and nothing else"
+    _gradient_options(command("gradient", _gradient, what, one))
+    _report_options(command("report", _report, "write a page for each file, and an index", any_))
+    _add_examples(commands)
+    _add_help(commands)
+    _descent_options(command("descend", _descend, "train with torch, and check every step of it", one))
     return parser
 
 
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    _expression_options(parser)
+    _engine_options(parser)
+    _output_options(parser, FORMATS, "of the report ", "write the report to a file instead")
+    parser.add_argument("--full", action="store_true", help="in JSON or CSV, all entries of every gradient")
+    _running_options(parser)
+
+
+def _explain_options(parser: argparse.ArgumentParser) -> None:
+    _expression_options(parser)
+    _output_options(parser, EXPLANATIONS, "of the derivation ", "write it to a file instead")
+    parser.add_argument("--quiz", action="store_true", help="hide the gradients and ask for them")
+
+
+def _gradient_options(parser: argparse.ArgumentParser) -> None:
+    _expression_options(parser)
+    _output_options(parser, GRADIENTS, "", "write it to a file instead")
+
+
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    _engine_options(parser)
+    parser.add_argument("--format", choices=PAGE_ENDINGS, default="markdown", help="of the pages (markdown)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the pages go")
+    _running_options(parser)
+
+
+def _add_examples(commands: Any) -> None:
+    what = "the expression files that came along"
+    names = f"The names of {what}, for --example; or copies of them."
+    parser = commands.add_parser("examples", help=what, description=names, allow_abbrev=False)
+    parser.set_defaults(run=_examples)
+    parser.add_argument("--copy", type=Path, metavar="FOLDER", help="copy them, with their data, to a folder")
+
+
+def _add_help(commands: Any) -> None:
+    what = "what a verdict means"
+    parser = commands.add_parser("help", help=what, description="What a verdict means.", allow_abbrev=False)
+    parser.set_defaults(run=_help)
+    parser.add_argument(
+        "verdict", nargs="?", metavar="VERDICT", help="one of them; without it, all in a line each"
+    )
+
+
 def _descent_options(parser: argparse.ArgumentParser) -> None:
+    _expression_options(parser)
     parser.add_argument("--steps", type=_count, metavar="N", help="how many (the file's own, or 100)")
     parser.add_argument(
         "--learning-rate", type=float, metavar="R", help="(the file's own, or torch's default)"
@@ -179,41 +185,30 @@ def _descent_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--optimizer", default="sgd", help="sgd (the default), adam, adamw, rmsprop or adagrad"
     )
-    parser.add_argument(
-        "--option", action="append", default=[], metavar="NAME=VALUE",
-        help="of the optimizer, by torch's names: momentum=0.9, nesterov=true, betas=[0.9, 0.99]",
-    )  # fmt: skip
-    parser.add_argument("--dtype", help="float64, float32, bfloat16 or float16 (the file's own, or float64)")
+    settings = "of the optimizer, by torch's names: momentum=0.9, nesterov=true, betas=[0.9, 0.99]"
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=settings)
+    parser.add_argument("--dtype", help=DTYPE)
     parser.add_argument(
         "--until", type=float, metavar="BOUND", help="stop when the exact gradient is proved below this"
     )
     parser.add_argument(
         "--accumulate", action="store_true", help="never zero the gradient, to see what happens"
     )
-    parser.add_argument(
-        "--micro-batches",
-        type=_count,
-        default=1,
-        metavar="N",
-        help="add up the gradients of N parts of the data",
-    )
+    parts = "add up the gradients of N parts of the data"
+    parser.add_argument("--micro-batches", type=_count, default=1, metavar="N", help=parts)
     parser.add_argument(
         "--batch", action="append", metavar="NAME", help="a given tensor whose first axis is the batch (all)"
     )
-    parser.add_argument(
-        "--reduction",
-        default="sum",
-        help="how the parts make the whole: sum, or mean (weighted with their shares)",
-    )
-    parser.add_argument(
-        "--format", choices=DESCENT_FORMATS, help="of the report (what the suffix of --output says, or text)"
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="PATH",
-        help="write the report to a file; of Markdown, the plots beside it",
-    )
+    whole = "how the parts make the whole: sum, or mean (weighted with their shares)"
+    parser.add_argument("--reduction", default="sum", help=whole)
+    output = "write the report to a file; of Markdown, the plots beside it"
+    _output_options(parser, DESCENT_FORMATS, "of the report ", output)
+
+
+def _output_options(parser: argparse.ArgumentParser, formats: Iterable[str], what: str, output: str) -> None:
+    told = f"{what}(what the suffix of --output says, or text)"
+    parser.add_argument("--format", choices=tuple(formats), help=told)
+    parser.add_argument("--output", type=Path, metavar="PATH", help=output)
 
 
 def _expression_options(parser: argparse.ArgumentParser) -> None:
@@ -243,7 +238,7 @@ def _engine_options(parser: argparse.ArgumentParser) -> None:
         default="torch",
         help="the autograd under test (torch), FILE.py:NAME of an engine of your own, or all",
     )
-    parser.add_argument("--dtype", help="float64, float32, bfloat16 or float16 (the file's own, or float64)")
+    parser.add_argument("--dtype", help=DTYPE)
 
 
 def _running_options(parser: argparse.ArgumentParser) -> None:
@@ -482,13 +477,13 @@ def _descend(arguments: argparse.Namespace) -> int:
     problem = _one_problem(arguments, "a descent is")
     from .descent.loop import descend
 
+    own = "optimizer learning_rate steps dtype until accumulate micro_batches batch reduction".split()
     report = descend(
-        problem, optimizer=arguments.optimizer, learning_rate=arguments.learning_rate, steps=arguments.steps,
-        options=_values(arguments.option, "--option"), dtype=arguments.dtype, until=arguments.until,
-        accumulate=arguments.accumulate, micro_batches=arguments.micro_batches, batch=arguments.batch,
-        reduction=arguments.reduction, watched=lambda steps: tracked(steps, len(steps),
-            lambda n: f"step {n}"),
-    )  # fmt: skip
+        problem,
+        **{name: getattr(arguments, name) for name in own},
+        options=_values(arguments.option, "--option"),
+        watched=lambda steps: tracked(steps, len(steps), lambda n: f"step {n}"),
+    )
     if arguments.output is None:
         show(forms.render(report, arguments.format), coloured=arguments.format == "text")
     else:
@@ -546,9 +541,11 @@ def _work(arguments: argparse.Namespace) -> tuple[Work, Sequence[str]]:
 
 
 def _checked(
-    arguments: argparse.Namespace, work: Work, engines: Sequence[str],
+    arguments: argparse.Namespace,
+    work: Work,
+    engines: Sequence[str],
     came: Callable[[int, list[Report]], None] = lambda n, reports: None,
-) -> Attempts[Report]:  # fmt: skip
+) -> Attempts[Report]:
     """A report for every target that can be read, told to `came` at once, and the reasons why the others
     cannot."""
     from .worker import Limits, half_of_memory

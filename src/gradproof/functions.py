@@ -223,8 +223,8 @@ _ROWS = (
     Function("asinh", 4, floats=_ASINH, aliases="arcsinh", numpy="np.arcsinh"),
     # SymPy's own slope, 1/(sqrt(x - 1)*sqrt(x + 1)), does not cancel beside 1; what engines use does.
     Function(
-        "acosh", 4, "sympy.acosh(x)", "1/sqrt(x**2 - 1)", domain=(1, inf), aliases="arccosh",
-            numpy="np.arccosh"
+        "acosh", 4, "sympy.acosh(x)", "1/sqrt(x**2 - 1)", domain=(1, inf),
+        aliases="arccosh", numpy="np.arccosh",
     ),
     Function("atanh", 4, domain=(-1, 1), aliases="arctanh", numpy="np.arctanh"),
     Function("log2", formula="log(x)/log(2)", domain=(0, inf)),
@@ -244,9 +244,9 @@ _ROWS = (
         magnitude=lambda x, value: abs(value) + 4, numpy="special.gammaln",
     ),
     Function(
-        "sigmoid", 8, "1/(1 + exp(-x))", "sigmoid(x)*(1 - sigmoid(x))", floats=_SIGMOID, ball=_sigmoid,
-            implemented=_sigmoid_in,
-        aliases="logistic", recorded="logistic", numpy="special.expit", jax="nn.sigmoid",
+        "sigmoid", 8, "1/(1 + exp(-x))", "sigmoid(x)*(1 - sigmoid(x))", floats=_SIGMOID,
+        ball=_sigmoid, implemented=_sigmoid_in, aliases="logistic", recorded="logistic",
+        numpy="special.expit", jax="nn.sigmoid",
     ),
     # In torch the threshold is where log(1 + exp(x)) and x are the same number in every dtype; its own 20 is
     # not, in float64.
@@ -273,8 +273,8 @@ _ROWS = (
     Function(
         "gelu", formula="x*(1 + gelu_erf(x/sqrt(2)))/2", torch="nn.functional.gelu",
         numpy=lambda lib, x: x * lib.special.erfc(-x * 0.5**0.5) * 0.5,
-        jax=lambda lib, x: lib.nn.gelu(x, approximate=False), tinygrad=lambda _,
-            x: x.gelu(approximate="none"),
+        jax=lambda lib, x: lib.nn.gelu(x, approximate=False),
+        tinygrad=lambda _, x: x.gelu(approximate="none"),
     ),
     Function(
         "silu", formula="x*sigmoid(x)", aliases="swish", torch="nn.functional.silu",
@@ -297,7 +297,7 @@ _ROWS = (
     ),
     Function(
         "logaddexp", formula="log(exp(x) + exp(y))",
-            slope=("exp(x - logaddexp(x, y))", "exp(y - logaddexp(x, y))"),
+        slope=("exp(x - logaddexp(x, y))", "exp(y - logaddexp(x, y))"),
         operands=2, spoken=False,
     ),
     Function(
@@ -309,8 +309,8 @@ _ROWS = (
     Function("erfinv", 8, domain=(-1, 1), spoken=False, recorded="erf_inv prims::erf_inv"),
     Function(
         "erfcx", 8, "exp(x**2)*erfc(x)", "2*x*erfcx(x) - 2/sqrt(pi)", spoken=False,
-        ball=lambda x: (x * x).exp() * x.erfc(), magnitude=lambda x,
-            value: abs(value) * (1 if x > 0 else 1 + x * x),
+        ball=lambda x: (x * x).exp() * x.erfc(),
+        magnitude=lambda x, value: abs(value) * (1 if x > 0 else 1 + x * x),
         recorded="special_erfcx prims::erfcx",
     ),
     # The normal distribution function, its logarithm and its inverse.
@@ -320,8 +320,8 @@ _ROWS = (
     ),
     Function(
         "log_ndtr", 4, "log(erfc(-x/sqrt(2))/2)", "sqrt(2)/sqrt(pi)/erfcx(-x/sqrt(2))", spoken=False,
-        ball=lambda x: _normal(x).log(), magnitude=lambda x,
-            value: abs(value) * (1 + x * x / 2 if x > 0 else 1),
+        ball=lambda x: _normal(x).log(),
+        magnitude=lambda x, value: abs(value) * (1 + x * x / 2 if x > 0 else 1),
         recorded="special_log_ndtr",
     ),
     Function(
@@ -344,8 +344,8 @@ _ROWS = (
     Function("floor", steps=True, spoken=False, recorded="prims::floor"),
     Function("ceil", steps=True, spoken=False, recorded="prims::ceil"),
     Function("trunc", steps=True, spoken=False, ball=_trunc, recorded="fix prims::trunc"),
+    # Half to even.
     Function("nearest", steps=True, spoken=False, ball=_nearest, recorded="round prims::round"),
-        # half to even
 )  # fmt: skip
 
 FUNCTIONS: Mapping[str, Function] = {row.name: row for row in _ROWS}

@@ -79,11 +79,9 @@ def _problem(options: argparse.Namespace, cell: str, names: Mapping[str, object]
         raise InputError(
             f"the notebook has no variable {missing[0]!r}, which the graph reads", Place("<cell>")
         )
-    learned = [
-        name for name in unbound
-        if name in options.parameter or (name not in options.given and getattr(names[name], "requires_grad",
-            False))
-    ]  # fmt: skip
+    marked = [name for name in unbound if getattr(names[name], "requires_grad", False)]
+    own = {name for name in marked if name not in options.given}
+    learned = [name for name in unbound if name in own or name in options.parameter]
     if not learned:
         raise InputError(
             f"which of {', '.join(unbound)} is learned? Name it: %%gradproof --parameter {unbound[-1]}"

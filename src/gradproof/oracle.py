@@ -17,7 +17,7 @@ from .causes import AllAlike, Cause, Raised, Uncovered, Unseen
 from .dtypes import DTYPES, DType, dtype_named
 from .engines import Engine, Task, Trace, engine_named
 from .errors import GradproofError, TargetError, said, where
-from .judging.judge import Judge
+from .judging.judge import Judge, Judged
 from .judging.witness import Arrival, Pass, Step, Trouble, Whole, Witness
 from .language.files import Problem
 from .proof.balls import UNIT, balls, full
@@ -48,16 +48,37 @@ def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None
     trace = _ran(tested, task, format_, problem)
     derivation = derive(problem.graph)
     judged = Judge(witness_of(problem, task, trace, format_, derivation)).judged()
-    seconds = time.perf_counter() - start
     mode = MODES.get(tested.name, "reverse mode, first order")
+    return report_of(problem, derivation, tested.name, format_, judged, start, (mode,))
+
+
+def report_of(
+    problem: Problem,
+    derivation: Derivation,
+    engine: str,
+    dtype: DType,
+    judged: Judged,
+    start: float,
+    exercised: tuple[str, ...] = (),
+) -> Report:
+    """The report of a problem that was judged; `start` is when that began, on the counter of performance."""
     return Report(
-        problem.title, problem.target, tested.name, format_.name, judged.findings, seconds, problem,
-            derivation, (mode,),
-        remarks=remarks_on(problem.graph), gradients=judged.gradients, local=judged.local,
-    )  # fmt: skip
+        problem.title,
+        problem.target,
+        engine,
+        dtype.name,
+        judged.findings,
+        time.perf_counter() - start,
+        problem,
+        derivation,
+        exercised,
+        remarks=_remarks_on(problem.graph),
+        gradients=judged.gradients,
+        local=judged.local,
+    )
 
 
-def remarks_on(graph: Graph) -> tuple[str, ...]:
+def _remarks_on(graph: Graph) -> tuple[str, ...]:
     """What a graph has that is no fault: values without effect."""
     read = {read.parent for node in graph.nodes for read in node.reads}
     unused = [leaf.name for leaf in graph.parameters if leaf.name not in read]
@@ -80,15 +101,9 @@ def failed_problem(problem: Problem, engine: str, dtype: str | None, error: Targ
     note = f"{error.message} ({error.place})" if error.place else error.message
     finding = bare_finding("forward", problem.graph.output.name, Verdict.FAILED, Raised(note))
     asked = dtype or problem.dtype or "float64"
-    return Report(
-        problem.title,
-        problem.target,
-        engine,
-        asked,
-        (finding,),
-        problem=problem,
-        derivation=derive(problem.graph),
-    )
+    derivation = derive(problem.graph)
+    told = (problem.title, problem.target, engine, asked, (finding,))
+    return Report(*told, problem=problem, derivation=derivation)
 
 
 # Engines that do not go from the output back.

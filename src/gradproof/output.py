@@ -71,8 +71,9 @@ def _in_colour(text: str) -> None:
         base_style = "verdict."
         highlights: ClassVar = [
             r"\b(?P<pass>exact|rounding|ok)\b",
-            r"\b(?P<told>kink|undecided|unsupported)\b", r"\b(?P<bad>wrong|failed|NOT OK)\b",
-        ]  # fmt: skip
+            r"\b(?P<told>kink|undecided|unsupported)\b",
+            r"\b(?P<bad>wrong|failed|NOT OK)\b",
+        ]
 
     theme = Theme({"verdict.pass": "green", "verdict.told": "yellow", "verdict.bad": "bold red"})
     Console(theme=theme, highlighter=Verdicts(), soft_wrap=True).print(text, markup=False)

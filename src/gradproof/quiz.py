@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from itertools import islice
 from math import isfinite, prod
 
@@ -239,7 +238,31 @@ def _at(node: Node, n: int, formula: Expr, where: tuple[int, ...], point: Values
 def _wrong_slopes(node: Node, n: int, named: Callable[[Expr], str]) -> Iterator[tuple[str, Expr]]:
     """Mistakes in words, with the formula in the node's slots that they lead to."""
     f, z = node.formula, slot(n)
-    slope = partials(f, len(node.reads), textbook=True)[n]
+    slopes = partials(f, len(node.reads), textbook=True)
+    yield from _inner_forgotten(f, z, named)
+    yield from _wrong_powers(f, z, named)
+    if f.is_Mul:
+        holding = [factor for factor in f.args if factor.has(z)]
+        if len(holding) > 1:
+            rest = prod((factor for factor in f.args if not factor.has(z)), start=S.One)
+            words = "a product is not differentiated factor by factor: each slope times the others, added"
+            yield words, rest * prod((sympy.diff(factor, z) for factor in holding), start=S.One)
+    constant = sympy.Add(*(term for term in f.args if not term.has(z))) if f.is_Add else S.Zero
+    if constant is not S.Zero:
+        yield f"{named(constant)} does not depend on {named(z)}: its slope is 0", slopes[n] + constant
+    for part in slopes[n].args if slopes[n].is_Add else ():
+        yield f"a part is missing: {named(part)}", slopes[n] - part
+    for factor in slopes[n].args if slopes[n].is_Mul else ():
+        yield f"the factor {named(factor)} is missing", slopes[n] / factor
+    for m, other in enumerate(node.slots):
+        if m != n:
+            yield f"that is the derivative by {named(other)}", slopes[m]
+    yield f"that is the value of {node.name}, not its slope", f
+    yield f"that is {named(z)} itself; asked is how much {node.name} changes with it", z
+    yield "it is upside down", 1 / slopes[n]
+
+
+def _inner_forgotten(f: Expr, z: Symbol, named: Callable[[Expr], str]) -> Iterator[tuple[str, Expr]]:
     u = sympy.Dummy(real=True)
     for inner in sympy.preorder_traversal(f):
         if inner in (f, z) or not isinstance(inner, Expr) or not inner.has(z):
@@ -248,37 +271,15 @@ def _wrong_slopes(node: Node, n: int, named: Callable[[Expr], str]) -> Iterator[
         if not outer.has(z) and outer.has(u):
             words = f"the inner derivative is forgotten: that of {named(inner)} by {named(z)}"
             yield words, sympy.diff(outer, u).xreplace({u: inner})
-    constant, power = f.as_independent(z, as_Add=False)
+
+
+def _wrong_powers(f: Expr, z: Symbol, named: Callable[[Expr], str]) -> Iterator[tuple[str, Expr]]:
+    c, power = f.as_independent(z, as_Add=False)
     if power.is_Pow and not power.exp.has(z):
-        base, exponent = power.base, power.exp
-        yield (
-            f"the exponent {named(exponent)} comes down as a factor, which is missing",
-            constant * base ** (exponent - 1),
-        )
-        yield "the exponent comes down, and then falls by one", constant * exponent * base**exponent
-        yield "that is the integral, the other way round", constant * base ** (exponent + 1) / (exponent + 1)
-    if f.is_Mul:
-        holding = [factor for factor in f.args if factor.has(z)]
-        if len(holding) > 1:
-            rest = prod((factor for factor in f.args if not factor.has(z)), start=S.One)
-            yield ("a product is not differentiated factor by factor: each slope times the others, added",
-                   rest * prod((sympy.diff(factor, z) for factor in holding), start=S.One))  # fmt: skip
-    terms = [term for term in sympy.Add.make_args(f) if not term.has(z)]
-    if terms and f.is_Add:
-        yield (
-            f"{named(sympy.Add(*terms))} does not depend on {named(z)}: its slope is 0",
-            slope + sympy.Add(*terms),
-        )
-    for part in sympy.Add.make_args(slope) if slope.is_Add else ():
-        yield f"a part is missing: {named(part)}", slope - part
-    for factor in slope.args if slope.is_Mul else ():
-        yield f"the factor {named(factor)} is missing", slope / factor
-    for m, other in enumerate(node.slots):
-        if m != n:
-            yield f"that is the derivative by {named(other)}", partials(f, len(node.reads), textbook=True)[m]
-    yield f"that is the value of {node.name}, not its slope", f
-    yield f"that is {named(z)} itself; asked is how much {node.name} changes with it", z
-    yield "it is upside down", 1 / slope
+        x, n = power.base, power.exp
+        yield f"the exponent {named(n)} comes down as a factor, which is missing", c * x ** (n - 1)
+        yield "the exponent comes down, and then falls by one", c * n * x**n
+        yield "that is the integral, the other way round", c * x ** (n + 1) / (n + 1)
 
 
 def _signs(truth: Numbers) -> Iterator[Mistake]:
@@ -306,80 +307,81 @@ def _chained(
     )
     if len(paths) == 1 and paths[0].scalar:
         why = " · ".join(f"∂{notation.text(s.left[0])}/∂{notation.text(s.left[1])}" for s in paths[0].slopes)
-    mistakes = (*_signs(truth), *_chain_mistakes(explanation, leaf, points, backs))
+    chain = _Chain(explanation, leaf, points, backs)
+    mistakes = (*_signs(truth), *chain.of_uses(), *chain.of_paths(), *chain.of_values())
     return Question(f"∂{explanation.output}/∂{name}", answer, why, truth, mistakes)
 
 
-def _chain_mistakes(
-    explanation: Explanation, leaf: Leaf, points: Sequence[Values], backs: Sequence[Values]
-) -> Iterator[Mistake]:
-    derivation = explanation.derivation
-    first = (0,) * len(leaf.shape)
-    children = [
-        node for node in derivation.graph.nodes if any(read.parent == leaf.name for read in node.reads)
-    ]
+@dataclass(frozen=True, eq=False)
+class _Chain:
+    """The known mistakes with a leaf's chained gradient, at the first entry."""
 
-    def passed(child: Node, point: Values, back: Values, *, alone: bool = False) -> arb:
-        if child.name not in back:
+    explanation: Explanation
+    leaf: Leaf
+    points: Sequence[Values]
+    backs: Sequence[Values]  # what arrives everywhere, at each point
+
+    def of_uses(self) -> Iterator[Mistake]:
+        """What one use, or one entry of it, passes back is left out or taken for all."""
+        nodes = self.explanation.derivation.graph.nodes
+        uses = [node for node in nodes if any(read.parent == self.leaf.name for read in node.reads)]
+        for use in uses if len(uses) > 1 else ():
+            rest = [other for other in uses if other is not use]
+            others = " and ".join(other.name for other in rest)
+            words = f"only what {use.name} passes back; the use in {others} is not added"
+            yield Mistake(words, self._passed([use]))
+        for use in uses if 2 < len(uses) <= MAX_USES else ():
+            rest = [other for other in uses if other is not use]
+            yield Mistake(f"the use in {use.name} is not added", self._passed(rest))
+        if len(uses) == 1 and uses[0].shape:
+            words = f"only the first entry of {uses[0].name} counts there; all entries are added"
+            yield Mistake(words, self._passed(uses, first=True))
+
+    def _passed(self, uses: Sequence[Node], *, first: bool = False) -> Numbers:
+        """What these uses pass back together, of all that arrives at them or of the first entry alone."""
+        return tuple(
+            sum((self._pulled(use, point, back, first) for use in uses), NOUGHT)
+            for point, back in zip(self.points, self.backs, strict=True)
+        )
+
+    def _pulled(self, use: Node, point: Values, back: Values, first: bool) -> arb:
+        if use.name not in back:
             return NOUGHT
-        cotangent = back[child.name]
-        if alone:
+        cotangent = back[use.name]
+        if first:
             kept = full(cotangent.shape, ZERO)
             kept[(0,) * kept.ndim] = cotangent[(0,) * kept.ndim]
             cotangent = kept
-        pulled = pullback([child], point, {child.name: cotangent}, {leaf.name}, exact())
-        return ball(pulled[leaf.name][(0, *first)]) if leaf.name in pulled else NOUGHT
+        pulled = pullback([use], point, {use.name: cotangent}, {self.leaf.name}, exact())
+        return ball(pulled[self.leaf.name].item(0)) if self.leaf.name in pulled else NOUGHT
 
-    def together(children: Sequence[Node], point: Values, back: Values) -> arb:
-        return sum((passed(child, point, back) for child in children), NOUGHT)
+    def of_paths(self) -> Iterator[Mistake]:
+        """Local gradients are not multiplied along a path of scalars, or paths not added."""
+        paths = [path.slopes for path in self.explanation.paths(self.leaf.name) if path.scalar]
+        rows = [[[self._slope(slope, point) for slope in path] for point in self.points] for path in paths]
+        if len(paths) == 1 and len(paths[0]) > 1:
+            names = [f"∂{slope.gradient.node}/∂{slope.gradient.wrt}" for slope in paths[0]]
+            for n, name in enumerate(names):
+                left = tuple(prod(row[:n] + row[n + 1 :], start=UNIT) for row in rows[0])
+                yield Mistake(f"one factor is missing: {name}", left)
+            for n, name in enumerate(names):
+                words = f"that is the local gradient {name} alone; multiply along the path"
+                yield Mistake(words, tuple(row[n] for row in rows[0]))
+            words = "along a path the local gradients are multiplied, not added"
+            yield Mistake(words, tuple(sum(row, NOUGHT) for row in rows[0]))
+        if len(paths) > 1:
+            at_points = zip(*rows, strict=True)
+            all_of_them = tuple(prod((prod(row, start=UNIT) for row in at), start=UNIT) for at in at_points)
+            yield Mistake("paths are added, not multiplied", all_of_them)
 
-    def each(function: Callable[[Values, Values], arb]) -> Numbers:
-        return tuple(function(point, back) for point, back in zip(points, backs, strict=True))
+    def _slope(self, slope: Slope, point: Values) -> arb:
+        return _row(self.explanation.derivation.nodes[slope.gradient.node], slope.gradient.wrt, (), point)
 
-    if len(children) > 1:
-        for child in children:
-            others = " and ".join(other.name for other in children if other is not child)
-            yield Mistake(
-                f"only what {child.name} passes back; the use in {others} is not added",
-                each(partial(passed, child)),
-            )
-        if 2 < len(children) <= MAX_USES:
-            for child in children:
-                rest = [other for other in children if other is not child]
-                yield Mistake(f"the use in {child.name} is not added",
-                              each(partial(together, rest)))  # fmt: skip
-    for child in children:
-        if child.shape and len(children) == 1:
-            yield Mistake(f"only the first entry of {child.name} counts there; all entries are added",
-                          each(partial(passed, child, alone=True)))  # fmt: skip
-    paths = [path for path in explanation.paths(leaf.name) if path.scalar]
-    slopes = [[[_row(derivation.nodes[s.gradient.node], s.gradient.wrt, (),
-        p) for s in path.slopes] for p in points]
-              for path in paths]  # fmt: skip
-    if len(paths) == 1 and len(paths[0].slopes) > 1:
-        (rows,) = slopes
-        for n, slope in enumerate(paths[0].slopes):
-            left = f"∂{slope.gradient.node}/∂{slope.gradient.wrt}"
-            yield Mistake(
-                f"one factor is missing: {left}", tuple(prod(r[:n] + r[n + 1 :], start=UNIT) for r in rows)
-            )
-        for n, slope in enumerate(paths[0].slopes):
-            left = f"∂{slope.gradient.node}/∂{slope.gradient.wrt}"
-            yield Mistake(
-                f"that is the local gradient {left} alone; multiply along the path", tuple(r[n] for r in rows)
-            )
-        yield Mistake(
-            "along a path the local gradients are multiplied, not added", tuple(sum(r, NOUGHT) for r in rows)
-        )
-    if len(paths) > 1:
-        products = [[prod(r, start=UNIT) for r in rows] for rows in slopes]
-        yield Mistake(
-            "paths are added, not multiplied",
-            tuple(prod(each_, start=UNIT) for each_ in zip(*products, strict=True)),
-        )
-    output = explanation.output
-    yield Mistake(f"that is the value of {output}, not its gradient", tuple(entry(p[output]) for p in points))
-    yield Mistake(f"that is {leaf.name} itself", tuple(ball(p[leaf.name][first]) for p in points))
+    def of_values(self) -> Iterator[Mistake]:
+        output, name = self.explanation.output, self.leaf.name
+        words = f"that is the value of {output}, not its gradient"
+        yield Mistake(words, tuple(entry(point[output]) for point in self.points))
+        yield Mistake(f"that is {name} itself", tuple(ball(point[name].item(0)) for point in self.points))
 
 
 # Comparisons

@@ -29,12 +29,11 @@ class Report(Displayed):
     not_exercised: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()  # what is no fault, in sentences
     traceback: str = ""  # of what the function or its backward raised
-    gradients: Mapping[str, Numbers] = field(
-        default_factory=dict
-    )  # by name: the chained gradients, exact from the leaves (of a function: up to 2,000 entries in all)
-    local: Mapping[tuple[str, str], Numbers] = field(
-        default_factory=dict
-    )  # by line and parent, at the engine's own numbers
+    # The chained gradients by name, exact from the leaves (of a function up to 2,000 entries
+    # in all); local ones by line and parent, at
+    # the engine's own numbers.
+    gradients: Mapping[str, Numbers] = field(default_factory=dict)
+    local: Mapping[tuple[str, str], Numbers] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:

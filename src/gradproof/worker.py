@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -41,18 +41,7 @@ R = TypeVar("R")
 PRELOADED = ["gradproof.warm"]
 STARTS = 3  # of a process, where the server is gone
 UNKNOWN = 255  # the exit code of a process whose server is gone
-TRUSTED = (
-    "gradproof",
-    "sympy",
-    "numpy",
-    "flint",
-    "mpmath",
-    "collections",
-    "pathlib",
-    "ast",
-    "fractions",
-    "decimal",
-)
+TRUSTED = "gradproof sympy numpy flint mpmath collections pathlib ast fractions decimal".split()
 PLAIN = ("set", "frozenset", "complex", "slice", "range", "bytearray", "object")
 
 
@@ -104,10 +93,7 @@ def supervised(
     Errors of ours that it raises are given too, and a `TargetError` for whatever else happens. When the
     iteration is closed, what is under way ends.
     """
-    methods = multiprocessing.get_all_start_methods()
-    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if "forkserver" in methods:
-        context.set_forkserver_preload(PRELOADED)
+    context = _context()
     waiting = deque(range(len(items)))
     running: dict[Any, _Run] = {}
     again: list[int] = []  # ended with the server, which another may have ended
@@ -117,21 +103,13 @@ def supervised(
                 n = waiting.popleft()
                 run = _start(context, n, *items[n], function)
                 running[run.process.sentinel] = run
-            first = min(run.ends for run in running.values())
-            ended = wait(list(running), max(first - time.monotonic(), 0.0) if first < float("inf") else None)
-            late = [sentinel for sentinel, run in running.items() if run.ends <= time.monotonic()]
-            for sentinel in {*ended, *late}:
+            for sentinel, in_time in _wait(running).items():
                 run = running.pop(sentinel)
-                in_time = sentinel in ended
                 run.stop()
                 outcome = _outcome(run, in_time)
                 run.folder.cleanup()
-                if (
-                    jobs > 1
-                    and in_time
-                    and run.process.exitcode == UNKNOWN
-                    and isinstance(outcome, TargetError)
-                ):
+                lost = in_time and run.process.exitcode == UNKNOWN and isinstance(outcome, TargetError)
+                if jobs > 1 and lost:
                     again.append(run.n)
                 else:
                     yield run.n, outcome
@@ -141,6 +119,23 @@ def supervised(
             run.folder.cleanup()
     for n in again:
         yield n, alone(*items[n], function)
+
+
+def _context() -> Any:
+    """What makes processes: forked from a server that has loaded the libraries, where the system can."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def _wait(running: Mapping[Any, _Run]) -> dict[Any, bool]:
+    """Those that have ended, when one has or its time is up: by sentinel, whether it was in time."""
+    first = min(run.ends for run in running.values())
+    ended = wait(list(running), max(first - time.monotonic(), 0.0) if first < float("inf") else None)
+    late = [sentinel for sentinel, run in running.items() if run.ends <= time.monotonic()]
+    return {sentinel: sentinel in ended for sentinel in {*ended, *late}}
 
 
 def alone(item: T, limits: Limits, function: Callable[[T], R]) -> R | GradproofError:

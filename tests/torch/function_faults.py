@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from reported_faults import FunctionFault, Inputs
+from faulty import FunctionFault, Inputs
 from torch import Tensor
 from torch.nn import functional as F
 

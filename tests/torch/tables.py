@@ -7,9 +7,14 @@ from typing import Any
 import function_cases
 import function_faults
 import reported_cases
-import reported_faults
+import reported_formulas
+import reported_uses
 
-FAULTS: tuple[Any, ...] = (*function_faults.FAULTS, *reported_faults.FAULTS)
+FAULTS: tuple[Any, ...] = (
+    *function_faults.FAULTS,
+    *reported_formulas.FAULTS,
+    *reported_uses.FAULTS,
+)
 RIGHT: tuple[Any, ...] = (*function_cases.RIGHT, *reported_cases.RIGHT)
 REFUTED: tuple[Any, ...] = (*function_cases.REFUTED, *reported_cases.REFUTED)
 NETS: dict[str, Any] = {

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from gradproof import Report, Verdict, assert_gradients, check, check_function, parse
-from gradproof.torch.recording import Recorder
+from gradproof.torch.recorder import Recorder
 
 F64 = torch.float64
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]

@@ -49,6 +49,11 @@ class Task:
     parents: Mapping[str, tuple[str, ...]]
     probes: Mapping[str, np.ndarray]
 
+    @property
+    def between(self) -> list[str]:
+        """The lines before the last that read something: those may have a gradient, too."""
+        return [line.name for line in self.statements[:-1] if self.parents.get(line.name)]
+
 
 @dataclass(frozen=True, eq=False)
 class Trace:

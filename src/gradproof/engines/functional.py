@@ -146,7 +146,7 @@ class FunctionEngine:
     ) -> dict[str, np.ndarray | None]:
         """The output's gradient at the parameters, and at the lines where the engine has one there."""
         leaves = sorted(task.parameters)
-        taps = [] if self.why_unseen else [s.name for s in task.statements[:-1] if task.parents.get(s.name)]
+        taps = [] if self.why_unseen else task.between
 
         def program(*inputs: Array) -> Array:
             given = dict(zip([*leaves, *taps], inputs, strict=True))

@@ -29,9 +29,22 @@ ARITHMETIC: Functions = {
 }  # fmt: skip
 
 COMPARISONS: Functions = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq,
-        "!=": operator.ne,
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+    "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip
+
+
+def axes_of(x: Array, axis: Axis) -> tuple[int, ...]:
+    """The axes, counted from the first; all of them for None."""
+    rank = len(x.shape)
+    axes = range(rank) if axis is None else (axis,) if isinstance(axis, int) else axis
+    return tuple(n % rank for n in axes)
+
+
+def expanded(x: Array, shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape that an array is spread to, where -1 is an extent that stays."""
+    kept = (1,) * (len(shape) - len(x.shape)) + tuple(x.shape)
+    return tuple(old if n == -1 else n for n, old in zip(shape, kept, strict=True))
 
 
 def scalars(library: object, kinds: Sequence[str], places: Sequence[object]) -> Functions:

@@ -7,7 +7,7 @@ from functools import reduce
 from types import SimpleNamespace
 from typing import Any
 
-from .interpreter import ARITHMETIC, Array, Axis, Functions, scalars
+from .interpreter import ARITHMETIC, Array, Axis, Functions, axes_of, expanded, scalars
 
 Module = Any  # a library, as NumPy's is
 
@@ -15,48 +15,40 @@ Module = Any  # a library, as NumPy's is
 def functions_of(xp: Module, special: Module, kinds: Sequence[str] = ("numpy",), **more: Module) -> Functions:
     """What `xp` (as numpy) and `special` (as scipy.special) have under the names of the language, and how
     else to say it: rows that tell of one of the `kinds` may use `more` of the library."""
-
-    def axes(x: Array, axis: Axis) -> tuple[int, ...]:
-        return (
-            tuple(range(len(x.shape))) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
-        )
+    # The body is one table, and how its rows are made of the library.
 
     def reduction(function: Callable[..., Array]) -> Callable[..., Array]:
         """Over several axes at once, or none."""
         return lambda x, axis=None, keepdims=False: (
-            function(x, axis=axes(x, axis), keepdims=keepdims) if x.shape else x
+            function(x, axis=axes_of(x, axis), keepdims=keepdims) if x.shape else x
         )
 
     def norm(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-        if not keepdims and len(axes(x, axis)) in (1, 2):
-            return xp.linalg.norm(x, axis=axes(x, axis)[0] if len(axes(x, axis)) == 1 else axes(x, axis))
-        return xp.sqrt(xp.sum(x * x, axis=axes(x, axis), keepdims=keepdims)) if x.shape else xp.abs(x)
+        axes = axes_of(x, axis)
+        if not keepdims and len(axes) in (1, 2):
+            return xp.linalg.norm(x, axis=axes[0] if len(axes) == 1 else axes)
+        return xp.sqrt(xp.sum(x * x, axis=axes, keepdims=keepdims)) if x.shape else xp.abs(x)
 
     def prod(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-        for n in sorted((n % len(x.shape) for n in axes(x, axis)), reverse=True):
+        for n in sorted(axes_of(x, axis), reverse=True):
             x = xp.prod(x, axis=n, keepdims=keepdims)
         return x
 
     def spread(function: Callable[..., Array]) -> Callable[..., Array]:
         return lambda x, axis=None, keepdims=False, ddof=0: function(
-            x, axis=axes(x, axis), keepdims=keepdims, ddof=ddof
+            x, axis=axes_of(x, axis), keepdims=keepdims, ddof=ddof
         )
 
     def log_softmax(x: Array, axis: int = -1) -> Array:
         return x - special.logsumexp(x, axis=axis, keepdims=True)
 
-    def expand(x: Array, shape: tuple[int, ...]) -> Array:
-        kept = (len(shape) - len(x.shape)) * (1,) + tuple(x.shape)
-        return xp.broadcast_to(x, tuple(old if n == -1 else n for n, old in zip(shape, kept, strict=True)))
-
     library = SimpleNamespace(np=xp, special=special, **more)
     return {
         **scalars(library, kinds, (xp, special)),
         **{name: getattr(xp, name) for name in ("outer", "trace", "reshape", "where")},
-        "sum": reduction(xp.sum), "mean": reduction(xp.mean), "max": reduction(xp.max),
-            "min": reduction(xp.min),
-        "logsumexp": reduction(special.logsumexp), "norm": norm, "prod": prod, "var": spread(xp.var),
-            "std": spread(xp.std),
+        "sum": reduction(xp.sum), "mean": reduction(xp.mean), "prod": prod,
+        "max": reduction(xp.max), "min": reduction(xp.min), "logsumexp": reduction(special.logsumexp),
+        "norm": norm, "var": spread(xp.var), "std": spread(xp.std),
         "softmax": lambda x, axis=-1: xp.exp(log_softmax(x, axis)), "log_softmax": log_softmax,
         "cumsum": lambda x, axis=0: xp.cumsum(x, axis=axis),
         "dot": lambda a, b: a @ b if len(a.shape) and len(b.shape) else a * b, "@": xp.matmul,
@@ -65,7 +57,7 @@ def functions_of(xp: Module, special: Module, kinds: Sequence[str] = ("numpy",),
         "stack": lambda parts, axis: xp.stack(parts, axis=axis),
         "take": lambda x, positions: x[positions],
         "slice": lambda x, index: x[index],
-        "expand": expand,
+        "expand": lambda x, shape: xp.broadcast_to(x, expanded(x, shape)),
     }  # fmt: skip
 
 

@@ -3,9 +3,9 @@ arrays."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from ..errors import UnsupportedError
 from ..functions import SPOKEN
 from . import Engine, Task
 from .functional import Function, FunctionEngine, Rows, stacked
-from .interpreter import ARITHMETIC, COMPARISONS, Array, Axis, Functions, Library, line
+from .interpreter import ARITHMETIC, COMPARISONS, Array, Axis, Functions, Library, axes_of, expanded, line
 
 Value = Array  # of the user's library: a number, or an array
 PLAIN = (int, float, bool)
@@ -70,9 +70,14 @@ class _Own(FunctionEngine):
     between."""
 
     def __init__(
-        self, name: str, wrap: Callable[[Any], Value], gradient: Callable[..., Sequence[Value]],
-        own: Mapping[str, Callable[..., Value]], number: Callable[[Value], Value], dtypes: tuple[str, ...],
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        wrap: Callable[[Any], Value],
+        gradient: Callable[..., Sequence[Value]],
+        own: Mapping[str, Callable[..., Value]],
+        number: Callable[[Value], Value],
+        dtypes: tuple[str, ...],
+    ) -> None:
         self.wrap, self.gradient, self.own, self.number, self.dtypes = wrap, gradient, own, number, dtypes
         super().__init__(name, self.table(), self.signs())
 
@@ -175,108 +180,19 @@ class _Scalars(_Own):
         return lambda a, b: compare(*(self.numbers(x) if isinstance(x, np.ndarray) else x for x in (a, b)))
 
     def table(self) -> Functions:
-        signs = self.signs()
-        add, multiply, divide, subtract = signs["+"], signs["*"], signs["/"], signs["-"]
-        entry = {name: self.lifted(self._entry(name)) for name in SPOKEN}
+        return _Operations(self).table()
 
-        def folded(function: Callable[[Value, Value], Value]) -> Callable[..., Value]:
-            """A reduction from left to right."""
+    def shift(self, x: np.ndarray, axis: Axis) -> np.ndarray:
+        """The largest entry, as a number, so that its derivative, which cancels, is not asked for."""
+        most = np.max(self.numbers(x), axis=axes_of(x, axis), keepdims=True)
+        return self.array(most, None)  # type: ignore[arg-type] # scalars have no dtype
 
-            def fold(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Value:
-                axes = _axes(x, axis)
-                if not axes:
-                    return x
-                moved = np.moveaxis(x, axes, range(len(axes))).reshape(-1, *np.delete(x.shape, axes))
-                total = reduce(function, (_whole(part) for part in moved))
-                return (
-                    total.reshape([1 if n in axes else m for n, m in enumerate(x.shape)])
-                    if keepdims
-                    else total
-                )
-
-            return fold
-
-        total = folded(add)
-
-        def mean(x: np.ndarray, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Value:
-            count = int(np.prod([x.shape[n] for n in _axes(x, axis)], dtype=np.int64))
-            return divide(total(x, axis, keepdims), float(count - ddof))
-
-        def var(x: np.ndarray, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Value:
-            off = subtract(x, mean(x, axis, True))
-            return mean(multiply(off, off), axis, keepdims, ddof)
-
-        def shifted(x: np.ndarray, axis: Axis) -> tuple[np.ndarray, np.ndarray]:
-            """Less the largest, as numbers, so that nothing overflows; the derivative of that cancels."""
-            most = np.max(self.numbers(x), axis=_axes(x, axis), keepdims=True)
-            top = self.array(most, None)  # type: ignore[arg-type] # scalars have no dtype
-            return subtract(x, top), top
-
-        def logsumexp(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Value:
-            less, top = shifted(x, axis)
-            found = add(entry["log"](total(entry["exp"](less), axis, True)), top)
-            return found if keepdims else found.reshape(np.squeeze(found, _axes(x, axis)).shape)
-
-        def softmax(x: np.ndarray, axis: Axis = -1) -> Value:
-            parts = entry["exp"](shifted(x, axis)[0])
-            return divide(parts, total(parts, axis, True))
-
-        def log_softmax(x: np.ndarray, axis: Axis = -1) -> Value:
-            less, _ = shifted(x, axis)
-            return subtract(less, entry["log"](total(entry["exp"](less), axis, True)))
-
-        def matmul(a: np.ndarray, b: np.ndarray) -> Value:
-            left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
-            found = total(multiply(left[..., :, :, None], right[..., None, :, :]), -2)
-            found = found[..., 0, :] if a.ndim == 1 else found
-            return _whole(found[..., 0]) if b.ndim == 1 else found
-
-        def chosen(better: Callable[[Value, Value], bool]) -> Callable[..., Value]:
-            return folded(self.lifted(lambda a, b: b if better(self.number(b), self.number(a)) else a))
-
-        def cumsum(x: np.ndarray, axis: int = 0) -> Value:
-            parts = list(np.moveaxis(x, axis, 0))
-            for n in range(1, len(parts)):
-                parts[n] = add(_whole(parts[n - 1]), _whole(parts[n]))
-            # What goes into the next sum is a value of its own, not the entry that is read.
-            return multiply(np.moveaxis(np.stack([_whole(part) for part in parts]), 0, axis), 1.0)
-
-        def where(condition: Value, a: Value, b: Value) -> Value:
-            full = np.broadcast_arrays(np.asarray(condition), a, b)
-            return _filled(
-                full[0].shape, [x if c else y for c, x, y in zip(*(x.flat for x in full), strict=True)]
-            )
-
-        def expand(x: np.ndarray, shape: tuple[int, ...]) -> Value:
-            kept = (1,) * (len(shape) - x.ndim) + x.shape
-            return np.broadcast_to(
-                x, tuple(starmap(lambda n, old: old if n == -1 else n, zip(shape, kept, strict=True)))
-            )
-
-        return {
-            **entry, "sum": total, "mean": mean, "var": var, "prod": folded(multiply),
-            "std": lambda *args, **options: entry["sqrt"](var(*args, **options)),
-            "norm": lambda x, *args, **options: entry["sqrt"](total(multiply(x, x), *args, **options)),
-            "max": chosen(lambda new, old: new > old), "min": chosen(lambda new, old: new < old),
-            "logsumexp": logsumexp, "softmax": softmax, "log_softmax": log_softmax, "cumsum": cumsum,
-            "@": matmul, "dot": lambda a, b: matmul(a, b) if a.ndim and b.ndim else multiply(a, b),
-            "outer": lambda a, b: multiply(a[:, None], b[None]),
-            "trace": lambda x: total(_filled((min(x.shape),), [x[n, n] for n in range(min(x.shape))])),
-            "where": where, "expand": expand,
-            "transpose": lambda x, axes=None: np.transpose(x, axes), "reshape": lambda x,
-                shape: np.reshape(x, shape),
-            "concatenate": lambda parts, axis: np.concatenate(parts, axis), "stack": lambda parts,
-                axis: np.stack(parts, axis),
-            "take": lambda x, positions: _whole(x[positions]), "slice": lambda x, index: _whole(x[index]),
-        }  # fmt: skip
-
-    def _entry(self, name: str) -> Callable[..., Value]:
+    def entrywise(self, name: str) -> Callable[..., Value]:
         call = self.called(name)
+        return self.lifted(lambda *xs, **options: call(*map(self.wrapped, xs), **options))
 
-        def at(*xs: Value, **options: object) -> Value:
-            return call(*map(self.wrapped, xs), **options)
-
-        return at
+    def chosen(self, better: Callable[[Value, Value], bool]) -> Callable[..., Value]:
+        return _folded(self.lifted(lambda a, b: b if better(self.number(b), self.number(a)) else a))
 
     def bound(self, value: np.ndarray) -> np.ndarray:
         return _filled(value.shape, [self.wrapped(x) for x in value.flat])
@@ -327,12 +243,77 @@ class _Scalars(_Own):
                 seen.add(id(x))
                 entries.append(x)
             bound[statement.name] = _filled(value.shape, entries)
-        names = [
-            *sorted(task.parameters),
-            *(s.name for s in task.statements[:-1] if task.parents.get(s.name)),
-        ]
+        names = [*sorted(task.parameters), *task.between]
         output = bound[task.statements[-1].name].item()
         return dict(zip(names, self._gradients(output, [bound[name] for name in names]), strict=True))
+
+
+class _Operations:
+    """The language's functions of arrays of values, made of a library's operators."""
+
+    def __init__(self, engine: _Scalars) -> None:
+        signs = engine.signs()
+        self.engine = engine
+        self.add, self.multiply, self.divide, self.subtract = (signs[sign] for sign in "+*/-")
+        self.entry = {name: engine.entrywise(name) for name in SPOKEN}
+        self.sum = _folded(self.add)
+
+    def table(self) -> Functions:
+        return {
+            **self.entry,
+            "sum": self.sum, "mean": self.mean, "prod": _folded(self.multiply),
+            "var": self.var, "std": self.std, "norm": self.norm, "cumsum": self.cumsum,
+            "max": self.engine.chosen(operator.gt), "min": self.engine.chosen(operator.lt),
+            "logsumexp": self.logsumexp, "softmax": self.softmax, "log_softmax": self.log_softmax,
+            "@": self.matmul, "dot": lambda a, b: (self.matmul if a.ndim and b.ndim else self.multiply)(a, b),
+            "outer": lambda a, b: self.multiply(a[:, None], b[None]),
+            "trace": lambda x: self.sum(_filled((min(x.shape),), list(np.diagonal(x)))),
+            "where": _where, "expand": lambda x, shape: np.broadcast_to(x, expanded(x, shape)),
+            "transpose": np.transpose, "reshape": lambda x, shape: np.reshape(x, shape),
+            "concatenate": np.concatenate, "stack": np.stack,
+            "take": lambda x, positions: _whole(x[positions]), "slice": lambda x, index: _whole(x[index]),
+        }  # fmt: skip
+
+    def mean(self, x: np.ndarray, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Value:
+        count = int(np.prod([x.shape[n] for n in axes_of(x, axis)], dtype=np.int64))
+        return self.divide(self.sum(x, axis, keepdims), float(count - ddof))
+
+    def var(self, x: np.ndarray, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Value:
+        off = self.subtract(x, self.mean(x, axis, True))
+        return self.mean(self.multiply(off, off), axis, keepdims, ddof)
+
+    def std(self, x: np.ndarray, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Value:
+        return self.entry["sqrt"](self.var(x, axis, keepdims, ddof))
+
+    def norm(self, x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Value:
+        return self.entry["sqrt"](self.sum(self.multiply(x, x), axis, keepdims))
+
+    def logsumexp(self, x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Value:
+        top = self.engine.shift(x, axis)
+        total = self.sum(self.entry["exp"](self.subtract(x, top)), axis, True)
+        found = self.add(self.entry["log"](total), top)
+        return found if keepdims else found.reshape(np.squeeze(found, axes_of(x, axis)).shape)
+
+    def softmax(self, x: np.ndarray, axis: Axis = -1) -> Value:
+        parts = self.entry["exp"](self.subtract(x, self.engine.shift(x, axis)))
+        return self.divide(parts, self.sum(parts, axis, True))
+
+    def log_softmax(self, x: np.ndarray, axis: Axis = -1) -> Value:
+        less = self.subtract(x, self.engine.shift(x, axis))
+        return self.subtract(less, self.entry["log"](self.sum(self.entry["exp"](less), axis, True)))
+
+    def matmul(self, a: np.ndarray, b: np.ndarray) -> Value:
+        left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
+        found = self.sum(self.multiply(left[..., :, :, None], right[..., None, :, :]), -2)
+        found = found[..., 0, :] if a.ndim == 1 else found
+        return _whole(found[..., 0]) if b.ndim == 1 else found
+
+    def cumsum(self, x: np.ndarray, axis: int = 0) -> Value:
+        parts = list(np.moveaxis(x, axis, 0))
+        for n in range(1, len(parts)):
+            parts[n] = self.add(_whole(parts[n - 1]), _whole(parts[n]))
+        # What goes into the next sum is a value of its own, not the entry that is read.
+        return self.multiply(np.moveaxis(np.stack([_whole(part) for part in parts]), 0, axis), 1.0)
 
 
 class _Arrays(_Own):
@@ -359,22 +340,18 @@ class _Arrays(_Own):
             return lambda x, **options: call(x, **options) if tuple(x.shape) else x
 
         def transpose(x: Value, axes: tuple[int, ...] | None = None) -> Value:
-            return self.called("transpose")(
-                x, tuple(axes if axes is not None else reversed(range(len(x.shape))))
-            )
+            return self.called("transpose")(x, tuple(axes or reversed(range(len(x.shape)))))
 
         def expand(x: Value, shape: tuple[int, ...]) -> Value:
-            kept = (1,) * (len(shape) - len(x.shape)) + tuple(x.shape)
-            wanted = tuple(old if n == -1 else n for n, old in zip(shape, kept, strict=True))
+            wanted = expanded(x, shape)
             return x if wanted == tuple(x.shape) else self.called("expand")(x, wanted)
 
         return {
             **{name: self.called(name) for name in (*SPOKEN, *OF_ARRAYS)},
-            **{name: reduced(name) for name in OF_ARRAYS if name in ("sum", "mean", "prod", "max", "min",
-                "var", "std")},
+            **{name: reduced(name) for name in ("sum", "mean", "prod", "max", "min", "var", "std")},
             "@": matmul, "dot": lambda a, b: matmul(a, b) if a.shape and b.shape else a * b,
-            "transpose": transpose, "reshape": lambda x, shape: self.called("reshape")(x, shape),
-                "expand": expand,
+            "transpose": transpose, "expand": expand,
+            "reshape": lambda x, shape: self.called("reshape")(x, shape),
             "take": lambda x, positions: x[positions], "slice": lambda x, index: x[index],
             **{name: self.own[name] for name in ("where", "concatenate", "stack") if name in self.own},
         }  # fmt: skip
@@ -402,10 +379,7 @@ class _Arrays(_Own):
         for statement in task.statements:
             value = line(statement, bound, library)
             bound[statement.name] = value * 1.0 if any(value is other for other in bound.values()) else value
-        names = [
-            *sorted(task.parameters),
-            *(s.name for s in task.statements[:-1] if task.parents.get(s.name)),
-        ]
+        names = [*sorted(task.parameters), *task.between]
         grads = self.asked(bound[task.statements[-1].name], [bound[name] for name in names])
         return {
             name: None if grad is None else self._read(grad) for name, grad in zip(names, grads, strict=True)
@@ -425,6 +399,21 @@ def _whole(x: Value) -> np.ndarray:
     return x if isinstance(x, np.ndarray) else _filled((), [x])
 
 
-def _axes(x: np.ndarray, axis: Axis) -> tuple[int, ...]:
-    axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-    return tuple(n % x.ndim for n in axes)
+def _folded(function: Callable[[Value, Value], Value]) -> Callable[..., Value]:
+    """A reduction from left to right."""
+
+    def fold(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Value:
+        axes = axes_of(x, axis)
+        if not axes:
+            return x
+        moved = np.moveaxis(x, axes, range(len(axes))).reshape(-1, *np.delete(x.shape, axes))
+        total = reduce(function, (_whole(part) for part in moved))
+        return total.reshape([1 if n in axes else m for n, m in enumerate(x.shape)]) if keepdims else total
+
+    return fold
+
+
+def _where(condition: Value, a: Value, b: Value) -> Value:
+    full = np.broadcast_arrays(np.asarray(condition), a, b)
+    chosen = [x if c else y for c, x, y in zip(*(x.flat for x in full), strict=True)]
+    return _filled(full[0].shape, chosen)

@@ -14,12 +14,12 @@ from ..dtypes import DType
 from ..language.syntax import Statement
 from . import Task
 from .functional import Function, FunctionEngine, Rows, stacked
-from .interpreter import ARITHMETIC, Axis, Functions, Library, Operand, line, names, scalars
+from .interpreter import ARITHMETIC, Axis, Functions, Library, Operand, axes_of, line, names, scalars
 
 
 def _reduction(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     def reduce(x: torch.Tensor, axis: Axis = None, keepdims: bool = False) -> torch.Tensor:
-        dims = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
+        dims = axes_of(x, axis)
         if not dims:
             return torch.abs(x) if function is _norm else x
         return function(x, dims, keepdims)
@@ -32,7 +32,7 @@ def _norm(x: torch.Tensor, dims: tuple[int, ...], keepdims: bool) -> torch.Tenso
 
 
 def _prod(x: torch.Tensor, dims: tuple[int, ...], keepdims: bool) -> torch.Tensor:
-    for dim in sorted((d % x.ndim for d in dims), reverse=True):
+    for dim in sorted(dims, reverse=True):
         x = torch.prod(x, dim, keepdim=keepdims)
     return x
 
@@ -75,7 +75,7 @@ FUNCTIONS: Functions = {
     "log_softmax": lambda x, axis=-1: torch.log_softmax(x, axis),
     "cumsum": lambda x, axis=0: torch.cumsum(x, axis),
     "dot": _dot, "@": torch.matmul, "outer": torch.outer, "trace": torch.trace,
-    "transpose": lambda x, axes=None: x.permute(axes if axes is not None else tuple(reversed(range(x.ndim)))),
+    "transpose": lambda x, axes=None: x.permute(tuple(axes or reversed(range(x.ndim)))),
     "reshape": lambda x, shape: x.reshape(shape),
     "where": lambda condition, a, b: torch.where(torch.as_tensor(condition), a, b),
     "concatenate": lambda parts, axis: torch.cat(parts, dim=axis),

@@ -77,9 +77,14 @@ class Loop:
 
     name = "torch"
 
-    def __init__(self, point: Mapping[str, np.ndarray], parameters: Sequence[str], dtype: DType,
+    def __init__(
+        self,
+        point: Mapping[str, np.ndarray],
+        parameters: Sequence[str],
+        dtype: DType,
         make: MakeOptimizer,
-                 step: StepFunction) -> None:  # fmt: skip
+        step: StepFunction,
+    ) -> None:
         self.dtype, self.kind = dtype, getattr(torch, dtype.name)
         self.parameters = {
             name: torch.tensor(point[name], dtype=self.kind, requires_grad=True) for name in parameters

@@ -13,10 +13,11 @@ import numpy as np
 
 from ..causes import OffCompiled
 from ..dtypes import XLA, DType
-from ..errors import InputError, UnsupportedError, shown
+from ..errors import InputError, UnsupportedError
 from ..judging.judge import Judge
 from ..report import Report
 from ..torch.check import our_fault
+from ..torch.names import name_of
 from ..torch.witness import dtype_of, format_of
 from ..verdict import Finding, Verdict, as_finding, bare_finding
 from .recording import Recording, flattened, is_double, record
@@ -52,7 +53,7 @@ def check_function(
     if asked is not None and not all(-len(args) <= n < len(args) for n in asked):
         raise InputError(f"argnums={argnums!r}: the function is given {len(args)} arguments")
     start = time.perf_counter()
-    name = title or _name_of(func)
+    name = title or name_of(func)
     double = any(map(is_double, jax.tree_util.tree_leaves(args)))
     with jax.enable_x64(True) if double else nullcontext():
         recording = record(flattened(func, args, asked))
@@ -74,14 +75,6 @@ def check_function(
         gradients=judged.gradients,
         local=judged.local,
     )
-
-
-def _name_of(func: Any) -> str:
-    name = getattr(func, "__name__", None) or type(func).__name__
-    code = getattr(func, "__code__", None)
-    if name == "<lambda>" and code is not None:
-        return f"lambda at {shown(code.co_filename)}:{code.co_firstlineno}"
-    return name
 
 
 def _compiled(recording: Recording, judge: Judge) -> list[Finding]:

@@ -22,12 +22,13 @@ from ..functions import recorded
 from ..proof.functions import FORMS
 from ..proof.graph import Read, bound, free, size, slot
 from ..torch.memory import Content, table
-from ..torch.writing import Operand, Writing
+from ..torch.writing import Codes, Operand, Writing
 from .recording import CUSTOM, STOP, Array, Equation, applied
 
 Row = str | Callable[[Mapping[str, Any]], str]  # over the equation's parameters, where it depends on them
 OPERANDS = "xyzuvw"
 MAX_SCATTER = 4_000_000  # updates times places
+SCATTERING = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
 
 
 def _power(params: Mapping[str, Any]) -> str:
@@ -57,8 +58,8 @@ FORMULAS: dict[str, Row] = {
     "clamp": "minimum(maximum(y, x), z)",  # of low, operand, high
     "gt": _comparison(">"), "ge": _comparison(">="), "lt": _comparison("<"), "le": _comparison("<="),
     "eq": _comparison("=="), "ne": _comparison("!="),
-    "not": "where(x == 0, 1, 0)", "and": "where((x != 0) & (y != 0), 1, 0)", "or": "where((x != 0) | (y != "
-                                                                                   "0), 1, 0)",
+    "not": "where(x == 0, 1, 0)",
+    "and": "where((x != 0) & (y != 0), 1, 0)", "or": "where((x != 0) | (y != 0), 1, 0)",
 }  # fmt: skip
 
 
@@ -70,7 +71,7 @@ SCALARS: dict[str, Callable[..., Expr]] = {
     **{name: _of_x(function) for name, function in recorded(1, spoken=False).items()},
     "rem": lambda x, y: x - y * FORMS["trunc"](x / y),
     "polygamma": lambda x, y: sympy.polygamma(x, y),
-}  # fmt: skip
+}
 
 # Functions of JAX's own that have a rule of their own: that of logaddexp is exp(x - logaddexp(x, y)).
 KNOWN: dict[str, Callable[..., Expr]] = {"logaddexp": lambda x, y: FORMS["logaddexp"](x, y)}
@@ -163,26 +164,21 @@ class EquationLowering(Writing):
 
     def _placed(self, equation: Equation) -> None:
         """The primitive, run on numbers that stand for places; 0 stands for the number 0."""
-        sources: list[Content] = []
-        starts: list[int] = []
-        total = 1
+        codes = Codes()
         given: list[Any] = []
-        which = [n for n, array in enumerate(equation.args) if array.dtype == equation.outs[0].dtype]
         for n, array in enumerate(equation.args):
-            if n not in which or (n == 0 and equation.name == "select_n"):
-                given.append(array.numbers)
-                continue
-            sources.append(self.content(array))
-            starts.append(total)
-            total += size(array.shape)
-            given.append(jnp.arange(starts[-1], total, dtype=jnp.int32).reshape(array.shape))
-        for out, codes in zip(
-            equation.outs, applied(equation.primitive, given, equation.params), strict=True
-        ):
-            at = np.asarray(codes).astype(np.int64)
+            chooses = n == 0 and equation.name == "select_n"
+            moves = array.dtype == equation.outs[0].dtype and not chooses
+            given.append(self.codes_of(array, codes) if moves else array.numbers)
+        moved = applied(equation.primitive, given, equation.params)
+        for out, numbers in zip(equation.outs, moved, strict=True):
+            at = np.asarray(numbers).astype(np.int64)
             if (at < 0).any():
                 raise UnsupportedError(f"{equation.name}: it reads outside of its operand")
-            self.write(out, self.from_codes(at, sources, starts))
+            self.write(out, self.assemble(codes.content(at), at.shape))
+
+    def codes_of(self, array: Array, codes: Codes) -> Any:
+        return jnp.asarray(codes.of(self.content(array)), jnp.int32)
 
     # Helpers of the special ones
 
@@ -242,25 +238,22 @@ def _dot_general(self: EquationLowering, equation: Equation) -> None:
     """Batch axes, then the left operand's own, then the right one's; summed over what is contracted."""
     (x, y), (out,) = equation.args, equation.outs
     (x_sum, y_sum), (x_batch, y_batch) = equation.params["dimension_numbers"]
-    x_own = [n for n in range(len(x.shape)) if n not in (*x_sum, *x_batch)]
-    y_own = [n for n in range(len(y.shape)) if n not in (*y_sum, *y_batch)]
 
-    def index(
-        rank: int, batch: Sequence[int], summed: Sequence[int], own: Sequence[int], start: int
-    ) -> list[Expr]:
-        return [
-            free(list(batch).index(n)) if n in batch else bound(list(summed).index(n)) if n in summed
-            else free(start + list(own).index(n))
-            for n in range(rank)
-        ]  # fmt: skip
+    def index(rank: int, batch: Sequence[int], summed: Sequence[int], start: int) -> list[Expr]:
+        axes: dict[int, Expr] = {n: free(k) for k, n in enumerate(batch)}
+        axes |= {n: bound(k) for k, n in enumerate(summed)}
+        own = [n for n in range(rank) if n not in axes]
+        axes |= {n: free(start + k) for k, n in enumerate(own)}
+        return [axes[n] for n in range(rank)]
 
-    left = self.at(x, index(len(x.shape), x_batch, x_sum, x_own, len(x_batch)))
-    right = self.at(y, index(len(y.shape), y_batch, y_sum, y_own, len(x_batch) + len(x_own)))
+    left = self.at(x, index(len(x.shape), x_batch, x_sum, len(x_batch)))
+    right = self.at(y, index(len(y.shape), y_batch, y_sum, len(x.shape) - len(x_sum)))
     over = tuple(x.shape[n] for n in x_sum)
-    names = [read.parent if read.parent in self.leaves else "…" for read in (left, right)]
-    made = self.emit(slot(0) * slot(1), (left, right), out.shape, over=over, reduce="sum" if over else None,
-                     source=" @ ".join(names))  # fmt: skip
-    self.write(out, made)
+    source = " @ ".join(read.parent if read.parent in self.leaves else "…" for read in (left, right))
+    reduce = "sum" if over else None
+    self.write(
+        out, self.emit(slot(0) * slot(1), (left, right), out.shape, over=over, reduce=reduce, source=source)
+    )
 
 
 def _pairs(given: Any, count: int) -> list[tuple[int, int]]:
@@ -368,10 +361,8 @@ def _scatter_add(self: EquationLowering, equation: Equation) -> None:
 
     def scattered(one: Any) -> Any:
         return jax.lax.scatter_add(
-            jnp.zeros(x.shape, jnp.int32), indices.numbers, one, params["dimension_numbers"],
-            indices_are_sorted=params["indices_are_sorted"], unique_indices=params["unique_indices"],
-                mode=params["mode"],
-        )  # fmt: skip
+            jnp.zeros(x.shape, jnp.int32), indices.numbers, one, **{name: params[name] for name in SCATTERING}
+        )
 
     units = jnp.eye(count, dtype=jnp.int32).reshape(count, *updates.shape)
     hit = np.asarray(jax.vmap(scattered)(units)).reshape(count, places)
@@ -383,19 +374,15 @@ def _scatter_add(self: EquationLowering, equation: Equation) -> None:
 def _scatter(self: EquationLowering, equation: Equation) -> None:
     """The last update of a place is its entry, in the order that JAX writes them."""
     (x, indices, updates), (out,) = equation.args, equation.outs
-    params = equation.params
-    start = 1 + size(x.shape)
-    codes = [
-        jnp.arange(first, first + size(array.shape), dtype=jnp.int32).reshape(array.shape)
-        for array, first in ((x, 1), (updates, start))
-    ]
+    codes = Codes()
     moved = jax.lax.scatter(
-        codes[0], indices.numbers, codes[1], params["dimension_numbers"],
-        indices_are_sorted=params["indices_are_sorted"], unique_indices=params["unique_indices"],
-            mode=params["mode"],
-    )  # fmt: skip
-    sources = [self.content(x), self.content(updates)]
-    self.write(out, self.from_codes(np.asarray(moved).astype(np.int64), sources, [1, start]))
+        self.codes_of(x, codes),
+        indices.numbers,
+        self.codes_of(updates, codes),
+        **{name: equation.params[name] for name in SCATTERING},
+    )
+    at = np.asarray(moved).astype(np.int64)
+    self.write(out, self.assemble(codes.content(at), at.shape))
 
 
 def _exp2(self: EquationLowering, equation: Equation) -> None:
@@ -413,7 +400,7 @@ SPECIAL: dict[str, Special] = {
     "reduce_window_sum": _window("sum", 0.0), "reduce_window_max": _window("max", -np.inf),
     "reduce_window_min": _window("min", np.inf),
     "dot_general": _dot_general, "conv_general_dilated": _convolution,
-    "sort": _sort, "top_k": _top_k, "scatter-add": _scatter_add, "scatter_add": _scatter_add,
-        "scatter": _scatter,
+    "sort": _sort, "top_k": _top_k,
+    "scatter-add": _scatter_add, "scatter_add": _scatter_add, "scatter": _scatter,
     "exp2": _exp2,
 }  # fmt: skip

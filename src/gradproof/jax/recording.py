@@ -25,11 +25,12 @@ import numpy as np
 from jax.extend.core import Literal
 
 from ..errors import Place, UnsupportedError, said, shown
-from ..torch.recording import NOWHERE, Edge, LeafStep, Region, Step, Tape
+from ..torch.tape import NOWHERE, Edge, LeafStep, Region, Step, Tape
 
-CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr",
-    "remat2": "jaxpr",
-         "checkpoint": "jaxpr", "remat": "jaxpr"}  # fmt: skip
+CALLS = {
+    **dict.fromkeys(("jit", "pjit", "remat", "remat2", "checkpoint"), "jaxpr"),
+    **dict.fromkeys(("closed_call", "core_call"), "call_jaxpr"),
+}
 CUSTOM = {"custom_vjp_call", "custom_vjp_call_jaxpr", "custom_jvp_call"}
 STOP = "stop_gradient"
 JAX = str(Path(jax.__file__).parent)
@@ -123,9 +124,8 @@ class _Interpreter:
     def __init__(self, leaves: Sequence[str] = (), *, differentiate: bool = True) -> None:
         self.equations: list[Equation] = []
         self.steps: list[EquationStep] = []
-        self.calls: list[
-            tuple[Callable[..., list[Any]], list[Array], list[Array]]
-        ] = []  # those a gradient may flow through
+        # Those that a gradient may flow through.
+        self.calls: list[tuple[Callable[..., list[Any]], list[Array], list[Array]]] = []
         self.number = len(leaves)
         self.names = dict.fromkeys(leaves, 1)
         self.differentiate = differentiate
@@ -211,58 +211,47 @@ class _Interpreter:
         """An equation that runs by itself."""
         if len(self.equations) >= MAX_EQUATIONS:
             raise UnsupportedError(f"the run is longer than {MAX_EQUATIONS} equations")
-        name = eqn.primitive.name
         call, arrays = _alone(eqn, args)
         active = [array for array in arrays if array.edge is not None and array.floating]
         place = (self.ours and self.place) or _place(eqn)
-        edged = bool(active) and self.differentiate
-        pull: Callable[..., Any] | None = None
-        failure = unsupported = ""
-        if edged and name == "while":
-            unsupported = "while: JAX has no reverse mode for it"
-        if edged and name != STOP and not unsupported:
-            fixed = {id(array) for array in active}
-
-            def of_active(*xs: Any) -> Any:
-                moving = iter(xs)
-                return call(*(next(moving) if id(array) in fixed else array.numbers for array in arrays))
-
-            try:
-                values, pull = jax.vjp(of_active, *(array.numbers for array in active))
-            except Exception as error:
-                values, failure = call(*(array.numbers for array in arrays)), said(error)
-        else:
-            values = call(*(array.numbers for array in arrays))
-        if active and any(str(value.dtype).startswith("complex") for value in values):
+        name = eqn.primitive.name
+        ran = _ran(name, call, arrays, active if self.differentiate else [])
+        if active and any(str(value.dtype).startswith("complex") for value in ran.values):
             where = f" at {place}" if place.file else ""
             raise UnsupportedError(f"{name}{where}: complex numbers")
         outs = [
             array_of(value, (self.number, nr) if active and "float" in str(value.dtype) else None)
-            for nr, value in enumerate(values)
+            for nr, value in enumerate(ran.values)
         ]
+        equation = Equation(eqn.primitive, name, eqn.params, tuple(args), tuple(outs), place)
+        self.equations.append(equation)
         if name in CUSTOM:
             name = _custom_name(eqn)
-        equation = Equation(eqn.primitive, eqn.primitive.name, eqn.params, tuple(args), tuple(outs), place)
-        self.equations.append(equation)
-        if eqn.primitive.name in CUSTOM:
-            primal = eqn.params.get("call_jaxpr") or eqn.params["fun_jaxpr"]
-            inside = _Interpreter(differentiate=False)
-            equation.results = tuple(inside.run(primal.jaxpr, primal.consts, args))
-            equation.body = inside.equations
-            equation.known = name if JAX in primal.jaxpr.debug_info.func_src_info else ""
-        moving_outs = {nr: out for nr, out in enumerate(outs) if out.edge is not None}
-        if edged and moving_outs:
+            _look_inside(equation, name, _primal(eqn))
+        if self.differentiate and any(out.edge is not None for out in outs):
             self.calls.append((call, arrays, outs))
-            inputs: dict[Any, Any] = {array.edge: array for array in active}
-            events: list[Any] = [equation]
-            step = EquationStep(
-                self.number, self._named(name), events, tuple(inputs), {**inputs}, {**moving_outs},
-                place, "", pull=pull, failure=failure, unsupported=unsupported,
-                primitive=eqn.primitive.name,
-            )  # fmt: skip
-            self.steps.append(step)
+            self.steps.append(self._step(name, equation, active, ran))
         self.number += 1
         return outs
+
+    def _step(self, name: str, equation: Equation, active: Sequence[Array], ran: _Ran) -> EquationStep:
+        inputs: dict[Any, Any] = {array.edge: array for array in active}
+        outputs: dict[Any, Any] = {nr: out for nr, out in enumerate(equation.outs) if out.edge is not None}
+        events: list[Any] = [equation]
+        return EquationStep(
+            self.number,
+            self._named(name),
+            events,
+            tuple(inputs),
+            inputs,
+            outputs,
+            equation.place,
+            "",
+            pull=ran.pull,
+            failure=ran.failure,
+            unsupported=ran.unsupported,
+            primitive=equation.name,
+        )
 
     def replay(self, leaves: Sequence[Array], outputs: Sequence[Array]) -> Callable[..., list[Any]]:
         """The active equations as one function of the leaves: JAX's own composition of what was recorded."""
@@ -283,6 +272,41 @@ class _Interpreter:
         n = self.names.get(name, 0)
         self.names[name] = n + 1
         return f"{name}_{n}" if n else name
+
+
+@dataclass(frozen=True, eq=False)
+class _Ran:
+    """What an equation gave, and its pullback; or why it has none."""
+
+    values: list[Any]
+    pull: Callable[..., Any] | None = None
+    failure: str = ""
+    unsupported: str = ""
+
+
+def _ran(name: str, call: Callable[..., list[Any]], arrays: Sequence[Array], active: Sequence[Array]) -> _Ran:
+    numbers = [array.numbers for array in arrays]
+    if active and name == "while":
+        return _Ran(call(*numbers), unsupported="while: JAX has no reverse mode for it")
+    if not active or name == STOP:
+        return _Ran(call(*numbers))
+    moving = {id(array): n for n, array in enumerate(active)}
+
+    def of_active(*xs: Any) -> list[Any]:
+        return call(*(xs[moving[id(array)]] if id(array) in moving else array.numbers for array in arrays))
+
+    try:
+        return _Ran(*jax.vjp(of_active, *(array.numbers for array in active)))
+    except Exception as error:
+        return _Ran(call(*numbers), failure=said(error))
+
+
+def _look_inside(equation: Equation, name: str, primal: Any) -> None:
+    """What a custom call's primal computes; its rule is not run."""
+    inside = _Interpreter(differentiate=False)
+    equation.results = tuple(inside.run(primal.jaxpr, primal.consts, equation.args))
+    equation.body = inside.equations
+    equation.known = name if JAX in primal.jaxpr.debug_info.func_src_info else ""
 
 
 def _alone(eqn: Any, args: Sequence[Array]) -> tuple[Callable[..., Any], list[Array]]:
@@ -313,10 +337,13 @@ def applied(primitive: Any, given: Sequence[Any], params: Mapping[str, Any]) -> 
     return list(outs) if primitive.multiple_results else [outs]
 
 
+def _primal(eqn: Any) -> Any:
+    return eqn.params.get("call_jaxpr") or eqn.params["fun_jaxpr"]
+
+
 def _custom_name(eqn: Any) -> str:
-    primal = eqn.params.get("call_jaxpr") or eqn.params["fun_jaxpr"]
-    name = primal.jaxpr.debug_info.func_name if primal.jaxpr.debug_info else ""
-    return name or eqn.primitive.name.removesuffix("_jaxpr")
+    told = _primal(eqn).jaxpr.debug_info
+    return (told.func_name if told else "") or eqn.primitive.name.removesuffix("_jaxpr")
 
 
 def _place(eqn: Any) -> Place:
@@ -439,25 +466,21 @@ def record(flat: Flat) -> Recording:
         if out.edge is not None:
             seeds[out.edge] = cotangent if out.edge not in seeds else seeds[out.edge] + cotangent
     _walk(interpreter.steps, seeds)
-    broken = next((step for step in interpreter.steps if step.failure or step.unsupported), None)
-    gradients: Sequence[Any] = (None,) * len(leaves)
-    compiled: Sequence[Any] = (None,) * len(leaves)
-    if broken is None:
+    composed: Sequence[Any] = (None,) * len(leaves)
+    compiled = composed
+    if not any(step.failure or step.unsupported for step in interpreter.steps):
         try:
-            compiled = [_plain(g) for g in jax.jit(partial(_gradients, flat))(flat.leaves, cotangents)]
-            gradients = [
-                _plain(g) for g in _gradients(interpreter.replay(leaves, outputs), flat.leaves, cotangents)
-            ]
+            whole, replayed = jax.jit(partial(_gradients, flat)), interpreter.replay(leaves, outputs)
+            compiled = [_plain(g) for g in whole(flat.leaves, cotangents)]
+            composed = [_plain(g) for g in _gradients(replayed, flat.leaves, cotangents)]
         except Exception as error:
             return _trouble(f"jax.vjp raised {said(error)}")
-    steps: list[Step] = list(interpreter.steps)
     found = [
         LeafStep(name, (n, 0), leaf, (gradient,))
-        for n, (name, leaf, gradient) in enumerate(zip(flat.names, leaves, gradients, strict=True))
+        for n, (name, leaf, gradient) in enumerate(zip(flat.names, leaves, composed, strict=True))
     ]
-    tape = Tape(
-        [], steps, found, [*outputs], [{edge: _plain(seed) for edge, seed in seeds.items()}], [], set()
-    )
+    received = {edge: _plain(seed) for edge, seed in seeds.items()}
+    tape = Tape([], [*interpreter.steps], found, [*outputs], [received], [], set())
     return Recording(tape, interpreter.equations, tuple(compiled))
 
 

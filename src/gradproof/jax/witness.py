@@ -21,9 +21,9 @@ from ..proof.arithmetic import exact
 from ..proof.balls import Balls, balls, centres, numbers
 from ..proof.enclosure import Run
 from ..proof.graph import Read, size, slot
-from ..torch.recording import Edge, Step, Tape
 from ..torch.runs import given_of
 from ..torch.stops import MAX_DOMAIN
+from ..torch.tape import Edge, Step, Tape
 from ..torch.witness import (
     MAX_WHOLE,
     Lowered,
@@ -56,16 +56,10 @@ def witness_of(
     if not any(region.edge is not None for region in tape.outputs):
         return _unreached("no output in floating point depends on the arguments that are differentiated")
     names, delivered = names_of(tape), delivered_of(tape)
-    made = [
-        each
-        for step in tape.steps
-        if isinstance(step, EquationStep) and (each := _step(step, names, tape, guard)) is not None
-    ]
-    steps = tuple(each for each in made if isinstance(each, record.Step))
+    equations = [step for step in tape.steps if isinstance(step, EquationStep)]
+    made = [_step(step, names, tape, guard) for step in equations]
     troubles = [each for each in made if isinstance(each, record.Trouble)]
-    broken: Any = next(
-        (s for s in tape.steps if isinstance(s, EquationStep) and (s.failure or s.unsupported)), None
-    )
+    broken = next((step for step in equations if step.failure or step.unsupported), None)
     if broken is not None:  # where the run broke down there are no gradients to add up
         told = f"nothing arrived, because of {broken.name}"
         why = because.Unreached(told) if broken.failure else because.Uncovered(told)
@@ -73,7 +67,7 @@ def witness_of(
     dtype = dtype_of([leaf.region for leaf in tape.leaves], XLA)
     whole = _Whole(recording)
     return record.Witness(
-        steps=steps,
+        steps=tuple(each for each in made if isinstance(each, record.Step)),
         arrivals=() if broken is not None else tuple(arrivals_of(tape, names, delivered, XLA, set())),
         whole=lambda: whole.within(MAX_WHOLE, cut=trusting),
         dtype=dtype,

@@ -87,9 +87,8 @@ class _Language(Lowering):
         if over is not None:
             pair = {"max": "maximum", "min": "minimum"}.get(term.op)
             cure = f"; of two tensors write {pair}(a, b)" if pair and over[0] in self.names else ""
-            self.fail(term, f"{over[0]!r} is no axis: an axis is a number, and an index stands with indexed "
-                            "tensors, as in "
-                            f"{term.op}(x[i], i){cure}")  # fmt: skip
+            why = "an axis is a number, and an index stands with indexed tensors"
+            self.fail(term, f"{over[0]!r} is no axis: {why}, as in {term.op}(x[i], i){cure}")
         rank = len(value.shape)
         axes = range(rank) if axis is None else (axis,) if isinstance(axis, int) else axis
         for position in axes:
@@ -110,14 +109,29 @@ class _Language(Lowering):
     ) -> Value:
         """`reduce over axes of build(operands)`; all operands have the first one's axes, or 1 where they are
         reduced."""
-        first = operands[0]
-        kept = [n for n in range(len(first.shape)) if n not in axes]
-        over = tuple(first.shape[n] for n in axes)
-        labels = None if first.labels is None else tuple(first.labels[n] for n in kept)
         if not axes:
             return self._elementwise(term, build, operands, shift=shift)
+        first = operands[0]
+        kept = [n for n in range(len(first.shape)) if n not in axes]
         symbols: dict[int, Expr] = {n: free(position) for position, n in enumerate(kept)}
         symbols |= {n: bound(position) for position, n in enumerate(axes)}
+        formulas, reads = self._at(operands, symbols)
+        return self._emit(
+            term,
+            build(*formulas),
+            reads,
+            tuple(first.shape[n] for n in kept),
+            None if first.labels is None else tuple(first.labels[n] for n in kept),
+            over=tuple(first.shape[n] for n in axes),
+            reduce=reduce,
+            shift=shift,
+            source=source,
+        )
+
+    def _at(
+        self, operands: Sequence[Value], symbols: Mapping[int, Expr]
+    ) -> tuple[list[Expr], tuple[Read, ...]]:
+        """The operands' entries at a place on each axis: formulas, and what their slots read."""
         formulas: list[Expr] = []
         reads: list[Read] = []
         for operand in operands:
@@ -128,28 +142,15 @@ class _Language(Lowering):
             inner, inner_reads = self._absorbed(operand, places)
             formulas.append(inner.xreplace({slot(n): slot(len(reads) + n) for n in range(len(inner_reads))}))
             reads.extend(inner_reads)
-        shape = tuple(first.shape[n] for n in kept)
-        return self._emit(
-            term,
-            build(*formulas),
-            tuple(reads),
-            shape,
-            labels,
-            over=over,
-            reduce=reduce,
-            shift=shift,
-            source=source,
-        )
+        return formulas, tuple(reads)
 
     def _absorbed(self, operand: Value, places: Sequence[Expr]) -> tuple[Expr, tuple[Read, ...]]:
         """The operand's own formula, if it is the operation just emitted and nothing but this reduction reads
         it."""
         last = self.nodes[-1] if self.nodes else None
+        just_emitted = last is not None and last.name == operand.node and last.name not in self.pinned
         plain = operand.index == tuple(map(free, range(len(operand.shape))))
-        if (
-            last is None or last.name != operand.node or last.name in self.pinned
-            or last.reduce or last.shift or not plain or not last.reads
-        ):  # fmt: skip
+        if last is None or not just_emitted or not plain or last.reduce or last.shift or not last.reads:
             return slot(0), (Read(operand.node, substitute(operand.index, places)),)
         self.nodes.pop()
         reads = tuple(replace(read, index=substitute(read.index, places)) for read in last.reads)

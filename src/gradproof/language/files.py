@@ -404,9 +404,9 @@ class _File:
             return random.standard_normal(shape)
         if kind == "uniform":
             return random.uniform(size=shape)
-        raise InputError(f"{name!r}: unknown sample "
-                         f"{kind!r}{did_you_mean(str(kind), ('normal', 'uniform'))}; "
-                         "expected 'normal' (mean 0, variance 1) or 'uniform' (0 to 1)", place)  # fmt: skip
+        known = "expected 'normal' (mean 0, variance 1) or 'uniform' (0 to 1)"
+        meant = did_you_mean(str(kind), ("normal", "uniform"))
+        raise InputError(f"{name!r}: unknown sample {kind!r}{meant}; {known}", place)
 
     def _from_interval(self, name: str, value: Table, place: Place) -> ArrayLike:
         ends, points = value["interval"], value.get("points")

@@ -237,11 +237,9 @@ class Lowering:
             return None
         for operand in operands:
             if operand.labels is None and operand.shape:
-                self.fail(
-                    term, f"{operand.node!r} of shape {operand.shape} stands among indexed tensors; index "
-                          "it, as in "
-                    f"{operand.node}[{', '.join('ijklmn'[: len(operand.shape)])}]",
-                )  # fmt: skip
+                what = f"{operand.node!r} of shape {operand.shape} stands among indexed tensors"
+                letters = ", ".join("ijklmn"[: len(operand.shape)])
+                self.fail(term, f"{what}; index it, as in {operand.node}[{letters}]")
         seen = dict.fromkeys(label for operand in found for label in operand.labels or ())
         left = [label for label, _ in self.statement.labels if label in seen]
         return (*left, *(label for label in seen if label not in left))
@@ -293,9 +291,8 @@ class Lowering:
         source: str = "",
     ) -> Value:
         if size(shape + over) > MAX_ENTRIES or len(shape + over) > MAX_RANK:
-            self.fail(term, f"{short(term.source)} runs over {shape + over}, more than {MAX_ENTRIES:,} "
-                            "entries or "
-                            f"{MAX_RANK} axes")  # fmt: skip
+            most = f"{MAX_ENTRIES:,} entries or {MAX_RANK} axes"
+            self.fail(term, f"{short(term.source)} runs over {shape + over}, more than {most}")
         self._real(term, formula)
         name = f"{self.statement.name}.{len(self.nodes)}"
         self.nodes.append(
@@ -359,9 +356,8 @@ class Lowering:
                     continue
                 for label, _ in item.labels:
                     if label in self.names:
-                        self.fail(term, f"{label!r} is a value, not an index; an index of its own is needed "
-                                        "in "
-                                        f"{short(term.source)}")  # fmt: skip
+                        needed = f"an index of its own is needed in {short(term.source)}"
+                        self.fail(term, f"{label!r} is a value, not an index; {needed}")
                 plain = item.plain
                 if plain is None:
                     shifted.append((term, item, extent))
@@ -392,8 +388,8 @@ class Lowering:
         room = extent - 1 - highest if coefficient > 0 else lowest
         largest = room // abs(coefficient)
         if largest < 0 or lowest < 0 or highest >= extent:
-            self.fail(term, f"no {label!r} keeps {short(term.source)} inside; say how far it runs, as in "
-                            f"{self.statement.name}[{label}:5] = ...")  # fmt: skip
+            cure = f"say how far it runs, as in {self.statement.name}[{label}:5] = ..."
+            self.fail(term, f"no {label!r} keeps {short(term.source)} inside; {cure}")
         extents[label] = largest + 1
 
     def _index(self, term: Term, operands: list[Value]) -> Value:

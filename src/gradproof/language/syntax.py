@@ -149,8 +149,8 @@ _FOREIGN = {
     ast.NamedExpr: "':='", ast.IfExp: "'if ... else' (write where(condition, a, b))", ast.Await: "await",
     ast.Yield: "yield", ast.YieldFrom: "yield", ast.Dict: "a dictionary", ast.Set: "a set",
     ast.Starred: "'*'", ast.FloorDiv: "'//'", ast.Mod: "'%'", ast.BitXor: "'^'",
-    ast.LShift: "'<<'", ast.RShift: "'>>'", ast.In: "'in'", ast.NotIn: "'not in'", ast.Is: "'is'",
-        ast.IsNot: "'is not'",
+    ast.LShift: "'<<'", ast.RShift: "'>>'",
+    ast.In: "'in'", ast.NotIn: "'not in'", ast.Is: "'is'", ast.IsNot: "'is not'",
     ast.Import: "an import", ast.ImportFrom: "an import", ast.FunctionDef: "def", ast.ClassDef: "class",
     ast.For: "a loop", ast.While: "a loop", ast.If: "an if statement (write where(condition, a, b))",
     ast.AugAssign: "an update in place (each name is bound once: give the new value a new name)",
@@ -182,9 +182,7 @@ def parse_statements(text: str, origin: Place) -> tuple[Statement, ...]:
     source = _Source(text, origin)
     _bound(source)
     try:
-        with (
-            warnings.catch_warnings()
-        ):  # of Python's about its own programs, such as "invalid decimal literal"
+        with warnings.catch_warnings():  # of Python's: "invalid decimal literal"
             warnings.simplefilter("ignore")
             module = ast.parse(text)
     except SyntaxError as error:
@@ -396,6 +394,21 @@ class _Reader:
         )
 
     def _call(self, node: ast.Call) -> tuple[str, list[ast.expr], Meant, Options]:
+        name = self._function(node)
+        signature = FUNCTIONS[name]
+        operands, extra = node.args[: signature.operands], node.args[signature.operands :]
+        if len(operands) < signature.operands:
+            wants = f"{signature.operands} operand{'s' * (signature.operands > 1)}"
+            self.fail(node, f"{name}() takes {wants}, got {len(node.args)}")
+        if signature.sequence:
+            parts = operands[0]
+            if not isinstance(parts, ast.List | ast.Tuple) or not parts.elts:
+                self.fail(parts, f"{name}() takes a list, as in {name}([a, b], axis=0)")
+            operands = parts.elts
+        return name, list(operands), None, self._options(node, name, extra)
+
+    def _function(self, node: ast.Call) -> str:
+        """The name of the function that is called."""
         if not isinstance(node.func, ast.Name):
             if isinstance(node.func, ast.Attribute) and node.func.attr in FUNCTIONS:
                 self.fail(node, f"a method call is not part of the language; write {node.func.attr}(...)")
@@ -407,17 +420,12 @@ class _Reader:
                 f"; did you mean {_ALIASES[name]!r}?" if name in _ALIASES else did_you_mean(name, FUNCTIONS)
             )
             self.fail(node, f"unknown function {name!r}{other}")
+        return name
+
+    def _options(self, node: ast.Call, name: str, extra: list[ast.expr]) -> Options:
+        """What stands behind the operands: the indices that are reduced over, or options, by name or in their
+        order."""
         signature = FUNCTIONS[name]
-        operands = node.args[: signature.operands]
-        extra = node.args[signature.operands :]
-        if len(operands) < signature.operands:
-            wants = f"{signature.operands} operand{'s' * (signature.operands > 1)}"
-            self.fail(node, f"{name}() takes {wants}, got {len(node.args)}")
-        if signature.sequence:
-            parts = operands[0]
-            if not isinstance(parts, ast.List | ast.Tuple) or not parts.elts:
-                self.fail(parts, f"{name}() takes a list, as in {name}([a, b], axis=0)")
-            operands = list(parts.elts)
         options: dict[str, Any] = {}
         if signature.reduction and extra and all(isinstance(item, ast.Name) for item in extra):
             options["over"] = tuple(item.id for item in extra if isinstance(item, ast.Name))
@@ -427,23 +435,19 @@ class _Reader:
             extra = []
         if len(extra) > len(signature.options):
             self.fail(extra[-1], f"{name}() got too many arguments")
-        given = [
-            *zip(signature.options, extra, strict=False),
-            *((word.arg, word.value) for word in node.keywords),
-        ]
-        for option, value in given:
+        named = ((word.arg, word.value) for word in node.keywords)
+        for option, value in (*zip(signature.options, extra, strict=False), *named):
             if option not in signature.options:
                 expected = f"; it takes {', '.join(signature.options)}" if signature.options else ""
-                if option == "keepdim":
-                    expected = "; did you mean 'keepdims'?"
+                expected = "; did you mean 'keepdims'?" if option == "keepdim" else expected
                 self.fail(value, f"{name}() has no option {option!r}{expected}")
             if option in options:
                 self.fail(value, f"{name}() got {option!r} twice")
             options[option] = self._static(value)
-        for option, value in options.items():
-            if option != "over" and not _OPTION_KINDS[option][1](value):
-                self.fail(node, f"{name}(): {option} must be {_OPTION_KINDS[option][0]}, got {value!r}")
-        return name, list(operands), None, options
+        for option, given in options.items():
+            if option != "over" and not _OPTION_KINDS[option][1](given):
+                self.fail(node, f"{name}(): {option} must be {_OPTION_KINDS[option][0]}, got {given!r}")
+        return options
 
     def _static(self, node: ast.expr) -> Any:
         """A constant argument: a number, True, False, None or a tuple of numbers."""

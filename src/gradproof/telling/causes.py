@@ -48,8 +48,11 @@ def _singular(cause: c.Singular) -> str:
 
 def _no_gradient(cause: c.NoGradient) -> str:
     what = "passed None" if cause.passed else "no gradient (None)"
-    why = {"not zero": ", though the derivative is not zero", "zero": "; the derivative is zero",
-           "none": "; the derivative does not exist here"}  # fmt: skip
+    why = {
+        "not zero": ", though the derivative is not zero",
+        "zero": "; the derivative is zero",
+        "none": "; the derivative does not exist here",
+    }
     return "" if cause.passed and cause.derivative == "zero" else what + why.get(cause.derivative, "")
 
 

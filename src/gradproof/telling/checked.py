@@ -33,7 +33,7 @@ from .page import (
     Tensor,
     Term,
     Verdict,
-)  # fmt: skip
+)
 from .pieces import Formula, Number, Partial, Piece, Row, Section
 from .words import SYMBOLS, headline, name_of, place, rank_words, ranked, sensitivity, shortened
 
@@ -57,11 +57,16 @@ def page_of(report: Report, *, whole: bool = False) -> Page:
     """A report's page; a `whole` one has pictures and the derivation step by step."""
     compared = [comparison(finding, report.ok, report.dtype) for finding in report.findings]
     return Page(
-        title=report.title, parts=tuple(_parts(report, compared, whole)),
+        title=report.title,
+        parts=tuple(_parts(report, compared, whole)),
         teaches=report.problem.teaches if report.problem else "",
-        verdict=Verdict(report.verdict.value, report.ok), headline=headline(report), target=report.target,
-        run=f"engine {report.engine}, {report.dtype}", engine=report.engine, comparisons=tuple(compared),
-    )  # fmt: skip
+        verdict=Verdict(report.verdict.value, report.ok),
+        headline=headline(report),
+        target=report.target,
+        run=f"engine {report.engine}, {report.dtype}",
+        engine=report.engine,
+        comparisons=tuple(compared),
+    )
 
 
 def _parts(report: Report, compared: Sequence[Comparison], whole: bool) -> Iterator[Part]:
@@ -112,13 +117,21 @@ def comparison(finding: Finding, ok: bool, dtype: str, about: str = "") -> Compa
     error = f"{'inherited' if finding.inherited else 'its own'} error"
     told = about or f"{where}: {what.get(finding.kind, 'gradient')}{at}, {error}"
     return Comparison(
-        finding.kind, finding.node, subject=name_of(finding).removeprefix("chained gradient of "),
-        name=about or name_of(finding) + at, told=told, place=finding.place,
-        verdict=Verdict(finding.verdict.value, ok or finding.verdict.passes), passes=finding.verdict.passes,
-        inherited=finding.inherited, expected=number(finding.exact, 17), got=number(finding.value, 17),
+        finding.kind,
+        finding.node,
+        subject=name_of(finding).removeprefix("chained gradient of "),
+        name=about or name_of(finding) + at,
+        told=told,
+        place=finding.place,
+        verdict=Verdict(finding.verdict.value, ok or finding.verdict.passes),
+        passes=finding.verdict.passes,
+        inherited=finding.inherited,
+        expected=number(finding.exact, 17),
+        got=number(finding.value, 17),
         distance="; ".join(part for part in (distance, count) if part),
-        formula=f"{left}{finding.formula}", note=finding.note,
-    )  # fmt: skip
+        formula=f"{left}{finding.formula}",
+        note=finding.note,
+    )
 
 
 def faults(compared: Sequence[Comparison], title: str = "What does not pass") -> Iterator[Faults]:
@@ -222,13 +235,16 @@ def findings_table(
         numbers = report.local.get((finding.node, finding.wrt or ""))
         mark = "probed" if finding.kind == "local" and numbers is not None and numbers.probed else ""
         probed |= bool(mark)
-        rows.append((
+        row = (
             shortened(name_of(finding).removeprefix("chained gradient of ") + place(finding.index)),
-            Amount(finding.exact, remark=mark), Amount(finding.value), Amount(finding.ulp, 3),
+            Amount(finding.exact, remark=mark),
+            Amount(finding.value),
+            Amount(finding.ulp, 3),
             Amount(finding.allowed_ulp, 3),
             Verdict(finding.verdict.value, report.ok or finding.verdict.passes),
             Term(finding.formula, formulas.get((finding.kind, finding.node, finding.wrt))),
-        ))  # fmt: skip
+        )
+        rows.append(row)
     head = (first, "exact", "engine", "ulp", "allowed", "verdict", "formula")
     return Table(title, head, tuple(rows), (PROBED,) if probed else ())
 
@@ -262,9 +278,13 @@ def _nodes(report: Report) -> Iterator[Table]:
             verdicts[finding.kind] = Verdict(finding.verdict.value, report.ok or finding.verdict.passes)
         worst = max(findings, key=lambda f: (f.verdict.severity, not f.inherited, f.ulp or 0.0))
         row = (
-            shortened(node), findings[0].place, verdicts.get("forward", "–"), verdicts.get("local", "–"),
-            Amount(worst.ulp, 3), Amount(worst.allowed_ulp, 3),
-        )  # fmt: skip
+            shortened(node),
+            findings[0].place,
+            verdicts.get("forward", "–"),
+            verdicts.get("local", "–"),
+            Amount(worst.ulp, 3),
+            Amount(worst.allowed_ulp, 3),
+        )
         found.append((worst.verdict.passes, worst.inherited, row))
     rows = tuple(row for _, _, row in sorted(found, key=lambda one: one[:2]))
     if rows:
@@ -277,9 +297,10 @@ def _chain(report: Report) -> Section:
     derivation = report.derivation
     assert derivation is not None
     scalars = {
-        f.node: f.exact for f in report.findings
+        f.node: f.exact
+        for f in report.findings
         if f.kind == "gradient" and not f.index and f.exact is not None
-    }  # fmt: skip
+    }
     rows = []
     for adjoint in derivation.adjoints[1:]:
         sides: list[Piece] = [Formula(adjoint.left), Formula(adjoint.formula)]

@@ -61,9 +61,15 @@ def page_of(report: DescentReport, images: Sequence[str] = (), *, whole: bool = 
     parts.append(_rule(report))
     beside = "Each step is judged at the engine's own numbers; beside it goes the exact trajectory."
     return Page(
-        report.title, tuple(parts), beside, verdict=Verdict(report.verdict.value, report.ok),
-        headline=headline(report), target=report.target, run=settings(report), engine=report.engine,
-    )  # fmt: skip
+        report.title,
+        tuple(parts),
+        beside,
+        verdict=Verdict(report.verdict.value, report.ok),
+        headline=headline(report),
+        target=report.target,
+        run=settings(report),
+        engine=report.engine,
+    )
 
 
 # Words
@@ -235,10 +241,13 @@ def machine_readable(report: DescentReport) -> str:
     """One JSON object, `schema` 1; numbers that JSON cannot hold are texts, as in the report of a check."""
     verdicts = Counter(step.verdict.value for step in report.steps)
     hessian = {
-        where: {"smallest": curved.smallest, "largest": curved.largest,
-            "condition": machine.plain(curved.condition)}
+        where: {
+            "smallest": curved.smallest,
+            "largest": curved.largest,
+            "condition": machine.plain(curved.condition),
+        }
         for where, curved in report.curvatures.items()
-    }  # fmt: skip
+    }
     findings = [{"step": step.number, **machine.row(one, report.dtype)} for step, one in report.failing]
     descent = {
         "target": report.target, "title": report.title, "engine": report.engine, "dtype": report.dtype,

@@ -110,9 +110,15 @@ def drawing(shown: Problem | Graph, report: Report | None = None) -> str:
     boxes.sort(key=lambda box: (-box.y, -box.x))
     return rendered(
         "drawing.svg.jinja",
-        boxes=boxes, edges=edges, width=wide, height=high, title=title, box_height=HEIGHT, tip_line=TIP_LINE,
+        boxes=boxes,
+        edges=edges,
+        width=wide,
+        height=high,
+        title=title,
+        box_height=HEIGHT,
+        tip_line=TIP_LINE,
         id=f"graph{next(_drawings)}",
-    )  # fmt: skip
+    )
 
 
 Point = tuple[float, float]

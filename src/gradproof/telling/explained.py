@@ -31,10 +31,12 @@ def told(problem: Problem) -> Page:
     explanation = explained(problem)
     all_ = [
         Section("The graph: each line is made of what stands above it", _graph_rows(explanation)),
-        Section("Local gradients: how a line changes with one thing that it reads, all else held still",
-                tuple(_slope_row(slope, explanation) for slope in explanation.slopes)),
-        *_chain(explanation), _not_needed(explanation), _shared(explanation), _gradients(explanation),
-    ]  # fmt: skip
+        _slopes(explanation),
+        *_chain(explanation),
+        _not_needed(explanation),
+        _shared(explanation),
+        _gradients(explanation),
+    ]
     kept = [section for section in all_ if section.rows or section.words]
     parts = tuple(Section(f"{n}. {one.title}", one.rows, one.words) for n, one in enumerate(kept, 1))
     return Page(problem.title, parts, problem.teaches)
@@ -61,39 +63,42 @@ def _chain(explanation: Explanation) -> list[Section]:
     """The chain rule along every path, step by step in numbers, and in the leaves alone."""
     out = explanation.output
     steps = tuple(_step_row(step, explanation) for step in explanation.steps)
-    closed = tuple(
-        Row((_gradient(explanation, name), Formula(formula),
-             *_come_to(explanation, formula, explanation.gradients[name])))
-        for name, formula in explanation.closed.items()
-    )  # fmt: skip
+    closed = []
+    for name, formula in explanation.closed.items():
+        come_to = _come_to(explanation, formula, explanation.gradients[name])
+        closed.append(Row((_gradient(explanation, name), Formula(formula), *come_to)))
     title = f"The chain rule in numbers, step by step from {out} back (v̄ is ∂{out}/∂v: what arrives at v)"
-    return [
-        _symbols(explanation), Section(title, steps),
-        Section("All in one: the gradient in the values that you gave", closed),
-    ]  # fmt: skip
+    in_leaves = Section("All in one: the gradient in the values that you gave", tuple(closed))
+    return [_symbols(explanation), Section(title, steps), in_leaves]
+
+
+def _slopes(explanation: Explanation) -> Section:
+    title = "Local gradients: how a line changes with one thing that it reads, all else held still"
+    return Section(title, tuple(_slope_row(slope, explanation) for slope in explanation.slopes))
 
 
 def _gradients(explanation: Explanation) -> Section:
     output = sympy.Symbol(explanation.output, real=True)
-    return Section("The gradients", tuple(
+    rows = [
         Row((Partial(output, sympy.Symbol(name, real=True)), Number(value)), _shape(value))
         for name, value in explanation.gradients.items()
-    ))  # fmt: skip
+    ]
+    return Section("The gradients", tuple(rows))
 
 
 def _graph_rows(explanation: Explanation) -> tuple[Row, ...]:
-    rows = [
-        Row((Formula(sympy.Symbol(leaf.name, real=True)), Number(explanation.values[leaf.name])),
-            "; ".join(part for part in (word, _shape(explanation.values[leaf.name])) if part))
-        for leaves, word in ((explanation.given, "given"), (explanation.parameters, "learned"))
-        for leaf in leaves
-    ]  # fmt: skip
+    rows = []
+    for leaves, word in ((explanation.given, "given"), (explanation.parameters, "learned")):
+        for leaf in leaves:
+            value = explanation.values[leaf.name]
+            sides = (Formula(sympy.Symbol(leaf.name, real=True)), Number(value))
+            rows.append(Row(sides, "; ".join(part for part in (word, _shape(value)) if part)))
     for line in explanation.lines:
-        sides = (Formula(line.left), Formula(line.right))
+        both = (Formula(line.left), Formula(line.right))
         if line.value.ndim == 0:
-            rows.append(Row((*sides, *_come_to(explanation, line.right, line.value))))
+            rows.append(Row((*both, *_come_to(explanation, line.right, line.value))))
         else:
-            rows.append(Row((*sides, Number(line.value)), _shape(line.value)))
+            rows.append(Row((*both, Number(line.value)), _shape(line.value)))
     return tuple(rows)
 
 
@@ -128,13 +133,10 @@ def _symbols(explanation: Explanation) -> Section:
         else:
             rows += _path_rows(explanation, leaf.name, paths)
     if any(not path.scalar for leaf in explanation.parameters for path in explanation.paths(leaf.name)):
-        words.append(
-            "A letter that stands twice in a product is summed over. δ(i,j) is 1 where i = j, and 0 "
-            "elsewhere."
-        )
-    return Section("The chain rule: along each path the local gradients are multiplied, and the paths are "
-                   "added", tuple(rows),
-                   tuple(words))  # fmt: skip
+        twice = "A letter that stands twice in a product is summed over."
+        words.append(f"{twice} δ(i,j) is 1 where i = j, and 0 elsewhere.")
+    title = "The chain rule: along each path the local gradients are multiplied, and the paths are added"
+    return Section(title, tuple(rows), tuple(words))
 
 
 def _path_rows(explanation: Explanation, name: str, paths: Sequence[Path]) -> list[Row]:

@@ -327,8 +327,11 @@ def rule(node: Node, parent: str) -> str:
     """The rule of calculus behind a local gradient, in a phrase; empty where the formula says enough."""
     places = [n for n, read in enumerate(node.reads) if read.parent == parent]
     if node.reduce in ("prod", "max", "min"):
-        return {"prod": "a product: all the other factors", "max": "only the largest entry counts",
-                "min": "only the smallest entry counts"}[node.reduce]  # fmt: skip
+        return {
+            "prod": "a product: all the other factors",
+            "max": "only the largest entry counts",
+            "min": "only the smallest entry counts",
+        }[node.reduce]
     if len(places) > 1:
         return f"it is read at {len(places)} places here, and their parts are added"
     told = _rule(node.formula, slot(places[0]))

@@ -116,6 +116,11 @@ def _fragment(
 
     return rendered(
         "fragment.html.jinja",
-        title=shortened(title), lines=list(map(shortened, lines)), picture=Markup(picture), tables=tables,
-        notes=list(map(shortened, notes)), colours=STYLES, short=short,
-    )  # fmt: skip
+        title=shortened(title),
+        lines=list(map(shortened, lines)),
+        picture=Markup(picture),
+        tables=tables,
+        notes=list(map(shortened, notes)),
+        colours=STYLES,
+        short=short,
+    )

@@ -26,9 +26,12 @@ def _shown(decimals: np.ndarray) -> str:
         return str(decimals)
     longest = max(map(len, decimals.reshape(-1)), default=0)
     told = np.array2string(
-        decimals, separator=", ", threshold=decimals.size + 1, max_line_width=100,
+        decimals,
+        separator=", ",
+        threshold=decimals.size + 1,
+        max_line_width=100,
         formatter={"all": lambda x: str(x).rjust(longest)},
-    )  # fmt: skip
+    )
     return told if decimals.ndim == 1 and "\n" not in told else "\n" + told
 
 

@@ -89,13 +89,22 @@ def _rendered(
     engines = {page.engine.split("-")[0] for page in pages if page.engine}
     return rendered(
         "page.html.jinja",
-        title=title, pages=pages, entries=entries, errors=errors, script=Markup(script),
+        title=title,
+        pages=pages,
+        entries=entries,
+        errors=errors,
+        script=Markup(script),
         hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         counts=[(SYMBOLS[word], word, counts[word]) for word in SYMBOLS if counts[word]],
-        fine=sum(entry.verdict.ok for entry in entries), short=shortened, cell=_cell, equation=_equation,
-        grids=_grids, pictures=pictures, markup=Markup,
+        fine=sum(entry.verdict.ok for entry in entries),
+        short=shortened,
+        cell=_cell,
+        equation=_equation,
+        grids=_grids,
+        pictures=pictures,
+        markup=Markup,
         environment=_environment(engines) if entries or engines else [],
-    )  # fmt: skip
+    )
 
 
 def _cell(cell: Cell) -> str:
@@ -127,11 +136,12 @@ def _grids(tensor: Tensor) -> list[tuple[str, list[list[tuple[str, bool]]]]]:
         flags[tensor.worst] = True
     told = [("exact, and the engine's" if tensor.alike else "exact", tensor.exact)]
     told += [("engine's", tensor.engine)] if tensor.engine is not None and not tensor.alike else []
-    return [
-        (what, [[(number(float(x)), bool(f)) for x, f in zip(xs, fs, strict=True)]
-                for xs, fs in zip(grid(array), grid(flags), strict=True)])
-        for what, array in told
-    ]  # fmt: skip
+
+    def marked(array: np.ndarray) -> list[list[tuple[str, bool]]]:
+        rows = zip(grid(array), grid(flags), strict=True)
+        return [[(number(float(x)), bool(f)) for x, f in zip(xs, fs, strict=True)] for xs, fs in rows]
+
+    return [(what, marked(array)) for what, array in told]
 
 
 def _environment(engines: set[str]) -> list[tuple[str, str]]:

@@ -101,9 +101,8 @@ def row(finding: Finding, dtype: str) -> dict[str, Any]:
     right."""
     rank, digits = ranked(finding, dtype) or (None, None)
     told = {name: getattr(finding, name) for name in FIELDS}
-    return {name: plain(x) if isinstance(x, float) else list(x) if isinstance(x, tuple) else x
-            for name, x in told.items()} | {"causes": _holdable([cause_of(c) for c in finding.causes]),
-                                            "rank": rank, "digits": digits}  # fmt: skip
+    causes = [cause_of(cause) for cause in finding.causes]
+    return _holdable(told | {"causes": causes, "rank": rank, "digits": digits})
 
 
 def _holdable(thing: Any) -> Any:

@@ -31,11 +31,14 @@ def index(entries: Sequence[tuple[Report, str]], errors: Sequence[Failure] = ())
     """The list of reports; each comes with the name of its page, or without one."""
     ok = sum(report.ok for report, _ in entries)
     rows = [
-        ["✓" if report.ok else "✗", report.verdict.value,
-         f"[{escape(report.title)}]({link})" if link else escape(report.title),
-         escape(report.problem.teaches if report.problem else "")]
+        [
+            "✓" if report.ok else "✗",
+            report.verdict.value,
+            f"[{escape(report.title)}]({link})" if link else escape(report.title),
+            escape(report.problem.teaches if report.problem else ""),
+        ]
         for report, link in entries
-    ]  # fmt: skip
+    ]
     parts = ["# gradproof reports\n", f"{ok} of {len(entries)} as they should be.\n"]
     parts.append(table(rows, ["", "verdict", "expression file", "what it teaches"]))
     if errors:
@@ -69,11 +72,11 @@ def _part(part: Part) -> Iterator[str]:
             yield "\n".join(map(escape, part.notes))
         case Faults():
             yield f"## {escape(part.title)}"
-            rows = [
-                [escape(one.name + (f" ({one.place})" if one.place else "")), one.verdict.word, one.expected,
-                 one.got, escape("; ".join(text for text in (one.distance, one.note) if text))]
-                for one in part.own
-            ]  # fmt: skip
+            rows = []
+            for one in part.own:
+                name = escape(one.name + (f" ({one.place})" if one.place else ""))
+                wrong = escape("; ".join(text for text in (one.distance, one.note) if text))
+                rows.append([name, one.verdict.word, one.expected, one.got, wrong])
             yield table(rows, ["", "verdict", "exact", "engine", "what is wrong"])
             yield "\n".join(f"* {escape(line)}" for line in part.inherited)
         case Section():

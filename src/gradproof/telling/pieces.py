@@ -150,9 +150,10 @@ def as_mathml(piece: Piece) -> str:
         case Joined():
             parts = [
                 f"<mrow><mo>(</mo>{as_mathml(part)}<mo>)</mo></mrow>"
-                if _stands_apart(piece, part) else as_mathml(part)
+                if _stands_apart(piece, part)
+                else as_mathml(part)
                 for part in piece.pieces
-            ]  # fmt: skip
+            ]
             return f"<mrow>{texts('mo', piece.sign).join(parts)}</mrow>"
 
 

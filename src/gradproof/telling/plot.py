@@ -10,6 +10,8 @@ from .templates import rendered
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 76, 72, 30, 36
+SIZES = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "top": TOP}
+SIZES |= {"right": WIDTH - RIGHT, "bottom": HEIGHT - BOTTOM}
 MAX_POINTS = 600  # of one line; more are no finer on a screen
 TICKS = 6
 
@@ -26,6 +28,41 @@ class Series:
     label: str = ""
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """Where steps and values lie on the page."""
+
+    low: float
+    high: float
+    count: int  # of steps
+
+    def x(self, n: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * n / (self.count - 1), 1)
+
+    def y(self, value: float) -> float:
+        return round(TOP + (HEIGHT - TOP - BOTTOM) * (self.high - value) / (self.high - self.low), 1)
+
+    def line(self, one: Series, values: Sequence[float | None]) -> dict[str, object]:
+        """Its runs from gap to gap, and its label."""
+        stride = max(1, len(values) // MAX_POINTS)
+        runs: list[list[str]] = [[]]
+        for n, value in enumerate(values):
+            if value is None:
+                runs.append([])
+            elif n % stride == 0 or n == len(values) - 1:
+                runs[-1].append(f"{self.x(n)},{self.y(value)}")
+        shown = [" ".join(run if len(run) > 1 else run * 2) for run in runs if run]
+        ends = [(n, value) for n, value in enumerate(values) if value is not None][-1:] if one.label else []
+        label = [{"x": self.x(n) + 5, "y": self.y(value) + 4, "text": one.label} for n, value in ends]
+        return {
+            "name": one.name,
+            "runs": shown,
+            "colour": one.colour % 6,
+            "dashed": one.dashed,
+            "label": label,
+        }
+
+
 def plot(title: str, series: Sequence[Series], *, log: bool = False, first: int = 1) -> str:
     """The lines over the steps from `first` on; `log` is for values that are all positive, others are left
     out there."""
@@ -36,34 +73,12 @@ def plot(title: str, series: Sequence[Series], *, log: bool = False, first: int 
         pad = max(abs(low), abs(high)) * 0.1 or 1.0
         low, high = low - pad, high + pad
     count = max(2, max((len(one) for one in drawn), default=2))
-
-    def x(n: float) -> float:
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * n / (count - 1), 1)
-
-    def y(value: float) -> float:
-        return round(TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low), 1)
-
-    lines = []
-    for one, values in zip(series, drawn, strict=True):
-        stride = max(1, len(values) // MAX_POINTS)
-        runs: list[list[str]] = [[]]
-        for n, value in enumerate(values):
-            if value is None:
-                runs.append([])
-            elif n % stride == 0 or n == len(values) - 1:
-                runs[-1].append(f"{x(n)},{y(value)}")
-        shown = [" ".join(run if len(run) > 1 else run * 2) for run in runs if run]
-        ends = [(n, value) for n, value in enumerate(values) if value is not None][-1:] if one.label else []
-        label = [{"x": x(n) + 5, "y": y(value) + 4, "text": one.label} for n, value in ends]
-        lines.append(
-            {"name": one.name, "runs": shown, "colour": one.colour % 6, "dashed": one.dashed, "label": label}
-        )
-    marks = [{"y": y(at), "label": _power(at) if log else f"{at:.4g}"} for at in _ticks(low, high, log)]
-    steps = [{"x": x(n), "label": first + n} for n in sorted({round((count - 1) * k / 4) for k in range(5)})]
-    return rendered(
-        "plot.svg.jinja", title=title, lines=lines, marks=marks, steps=steps, width=WIDTH, height=HEIGHT,
-        left=LEFT, top=TOP, right=WIDTH - RIGHT, bottom=HEIGHT - BOTTOM,
-    ).strip()  # fmt: skip
+    frame = _Frame(low, high, count)
+    lines = [frame.line(one, values) for one, values in zip(series, drawn, strict=True)]
+    marks = [{"y": frame.y(at), "label": _power(at) if log else f"{at:.4g}"} for at in _ticks(low, high, log)]
+    shown = sorted({round((count - 1) * k / 4) for k in range(5)})
+    steps = [{"x": frame.x(n), "label": first + n} for n in shown]
+    return rendered("plot.svg.jinja", title=title, lines=lines, marks=marks, steps=steps, **SIZES).strip()
 
 
 def _cleaned(one: Series, log: bool) -> list[float | None]:

@@ -25,8 +25,10 @@ def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
     told += [f"{len(errors)} could not be checked"] if errors else []
     parts = [f"### gradproof: {len(reports) - len(bad)} of {len(reports) + len(errors)} as they should be\n"]
     parts.append(f"{' · '.join(told) or 'nothing was checked'}\n")
-    rows = [[report.verdict.value, _cell(report.target), _cell(f"{report.engine}, {report.dtype}"),
-             _cell(f"{report.title}: {headline(report)}")] for report in bad]  # fmt: skip
+    rows = []
+    for report in bad:
+        cells = (report.target, f"{report.engine}, {report.dtype}", f"{report.title}: {headline(report)}")
+        rows.append([report.verdict.value, *map(_cell, cells)])
     rows += [["not checked", _cell(target), "", _cell(message)] for target, message in errors]
     if rows:
         parts.append(table(rows[:ROWS], ["verdict", "target", "engine", "what"]) + "\n")

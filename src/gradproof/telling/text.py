@@ -31,10 +31,15 @@ def render(reports: Sequence[Report], errors: Sequence[Failure] = ()) -> str:
         return pages([page_of(reports[0])])
     failing = [report for report in reports if not report.ok]
     rows = [
-        ("ok" if report.ok else "NOT OK", report.verdict.value, report.target, report.title,
-         str(len(report.findings)))
+        (
+            "ok" if report.ok else "NOT OK",
+            report.verdict.value,
+            report.target,
+            report.title,
+            str(len(report.findings)),
+        )
         for report in reports
-    ]  # fmt: skip
+    ]
     parts = [_table(rows, ("", "verdict", "file", "title", "compared"))] if rows else []
     counted = f"{len(reports) - len(failing)} of {len(reports)} as they should be"
     counted += f", {len(errors)} could not be checked" if errors else ""
@@ -98,8 +103,8 @@ def _entries(part: Entries) -> Iterator[str]:
     if found:
         yield part.title
         for line in found[:ROWS]:
-            yield from textwrap.wrap(line, MAX_LINE, initial_indent="  ", subsequent_indent="    ",
-                                     break_long_words=False)  # fmt: skip
+            wrapped = textwrap.wrap(line, MAX_LINE - 2, subsequent_indent="  ", break_long_words=False)
+            yield from (f"  {part}" for part in wrapped)
     if found and (more := len(part.tensors) - len(found[:ROWS])):
         yield f"  and {more} larger: in a page (--format html), and whole in JSON (--full)"
 

@@ -27,11 +27,12 @@ from ..judging.whole import tight
 from ..language.syntax import parse_statements
 from ..report import Report
 from ..verdict import Finding, Verdict, bare_finding, worst
-from .names import arguments_of
+from .names import arguments_of, name_of
 from .net import Net, contradictions, plain_findings
 from .outputs import flat
-from .recording import NOWHERE, OPAQUE, Step, Tape, record, region_of, shown, stopped
+from .recording import record, region_of, stopped
 from .state import State, eager, untouched
+from .tape import NOWHERE, OPAQUE, Step, Tape
 from .trail import followed
 from .witness import witness_of
 
@@ -72,44 +73,43 @@ def check_function(
     if passes not in (1, 3):
         raise InputError(f"passes={passes!r}: expected 3, or 1 for a backward that cannot run twice")
     start = time.perf_counter()
-    name = title or _name_of(func)
+    name = title or name_of(func)
     given, keywords = tree_map(_as_leaf, (list(inputs), {**(kwargs or {}), **named}))
     called = partial(func, **keywords) if keywords else func
     trusted = stops == "trust" or formula is not None
     with untouched(called, *inputs, *given) as state:
-        with eager():
-            try:
-                tape = record(called, given, passes)
-            except Exception as error:
-                tape = stopped(words_of_our_fault(error))
-        if not trusted:
-            tape = followed(called, given, tape, state)
-        ran = tape
-        if formula is not None:
-            tape = _as_one(tape, name, formula, called, given)
+        ran = _recorded(called, given, passes, None if trusted else state)
+        tape = ran if formula is None else _as_one(ran, name, formula, called, given)
         judged, judge, dtype = judged_tape(tape, trusting=trusted)
         found = list(judged.findings)
-        left_out = ""
+        beside = Net([])
         if net and tape.leaves and passing(found):
             whole = partial(by_the_whole, judge, tape)
-            found += _guarded(lambda: plain_findings(called, given, ran, state, whole))
-        if net and tape.leaves and not trusted and passing(found):
-            caught = _spread(called, given, ran, state)
-            found, left_out = found + caught.findings, caught.left_out
+            beside = _unrecorded(called, given, ran, state, whole, spread=not trusted)
     return Report(
         name,
         name,
         "torch",
         dtype.name if dtype else "none",
-        _compared(found),
+        _compared([*found, *beside.findings]),
         time.perf_counter() - start,
         exercised=("reverse mode, first order",),
         not_exercised=NOT_EXERCISED if passes == 3 else (*NOT_EXERCISED, "a second backward"),
-        remarks=_remarks(tape, left_out),
+        remarks=_remarks(tape, beside.left_out),
         traceback=tape.traceback,
         gradients=judged.gradients,
         local=judged.local,
     )
+
+
+def _recorded(func: Callable[..., Any], inputs: Sequence[Any], passes: int, state: State | None) -> Tape:
+    """The tape of a run; with a state to go back to, numbers that leave torch are followed."""
+    with eager():
+        try:
+            tape = record(func, inputs, passes)
+        except Exception as error:
+            tape = stopped(words_of_our_fault(error))
+    return tape if state is None else followed(func, inputs, tape, state)
 
 
 def passing(found: Sequence[Finding]) -> bool:
@@ -148,12 +148,28 @@ def by_the_whole(
     return worst([Verdict.UNDECIDED if name in loose else each.verdict for name, each in told.items()])
 
 
-def _spread(func: Callable[..., Any], inputs: Sequence[Any], tape: Tape, state: State) -> Net:
-    """The net; where it breaks down, which is a fault of ours, that is a finding."""
+def _unrecorded(
+    func: Callable[..., Any],
+    inputs: Sequence[Any],
+    tape: Tape,
+    state: State,
+    whole: Callable[..., Verdict],
+    *,
+    spread: bool,
+) -> Net:
+    """What the function gives without a recorder: at the point, and where asked, in a net spread beside it.
+
+    Where that breaks down, which is a fault of ours, it is a finding beside what was found before.
+    """
+    found: list[Finding] = []
     try:
-        return contradictions(func, inputs, tape, state)
+        found = plain_findings(func, inputs, tape, state, whole)
+        beside = contradictions(func, inputs, tape, state) if spread and passing(found) else Net([])
+    except InputError:
+        raise
     except Exception as error:
-        return Net([bare_finding("local", "the function", Verdict.UNSUPPORTED, our_fault(error))])
+        beside = Net([bare_finding("local", "the function", Verdict.UNSUPPORTED, our_fault(error))])
+    return Net([*found, *beside.findings], beside.left_out)
 
 
 NOT_EXERCISED = ("forward mode", "double backward", "batched (vmap)")
@@ -273,27 +289,6 @@ def _as_leaf(value: Any) -> Any:
     if isinstance(value, torch.Tensor) and value.requires_grad and not value.is_leaf:
         return value.detach().requires_grad_()
     return value
-
-
-def _name_of(func: Any) -> str:
-    if isinstance(func, torch.nn.Module):
-        return type(func).__name__
-    name = getattr(func, "__name__", None) or type(func).__name__
-    code = getattr(func, "__code__", None)
-    if name == "<lambda>" and code is not None:
-        return f"lambda at {shown(code.co_filename)}:{code.co_firstlineno}"
-    return name
-
-
-def _guarded(part: Callable[[], list[Finding]], before: Sequence[Finding] = ()) -> list[Finding]:
-    """A part of the check; where it breaks down, which is a fault of ours, that is said beside what was found
-    before."""
-    try:
-        return part()
-    except InputError:
-        raise
-    except Exception as error:
-        return [*before, bare_finding("local", "the function", Verdict.UNSUPPORTED, our_fault(error))]
 
 
 def our_fault(error: Exception) -> Cause:

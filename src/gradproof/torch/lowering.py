@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
 from math import prod
 from typing import Any
 
 import numpy as np
 import sympy
 import torch
-from sympy import Expr
+from sympy import Expr, Integer
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..errors import InputError, UnsupportedError
@@ -25,23 +27,27 @@ from .definitions import DEFINITIONS, NotDefinedError
 from .insides import decomposition_table, is_composite
 from .memory import Content, table
 from .operations import CHOICES, CONSTANT, FORMULAS, MOVES, POOLS, SCALARS
-from .recording import OPAQUE, Event, Recorder, Region
+from .recorder import Recorder
 from .resampling import NAMES as INTERPOLATIONS
 from .resampling import interpolated
-from .writing import Writing
+from .tape import OPAQUE, Event, Region
+from .writing import Codes, Writing
 
 aten = torch.ops.aten
 MAX_PARTS = 2000  # operations that one operation decomposes into
-SEEN_OTHERWISE = {
-    "transpose_",
-    "t_",
-    "squeeze_",
-    "unsqueeze_",
-    "swapaxes_",
-    "swapdims_",
-    "as_strided_",
-    "detach_",
-}
+SEEN_OTHERWISE = frozenset(
+    "transpose_ t_ squeeze_ unsqueeze_ swapaxes_ swapdims_ as_strided_ detach_".split()
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """The parts of an operation, recorded from a run on copies of its numbers. `operands` are its own, each
+    with its copy."""
+
+    events: list[Event]
+    operands: list[tuple[Region, Region]]
+    results: list[Region]
 
 
 class Lowering(Writing):
@@ -166,49 +172,40 @@ class Lowering(Writing):
     def _moved(self, event: Event, targets: list[Region]) -> None:
         """An operation that only moves entries, run on numbers that stand for places; 0 stands for the number
         0."""
-        sources: list[Content] = []
-        starts: list[int] = []
-        total = 1
-
-        def code(content: Content, shape: Shape) -> torch.Tensor:
-            nonlocal total
-            starts.append(total)
-            sources.append(content)
-            total += size(shape)
-            return torch.arange(starts[-1], total, dtype=torch.float64).reshape(shape)
+        codes = Codes()
 
         def coded(leaf: Any) -> Any:
-            if isinstance(leaf, Region):
-                if leaf.floating:
-                    return code(self.content(leaf), leaf.shape)
-                return leaf.numbers.clone()
-            return leaf
+            if not isinstance(leaf, Region):
+                return leaf
+            return code(self.content(leaf)) if leaf.floating else leaf.numbers.clone()
 
-        arguments = event.arguments
+        def code(content: Content) -> torch.Tensor:
+            return torch.from_numpy(codes.of(content)).double()
+
+        arguments = {
+            name: value
+            for name, value in event.arguments.items()
+            if name not in ("dtype", "device", "out", "layout", "pin_memory")
+        }
         # A number that is filled in is an entry too.
         for name in ("value", "fill_value"):
             if isinstance(arguments.get(name), int | float) and arguments[name] != 0:
-                arguments[name] = float(code(self._content_of(np.asarray(float(arguments[name]))), ()))
-        arguments.pop("dtype", None)
-        arguments.pop("device", None)
+                arguments[name] = float(code(self.content_of(np.asarray(float(arguments[name])))))
         if event.name in ("_to_copy", "clone", "contiguous"):
             moved: Any = coded(event.regions[0]).clone()
         elif event.name in ("copy_", "copy"):
             moved = coded(arguments["src"]).expand(arguments["self"].shape)
         else:
-            asked = {
-                key: value for key, value in arguments.items() if key not in ("out", "layout", "pin_memory")
-            }
-            kwargs = {key: tree_map(coded, value) for key, value in asked.items()}
-            names = {argument.name for argument in event.op._schema.arguments if not argument.kwarg_only}
-            moved = event.op(*(value for key, value in kwargs.items() if key in names),
-                             **{key: value for key, value in kwargs.items() if key not in names})  # fmt: skip
+            kwargs = {name: tree_map(coded, value) for name, value in arguments.items()}
+            names = [argument.name for argument in event.op._schema.arguments if not argument.kwarg_only]
+            args = [kwargs.pop(name) for name in names if name in kwargs]
+            moved = event.op(*args, **kwargs)
         outs = [leaf for leaf in tree_leaves(moved) if isinstance(leaf, torch.Tensor)]
         for out, region in zip(outs, targets, strict=True):
-            codes = out.detach().numpy().round().astype(np.int64)
-            self.write(region, self.from_codes(codes, sources, starts))
+            at = out.detach().numpy().round().astype(np.int64)
+            self.write(region, self.assemble(codes.content(at), at.shape))
 
-    def _content_of(self, values: np.ndarray) -> Content:
+    def content_of(self, values: np.ndarray) -> Content:
         return self.memory.all_of(self.constant(values), values.shape)
 
     def _chosen(self, event: Event, targets: list[Region]) -> None:
@@ -263,40 +260,15 @@ class Lowering(Writing):
     ) -> bool:
         """The parts of an operation, recorded from a run on copies of its numbers; False where there are
         none."""
-        recorder = Recorder({})
-        self.replays.append(recorder)
-        copies: dict[int, torch.Tensor] = {}
-
-        def copied(leaf: Any) -> Any:
-            if not isinstance(leaf, Region):
-                return leaf
-            if id(leaf) not in copies:
-                copies[id(leaf)] = leaf.numbers.clone()
-            return copies[id(leaf)]
-
-        tree_map(copied, (event.args, event.kwargs))
-        regions = {id(leaf): leaf for leaf in event.regions}
-        before = {key: recorder.region(tensor) for key, tensor in copies.items()}
-        try:
-            with torch.no_grad(), recorder:
-                result = call(lambda nest: tree_map(copied, nest))
-        except NotDefinedError as error:
-            raise UnsupportedError(f"{event.op} has no formula for {error}") from None
-        except Exception as error:
-            what = f"{type(error).__name__}: {error}".splitlines()[0][:100]
-            raise UnsupportedError(f"{event.op} has no formula ({what}, in its decomposition)") from None
-        if result is NotImplemented and event.name in DEFINITIONS:
+        parts = self._parts(event, call)
+        if parts is None:
             return False
-        if result is NotImplemented or len(recorder.events) > MAX_PARTS:
-            raise UnsupportedError(f"{event.op} has no formula")
-        if any(part.op is event.op for part in recorder.events) and event.name not in DEFINITIONS:
-            raise UnsupportedError(f"{event.op} has no formula")
-        for key, region in before.items():
-            self.memory.put(region, self.content(regions[key]))
+        for region, copy in parts.operands:
+            self.memory.put(copy, self.content(region))
         self.replaying += 1
-        self.run(recorder.events)
+        self.run(parts.events)
         self.replaying -= 1
-        made = [recorder.region(leaf) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        made = parts.results
         if len(made) != len(targets):
             raise UnsupportedError(f"{event.op} has no formula (its decomposition gives {len(made)} results)")
         for out, region in zip(made, targets, strict=True):
@@ -306,15 +278,36 @@ class Lowering(Writing):
                 self.memory.put(region, self.content(out))
             else:
                 self.forget(region)
-        self._written_parts(event, before)
+        # What a decomposition wrote into its arguments (running statistics) is theirs now.
+        written = set(map(id, event.written))
+        for region, copy in parts.operands:
+            if id(region) in written and region not in event.outs:
+                self.memory.put(region, self.content(copy))
         return True
 
-    def _written_parts(self, event: Event, before: Mapping[int, Region | None]) -> None:
-        """What a decomposition wrote into its arguments (running statistics) is theirs now."""
-        for region in event.written:
-            copy = before.get(id(region))
-            if copy is not None and region not in event.outs:
-                self.memory.put(region, self.content(copy))
+    def _parts(self, event: Event, call: Callable[[Callable[[Any], Any]], Any]) -> _Parts | None:
+        """None where our own definition has none for such arguments."""
+        recorder = Recorder({})
+        self.replays.append(recorder)
+        regions = {id(region): region for region in event.regions}
+        copies = {key: region.numbers.clone() for key, region in regions.items()}
+        operands = [(region, recorder.region(copies[key])) for key, region in regions.items()]
+        try:
+            with torch.no_grad(), recorder:
+                result = call(lambda nest: tree_map(lambda leaf: copies.get(id(leaf), leaf), nest))
+        except NotDefinedError as error:
+            raise UnsupportedError(f"{event.op} has no formula for {error}") from None
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}".splitlines()[0][:100]
+            raise UnsupportedError(f"{event.op} has no formula ({what}, in its decomposition)") from None
+        ours = event.name in DEFINITIONS
+        if result is NotImplemented and ours:
+            return None
+        into_itself = not ours and any(part.op is event.op for part in recorder.events)
+        if result is NotImplemented or len(recorder.events) > MAX_PARTS or into_itself:
+            raise UnsupportedError(f"{event.op} has no formula")
+        results = [recorder.region(leaf) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        return _Parts(recorder.events, operands, results)
 
     def _out_of_place(self, event: Event, targets: list[Region]) -> None:
         """`mul_` is `mul`, written to its own operand."""
@@ -362,7 +355,7 @@ def _fill(self: Lowering, event: Event, targets: list[Region]) -> bool:
     arguments = event.arguments
     value = arguments.get("value")
     source = (
-        self.content(value) if isinstance(value, Region) else self._content_of(np.asarray(float(value or 0)))
+        self.content(value) if isinstance(value, Region) else self.content_of(np.asarray(float(value or 0)))
     )
     (target,) = targets
     spread = Content(np.broadcast_to(source.who, target.shape), np.broadcast_to(source.where, target.shape))
@@ -387,41 +380,23 @@ def _adding(destinations: Callable[[Event, torch.Tensor], tuple[str, torch.Tenso
 
     def lowered(self: Lowering, event: Event, targets: list[Region]) -> bool:
         arguments = event.arguments
-        if arguments.get("accumulate") is False or (
-            "reduce" not in arguments and event.name.rstrip("_") == "scatter"
-        ):
+        scatter = event.name.rstrip("_") == "scatter"
+        if arguments.get("accumulate") is False or (scatter and "reduce" not in arguments):
             return False
-        reduce = arguments.get("reduce") or "sum"
-        base: Region = arguments["self"]
+        kind = arguments.get("reduce") or "sum"
+        base, (target,) = arguments["self"], targets
         places = torch.arange(size(base.shape), dtype=torch.int64).reshape(base.shape)
-        name, at = destinations(event, places)
-        source = arguments[name]
-        (target,) = targets
-        if isinstance(source, Region):
-            content = self.content(source)
-            if arguments.get("alpha", 1) != 1:
-                content = self.memory.all_of(
-                    self.text("source * alpha", arguments, source.shape), source.shape
-                )
-        else:
-            content = self._content_of(np.asarray(float(source)))
-        shape = tuple(at.shape)
-        who, where = content.who, content.where
-        if event.name.startswith("scatter") and who.ndim == len(shape):
-            cut = tuple(map(slice, shape))
-            who, where = who[cut], where[cut]
-        spread = Content(np.broadcast_to(who, shape), np.broadcast_to(where, shape))
-        own = places.numpy()
-        count = np.bincount(at.reshape(-1).numpy(), minlength=own.size).reshape(base.shape)
+        name, destined = destinations(event, places)
+        at, own = destined.numpy(), places.numpy()
+        count = np.bincount(at.reshape(-1), minlength=own.size).reshape(base.shape)
         if arguments.get("include_self") is False:
             own = np.where(count > 0, -1, own)
             count = np.maximum(count, 1)
         else:
             count = count + 1
-        total = self.accumulate(
-            base.shape, [(self.content(base), own), (spread, at.numpy())], REDUCES[reduce]
-        )
-        if reduce == "mean":
+        added = _added(self, event, arguments[name], at.shape)
+        total = self.accumulate(base.shape, [(self.content(base), own), (added, at)], REDUCES[kind])
+        if kind == "mean":
             index = tuple(map(free, range(len(base.shape))))
             reads = (Read(total, index), Read(self.constant(count), index))
             total = self.emit(slot(0) / slot(1), reads, base.shape, source="mean")
@@ -429,6 +404,22 @@ def _adding(destinations: Callable[[Event, torch.Tensor], tuple[str, torch.Tenso
         return True
 
     return lowered
+
+
+def _added(self: Lowering, event: Event, source: Any, shape: Shape) -> Content:
+    """What a scatter-add adds, an entry for each place."""
+    if not isinstance(source, Region):
+        content = self.content_of(np.asarray(float(source)))
+    elif event.arguments.get("alpha", 1) != 1:
+        made = self.text("source * alpha", event.arguments, source.shape)
+        content = self.memory.all_of(made, source.shape)
+    else:
+        content = self.content(source)
+    who, where = content.who, content.where
+    if event.name.startswith("scatter") and who.ndim == len(shape):
+        cut = tuple(map(slice, shape))
+        who, where = who[cut], where[cut]
+    return Content(np.broadcast_to(who, shape), np.broadcast_to(where, shape))
 
 
 def _index_put(event: Event, places: torch.Tensor) -> tuple[str, torch.Tensor]:
@@ -470,46 +461,34 @@ def _pool(self: Lowering, event: Event, targets: list[Region]) -> bool:
     return True
 
 
+def _each(value: Any, axes: int) -> list[int]:
+    """A number for each axis, where one may stand for all."""
+    numbers = [value] if isinstance(value, int) else list(value)
+    return numbers * axes if len(numbers) == 1 else numbers
+
+
 def _average_pool(self: Lowering, event: Event, targets: list[Region]) -> bool:
-    arguments = event.arguments
-    source: Region = arguments["self"]
-    (target,) = targets
-    axes = 3 if event.name.startswith("avg_pool3d") else 2 if event.name.startswith("avg_pool2d") else 1
-
-    def each(name: str, default: Sequence[int]) -> list[int]:
-        value = arguments.get(name)
-        value = [value] if isinstance(value, int) else list(value or default)
-        return value * axes if len(value) == 1 else value
-
-    kernel = each("kernel_size", [1])
-    stride, padding = each("stride", kernel), each("padding", [0])
+    a = event.arguments
+    source, (target,) = a["self"], targets
+    axes = int(event.name.removeprefix("avg_pool")[0])
     lead = len(source.shape) - axes
-    index: list[Expr] = [free(n) for n in range(lead)]
-    counts = np.ones((1,) * axes)
-    inside = np.ones((1,) * axes)
-    for n in range(axes):
-        extent, out = source.shape[lead + n], target.shape[lead + n]
-        index.append(free(lead + n) * stride[n] + bound(n) - padding[n])
+    kernel = _each(a["kernel_size"], axes)
+    stride, padding = _each(a.get("stride") or kernel, axes), _each(a.get("padding") or 0, axes)
+    held = []  # along each axis, how many entries a window holds
+    for n, (extent, out) in enumerate(zip(source.shape[lead:], target.shape[lead:], strict=True)):
         start = np.arange(out) * stride[n] - padding[n]
         end = np.minimum(start + kernel[n], extent + padding[n])
-        shape = [1] * axes
-        shape[n] = out
-        counts = counts * (end - start).reshape(shape)
-        inside = inside * (np.minimum(end, extent) - np.maximum(start, 0)).reshape(shape)
-    divisor = arguments.get("divisor_override")
-    counts = counts if arguments.get("count_include_pad", True) else inside
-    number = np.full(counts.shape, float(divisor)) if divisor else counts
-    number = np.broadcast_to(number, target.shape[lead:])
-    reads = (Read(self.copy(source), tuple(index)),)
-    total = self.emit(slot(0), reads, target.shape, over=tuple(kernel), reduce="sum", source="window")
-    count = self.constant(np.ascontiguousarray(number))
+        padded = a.get("count_include_pad", True)
+        held.append(end - start if padded else np.minimum(end, extent) - np.maximum(start, 0))
+    counts = reduce(np.multiply.outer, held, np.ones(()))
+    if divisor := a.get("divisor_override"):
+        counts = np.full(counts.shape, float(divisor))
+    places = [free(lead + n) * stride[n] + bound(n) - padding[n] for n in range(axes)]
+    read = Read(self.copy(source), (*map(free, range(lead)), *places))
+    total = self.emit(slot(0), (read,), target.shape, over=tuple(kernel), reduce="sum", source="window")
     own = tuple(map(free, range(len(target.shape))))
-    self.write(
-        target,
-        self.emit(
-            slot(0) / slot(1), (Read(total, own), Read(count, own[lead:])), target.shape, source="mean"
-        ),
-    )
+    reads = (Read(total, own), Read(self.constant(counts), own[lead:]))
+    self.write(target, self.emit(slot(0) / slot(1), reads, target.shape, source="mean"))
     return True
 
 
@@ -518,68 +497,60 @@ def _convolution(self: Lowering, event: Event, targets: list[Region]) -> bool:
     a = event.arguments
     x, w, (y,) = a["input"], a["weight"], targets
     axes = len(w.shape) - 2
-    batched = len(x.shape) == axes + 2
-    if not batched:
+    if len(x.shape) != axes + 2:  # no batch
         return False
-
-    def each(name: str) -> list[int]:
-        value = list(a[name])
-        return value * axes if len(value) == 1 else value
-
-    stride, padding, dilation, groups = each("stride"), each("padding"), each("dilation"), a["groups"]
     n, c, m = free(0), free(1), bound(0)
-    place: list[Expr] = []
-    if a["transposed"]:
-        # w[m, c, k]: each input entry goes to l*stride + k*dilation - padding.
-        per_group = w.shape[1]
-        ins = x.shape[1] // groups
-        for d in range(axes):
-            out, taps = y.shape[2 + d], w.shape[2 + d]
-            at = np.arange(out)[:, None] + padding[d] - np.arange(taps)[None, :] * dilation[d]
-            hit = (at % stride[d] == 0) & (at >= 0) & (at // stride[d] < x.shape[2 + d])
-            place.append(table(np.where(hit, at // stride[d], -1), {0: free(2 + d), 1: bound(1 + d)}))
-        channel = sympy.floor(c / per_group) * ins + m if groups > 1 else m
-        w_index = (channel, c - sympy.floor(c / per_group) * per_group if groups > 1 else c)
-        over = (ins, *w.shape[2:])
-    else:
-        per_group = w.shape[0] // groups
-        for d in range(axes):
-            place.append(free(2 + d) * stride[d] + bound(1 + d) * dilation[d] - padding[d])
-        channel = sympy.floor(c / per_group) * w.shape[1] + m if groups > 1 else m
-        w_index = (c, m)
-        over = (w.shape[1], *w.shape[2:])
+    ins, outs = x.shape[1] // a["groups"], y.shape[1] // a["groups"]
+    group = sympy.floor(c / outs) if a["groups"] > 1 else Integer(0)
+    channel = group * ins + m
     image = self.copy(x)
     weight = self.operand(w)
-    taps = (*w_index, *(bound(1 + d) for d in range(axes)))
+    taps = (*((channel, c - group * outs) if a["transposed"] else (c, m)), *map(bound, range(1, axes + 1)))
     w_axes = {free(k): axis for k, axis in enumerate(taps)}
     reads = (
-        Read(image, (n, channel, *place)),
+        Read(image, (n, channel, *_places(a, x.shape[2:], w.shape[2:], y.shape[2:]))),
         Read(weight.node, tuple(e.xreplace(w_axes) for e in weight.index)),
     )
+    over = (ins, *w.shape[2:])
     total = self.emit(slot(0) * slot(1), reads, y.shape, over=over, reduce="sum", source="convolution")
     if a["bias"] is not None:
         bias = self.operand(a["bias"])
         b_index = tuple(e.xreplace({free(0): c}) for e in bias.index)
         own = tuple(map(free, range(len(y.shape))))
-        total = self.emit(
-            slot(0) + slot(1), (Read(total, own), Read(bias.node, b_index)), y.shape, source="bias"
-        )
+        reads = (Read(total, own), Read(bias.node, b_index))
+        total = self.emit(slot(0) + slot(1), reads, y.shape, source="bias")
     self.write(y, total)
     return True
+
+
+def _places(arguments: Mapping[str, Any], ins: Shape, taps: Shape, outs: Shape) -> list[Expr]:
+    """Where in the image a tap of an output entry lies, along each axis."""
+    names = ("stride", "padding", "dilation")
+    steps = zip(*(_each(arguments[name], len(taps)) for name in names), strict=True)
+    places: list[Expr] = []
+    for d, (stride, padding, dilation) in enumerate(steps):
+        entry, tap = free(2 + d), bound(1 + d)
+        if arguments["transposed"]:
+            # Each input entry goes to entry*stride + tap*dilation - padding.
+            at = np.arange(outs[d])[:, None] + padding - np.arange(taps[d])[None, :] * dilation
+            hit = (at % stride == 0) & (at >= 0) & (at // stride < ins[d])
+            places.append(table(np.where(hit, at // stride, -1), {0: entry, 1: tap}))
+        else:
+            places.append(entry * stride + tap * dilation - padding)
+    return places
 
 
 SPECIAL: dict[str, Special] = {
     "native_dropout": _dropout,
     "where": _where,
     "fill": _fill,
-    "index_put": _adding(_index_put), "_index_put_impl_": _adding(_index_put),
-        "_unsafe_index_put": _adding(_index_put),
+    **dict.fromkeys(("index_put", "_index_put_impl_", "_unsafe_index_put"), _adding(_index_put)),
     "put": _adding(_put),
     "index_add": _adding(_index_add),
     "scatter_add": _adding(_scatter),
     "scatter": _adding(_scatter), "scatter_reduce": _adding(_scatter),
     "index_reduce": _adding(_index_add),
-    "convolution": _convolution, "mkldnn_convolution": _convolution, "_convolution": _convolution,
+    **dict.fromkeys(("convolution", "mkldnn_convolution", "_convolution"), _convolution),
     **dict.fromkeys(POOLS, _pool),
     **dict.fromkeys(INTERPOLATIONS, interpolated),
     **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), _average_pool),

@@ -20,7 +20,7 @@ from ..proof.graph import Shape, free, lookup, open_axes, size, unravelled
 
 
 class Located(Protocol):
-    """A tensor in memory, as `recording.Region` is."""
+    """A tensor in memory, as `tape.Region` is."""
 
     @property
     def storage(self) -> int: ...

@@ -10,6 +10,19 @@ from typing import Any
 
 import torch
 
+from ..errors import shown
+
+
+def name_of(func: Any) -> str:
+    """A module's class, a function's name, or the line of a lambda."""
+    if isinstance(func, torch.nn.Module):
+        return type(func).__name__
+    name = getattr(func, "__name__", None) or type(func).__name__
+    code = getattr(func, "__code__", None)
+    if name == "<lambda>" and code is not None:
+        return f"lambda at {shown(code.co_filename)}:{code.co_firstlineno}"
+    return name
+
 
 def modules_of(func: Any) -> dict[int, str]:
     """The path of every module that the function holds."""
@@ -42,11 +55,10 @@ def arguments_of(func: Any, inputs: Sequence[Any]) -> list[tuple[str, Any]]:
         parameters = list(inspect.signature(called).parameters.values())
     except (TypeError, ValueError):
         parameters = []
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     named = []
     for n, value in enumerate(inputs):
-        if n < len(parameters) and parameters[n].kind in (
-            inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
-        ):  # fmt: skip
+        if n < len(parameters) and parameters[n].kind in kinds:
             named.append((parameters[n].name, value))
         else:
             rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "input")

@@ -20,8 +20,9 @@ from ..causes import Contradicted, OtherUnrecorded, Raised
 from ..errors import UnsupportedError, said
 from ..verdict import Finding, Verdict, bare_finding
 from .outputs import flat
-from .recording import Event, Tape, cotangents_of
+from .recording import cotangents_of
 from .state import State
+from .tape import Event, Tape
 from .trail import direction, movable, move, plain
 
 UNIT = 2.0**-53  # float64's roundoff
@@ -33,9 +34,8 @@ CONTRADICTS = 2e-3  # relative: what is told, beside what rounding hides
 COARSE = 0.3  # ... where the gradients are of a coarser dtype: they may have cancelled to so few digits
 
 Func = Callable[..., Any]
-Whole = Callable[
-    [Sequence[np.ndarray], Sequence[np.ndarray | None]], Verdict
-]  # of outputs and of leaves' gradients
+# Of outputs and of leaves' gradients.
+Whole = Callable[[Sequence[np.ndarray], Sequence[np.ndarray | None]], Verdict]
 
 
 def plain_findings(
@@ -79,8 +79,8 @@ def _told_by(whole: Whole, plain: _Plain, tape: Tape) -> Verdict:
     outputs = [plain.numbers.get(f"output {n}") for n in range(len(tape.outputs))]
     gradients = [plain.numbers.get(leaf.name) for leaf in tape.leaves]
     there = [value for value in outputs if value is not None]
-    missing = [leaf.name for leaf, plain_one in zip(tape.leaves, gradients, strict=True)
-               if (plain_one is None) != (leaf.gradients[0] is None)]  # fmt: skip
+    pairs = zip(tape.leaves, gradients, strict=True)
+    missing = [leaf.name for leaf, own in pairs if (own is None) != (leaf.gradients[0] is None)]
     if missing or any(
         value.shape != region.shape for value, region in zip(there, tape.outputs, strict=False)
     ):
@@ -188,57 +188,10 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
     others = _without_gradient(state.tensors, leaves)
     tensors = [*leaves, *others]
     gradients = [*(leaf.gradients[0] for leaf in tape.leaves), *(None for _ in others)]
-    if len(plain(tensors)) < len(tensors) or not all(tensor.is_floating_point() for tensor in tensors):
-        return Net([], "a parameter is no plain tensor of real numbers")
-    declared = next(filter(_declared, tape.events), None)
-    if declared is not None:
-        return Net([], f"the gradient of {declared.name} is declared another than its function's")
-    if any(gradient is not None and not np.isfinite(gradient).all() for gradient in gradients):
-        return Net([], "a gradient is not finite")
-    if len({_memory(leaf) for leaf in leaves}) < len(leaves):
-        return Net([], "parameters share their memory, and cannot be moved apart")
-    seeds = tape.seeds[0] if tape.seeds else {}
-    weights = [torch.from_numpy(np.asarray(seeds[out.edge])) for out in tape.outputs if out.edge in seeds]
-    if len(weights) != len(tape.outputs):
-        return Net([], "an output has no cotangent")
-
-    def value(points: Sequence[torch.Tensor]) -> float:
-        state.restore()
-        if any(point.dtype != tensor.dtype for point, tensor in zip(points, tensors, strict=True)):
-            _widen(state.tensors)
-        move(tensors, points)
-        with torch.enable_grad():
-            outputs = _differentiable(func(*inputs))
-        if len(outputs) != len(weights) or any(
-            a.shape != b.shape for a, b in zip(outputs, weights, strict=True)
-        ):
-            return float("nan")
-        return sum(
-            float((out.detach().double().cpu() * w).sum()) for out, w in zip(outputs, weights, strict=True)
-        )
-
-    def wide_gradients(points: Sequence[torch.Tensor]) -> list[np.ndarray | None]:
-        """Autograd's own, of the function in float64: what it does not see there it does not see in any
-        dtype."""
-        state.restore()
-        _widen(state.tensors)
-        move(tensors, points)
-        with torch.enable_grad():
-            outputs = _differentiable(func(*inputs))
-            seeds = [w.to(out) for w, out in zip(weights, outputs, strict=True)]
-            before = [tensor.grad for tensor in tensors]
-            try:
-                for tensor in tensors:
-                    tensor.grad = None
-                torch.autograd.backward(outputs, seeds)  # not `grad`, which a reentrant checkpoint refuses
-                return [None if tensor.grad is None else _array(tensor.grad) for tensor in tensors]
-            finally:
-                for tensor in tensors:
-                    tensor.grad = None
-                state.restore()
-                for tensor, old in zip(tensors, before, strict=True):
-                    tensor.grad = old
-
+    if why := _unfit(tape, tensors, gradients):
+        return Net([], why)
+    weights = [torch.from_numpy(np.asarray(tape.seeds[0][out.edge])) for out in tape.outputs if out.edge]
+    moved = _Moved(func, inputs, state, tensors, weights)
     # Beside numbers of the size of 1 inside of a function, a result of 0 has the rounding of 1.
     floor = 2.0**-40 * sum(float(weight.abs().sum()) for weight in weights)
     own = max((torch.finfo(tensor.dtype).eps / 2 for tensor in tensors), default=0.0)
@@ -247,19 +200,76 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
     for wide in (True, False) if own > UNIT else (False,):
         here = [tensor.detach().to(torch.float64) if wide else tensor.detach().clone() for tensor in tensors]
         try:
-            unit = UNIT if wide else own
-            caught = _along_directions(value, here, wide_gradients(here) if wide else gradients, unit, floor)
-            hidden = caught.findings and _absorbed(tape, here)
-            return (
-                Net([], "a number so large is added to a whole row that nothing moves it")
-                if hidden
-                else caught
-            )
+            slopes = moved.gradients(here) if wide else gradients
+            caught = _along_directions(moved.value, here, slopes, UNIT if wide else own, floor)
+            if caught.findings and _absorbed(tape, here):
+                return Net([], "a number so large is added to a whole row that nothing moves it")
+            return caught
         except Exception as error:
             raised = said(error)  # where it has no value there is nothing to compare
         finally:
             state.restore()
     return Net([], f"beside the point it raises {raised}")
+
+
+def _unfit(tape: Tape, tensors: Sequence[torch.Tensor], gradients: Sequence[np.ndarray | None]) -> str:
+    """Why the tensors cannot be moved, or what it would tell is known to differ; nothing where they can."""
+    if len(plain(tensors)) < len(tensors) or not all(tensor.is_floating_point() for tensor in tensors):
+        return "a parameter is no plain tensor of real numbers"
+    declared = next(filter(_declared, tape.events), None)
+    if declared is not None:
+        return f"the gradient of {declared.name} is declared another than its function's"
+    if any(gradient is not None and not np.isfinite(gradient).all() for gradient in gradients):
+        return "a gradient is not finite"
+    if len(set(map(_memory, tensors))) < len(tensors):
+        return "parameters share their memory, and cannot be moved apart"
+    if not tape.seeds or any(out.edge not in tape.seeds[0] for out in tape.outputs):
+        return "an output has no cotangent"
+    return ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Moved:
+    """The function at other points. In float64 all that it holds is widened; `state` puts it back."""
+
+    func: Func
+    inputs: Sequence[Any]
+    state: State
+    tensors: Sequence[torch.Tensor]  # what is moved
+    weights: Sequence[torch.Tensor]  # of the outputs, in their sum
+
+    def value(self, points: Sequence[torch.Tensor]) -> float:
+        outputs = self._outputs(points)
+        pairs = list(zip(outputs, self.weights, strict=False))
+        if len(outputs) != len(self.weights) or any(out.shape != w.shape for out, w in pairs):
+            return float("nan")
+        return sum(float((out.detach().double().cpu() * w).sum()) for out, w in pairs)
+
+    def gradients(self, points: Sequence[torch.Tensor]) -> list[np.ndarray | None]:
+        """Autograd's own: what it does not see in float64 it does not see in any dtype."""
+        with torch.enable_grad():
+            outputs = self._outputs(points)
+            seeds = [w.to(out) for w, out in zip(self.weights, outputs, strict=True)]
+            before = [tensor.grad for tensor in self.tensors]
+            try:
+                for tensor in self.tensors:
+                    tensor.grad = None
+                torch.autograd.backward(outputs, seeds)  # not `grad`, which a reentrant checkpoint refuses
+                return [None if tensor.grad is None else _array(tensor.grad) for tensor in self.tensors]
+            finally:
+                for tensor in self.tensors:
+                    tensor.grad = None
+                self.state.restore()
+                for tensor, old in zip(self.tensors, before, strict=True):
+                    tensor.grad = old
+
+    def _outputs(self, points: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        self.state.restore()
+        if any(point.dtype != tensor.dtype for point, tensor in zip(points, self.tensors, strict=True)):
+            _widen(self.state.tensors)
+        move(self.tensors, points)
+        with torch.enable_grad():
+            return _differentiable(self.func(*self.inputs))
 
 
 def _absorbed(tape: Tape, here: Sequence[torch.Tensor]) -> bool:

@@ -20,7 +20,7 @@ from sympy import Expr, Piecewise
 from ..functions import recorded
 from ..proof.functions import FORMS
 
-Arguments = Mapping[str, Any]  # tensors as `recording.Region`
+Arguments = Mapping[str, Any]  # tensors as `tape.Region`
 Row = str | Callable[[Arguments], str]
 
 floor, trunc, nearest, log1p = (FORMS[name] for name in ("floor", "trunc", "nearest", "log1p"))
@@ -263,11 +263,11 @@ FORMULAS: dict[str, Row] = {
     "cumsum": lambda a: f"cumsum(self, axis={a['dim']})" if a["self"].shape else "self*1",
     "max": "max(self)", "min": "min(self)",  # of all entries
     # products
-    "mm": "self @ mat2", "bmm": "self @ mat2", "mv": "self @ vec", "dot": "self @ tensor",
-        "vdot": "self @ other",
+    "mm": "self @ mat2", "bmm": "self @ mat2", "mv": "self @ vec",
+    "dot": "self @ tensor", "vdot": "self @ other",
     "addmm": _beta_alpha("mat1 @ mat2"), "addbmm": _beta_alpha("sum(batch1 @ batch2, axis=0)"),
     "baddbmm": _beta_alpha("batch1 @ batch2"), "addmv": _beta_alpha("mat @ vec"),
-        "addr": _beta_alpha("outer(vec1, vec2)"),
+    "addr": _beta_alpha("outer(vec1, vec2)"),
     "matmul": "self @ other",
     # losses
     "mse_loss": _loss("(self - target)**2"),
@@ -275,8 +275,8 @@ FORMULAS: dict[str, Row] = {
         "where(abs(self - target) < beta, (self - target)**2 / 2 / beta, abs(self - target) - beta/2)"
         if a["beta"] else
         "abs(self - target)")(a),
-    "huber_loss": _loss("where(abs(self - target) <= delta, (self - target)**2 / 2, delta*(abs(self - "
-                        "target) - delta/2))"),
+    "huber_loss": _loss(
+        "where(abs(self - target) <= delta, (self - target)**2 / 2, delta*(abs(self - target) - delta/2))"),
     "soft_margin_loss": _loss("log1p(exp(-target*self))"),
 }  # fmt: skip
 
@@ -284,7 +284,7 @@ FORMULAS: dict[str, Row] = {
 FORMULAS |= {
     "prims::neg": "-self", "prims::rsqrt": "1 / sqrt(self)", "prims::reciprocal": "1 / self",
     "prims::add": "self + other", "prims::sub": "self - other", "prims::mul": "self * other",
-        "prims::div": "self / other",
+    "prims::div": "self / other",
     "prims::pow": "self ** other",
     "prims::where": "where(pred > 0.5, a, b)",
     "prims::maximum": "maximum(self, other)", "prims::minimum": "minimum(self, other)",
@@ -307,8 +307,8 @@ def _of_self(name: str) -> Callable[..., Expr]:
 SCALARS: dict[str, Callable[..., Expr]] = {
     **{name: _of_self(function) for name, function in recorded(1, spoken=False).items()},
     "frac": lambda self: self - trunc(self),
-    "round": lambda self,
-        decimals: nearest(self * 10**decimals) / 10**decimals if decimals else nearest(self),
+    "round": lambda self, decimals:
+        nearest(self * 10**decimals) / 10**decimals if decimals else nearest(self),
     "div": lambda self, other, rounding_mode: _QUOTIENTS[rounding_mode](self / other),
     "floor_divide": lambda self, other: floor(self / other),
     "fmod": lambda self, other: self - other * trunc(self / other),
@@ -355,9 +355,9 @@ CHOICES = frozenset("sort topk kthvalue median nanmedian mode max min cummax cum
 
 # ... and those that name places in the flattened window axes, so many at the end.
 POOLS = {
-    "max_pool2d_with_indices": 2, "max_pool3d_with_indices": 3, "adaptive_max_pool2d": 2,
-        "adaptive_max_pool3d": 3,
-    "fractional_max_pool2d": 2, "fractional_max_pool3d": 3, "max_pool1d_with_indices": 1,
+    "max_pool1d_with_indices": 1, "max_pool2d_with_indices": 2, "max_pool3d_with_indices": 3,
+    "adaptive_max_pool2d": 2, "adaptive_max_pool3d": 3,
+    "fractional_max_pool2d": 2, "fractional_max_pool3d": 3,
 }  # fmt: skip
 
 # Operations whose outputs do not depend on their tensors' numbers: shapes, fresh memory, random numbers,

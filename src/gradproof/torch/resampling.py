@@ -18,7 +18,7 @@ from sympy import Abs, Expr, Max, Piecewise, Rational, S
 from ..proof.graph import Read, bound, free, slot
 from .definitions.sampling import keys
 from .memory import table
-from .recording import Event, Region
+from .tape import Event, Region
 from .writing import Writing
 
 CUBIC = Rational(-3, 4)  # the a of Keys' cubic convolution that torch takes for images
@@ -94,9 +94,10 @@ def _triangle(self: Writing, axis: _Axis) -> tuple[str, np.ndarray]:
 
 
 _WEIGHTS: dict[str, tuple[Any, int]] = {
-    "upsample_linear1d": (_linear, 1), "upsample_bilinear2d": (_linear, 2),
-        "upsample_trilinear3d": (_linear, 3),
-    "upsample_bicubic2d": (_cubic, 2), "_upsample_bilinear2d_aa": (_triangle, 2),
+    "upsample_linear1d": (_linear, 1),
+    "upsample_bilinear2d": (_linear, 2), "_upsample_bilinear2d_aa": (_triangle, 2),
+    "upsample_trilinear3d": (_linear, 3),
+    "upsample_bicubic2d": (_cubic, 2),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from ..proof.enclosure import Cotangents, Run
 from ..proof.graph import Shape, size
 from ..proof.walk import Values
 from .lowering import Lowering
-from .recording import Region, Tape
+from .tape import Region, Tape
 from .writing import Writing
 
 

@@ -23,8 +23,8 @@ from ..proof.balls import NOUGHT, ZERO, Balls, as_float, balls, full, numbers, p
 from ..proof.enclosure import LIMIT_BITS, START_BITS, Enclosures
 from .lowering import Lowering
 from .memory import Content, Memory
-from .recording import NOWHERE, Edge, Event, Region, Step, Tape, whole_numbers
 from .runs import given_of, run_of, whole
+from .tape import NOWHERE, Edge, Event, Region, Step, Tape, whole_numbers
 
 TINY = arb(2) ** -60  # relative: far above what 128 bits leave, far below any format's rounding
 MAX_DOMAIN = 1_000_000  # entries of the whole run
@@ -75,6 +75,9 @@ class _Cotangent:
     places: list[Place] = field(default_factory=list)
 
 
+Lost = dict[str, _Cotangent]  # by value
+
+
 class Stops:
     """The stops of a tape, and what they lose.
 
@@ -99,64 +102,83 @@ class Stops:
         self.numbers: list[tuple[Step, Outside]] = []  # numbers of Python's that a step read
         self.put_back = False  # whether numbers of `item()` came back as a tensor
         self.unseen: list[Outside] = []  # what cannot be followed back
+        self.left = ""  # how numbers left torch last
+        self.last_stop: dict[int, Place] = {}  # of each storage
+        self.inside: dict[int, set[int]] = {}  # the values that a call of a custom Function knows
         self._find()
 
     # Finding them
 
     def _find(self) -> None:
         """Follow every value through memory, and note what is read without its history."""
-        trail = self.tape.trail
-        last_stop: dict[int, Place] = {}
-        inside: dict[int, set[int]] = {}
-        exports = list(self.tape.exports)
-        left = ""
+        exports = {export.position: f"{export.call}() at {export.place}" for export in self.tape.exports}
         for region in self.tape.given:
             self._enter(region)
         for position, event in enumerate(self.tape.events):
             step = self.step_of.get(id(event))
-            while exports and exports[0].position <= position:
-                export = exports.pop(0)
-                left = f"{export.call}() at {export.place}"
-            for n, region in enumerate(event.regions):
-                self._enter(region)
-                if region.changed and event.call is None and region.edge in self.born:
-                    self._from_outside(region, Outside(_WRITTEN, event.place))
-                elif (position, n) in trail.moved:
-                    self._from_outside(region, _came_back(left, event), trail.moved[position, n])
+            self.left = exports.get(position, self.left)
+            self._enter_operands(event, position)
             if event.is_item:
-                left = f"item() at {event.place}"
-            if event.call is not None and event.call not in inside:
-                inside[event.call] = self._sources_of_call(step)
+                self.left = f"item() at {event.place}"
+            if event.call is not None and event.call not in self.inside:
+                self.inside[event.call] = self._sources_of_call(step)
             if event.name in STOPS:
-                for region in event.regions:
-                    last_stop[region.storage] = event.place
+                self.last_stop |= {region.storage: event.place for region in event.regions}
             if not event.is_view:
-                for n, region in enumerate(event.regions):
-                    item = trail.known.get((position, n))
-                    read = self.flow.memory.read(region) if item is None else self._item(item)
-                    content = self.before[id(region)] = read
-                    reached = self._reached(content)
-                    believed = content if event.call is not None else self._taken_for(region, content)
-                    if step is None or self._belongs(region, event, content, believed, inside):
-                        continue
-                    if reached or believed is not content:
-                        place = last_stop.get(region.storage) or self._maker(content) or event.place
-                        credited = believed if region.edge is not None and believed is not content else None
-                        self.stops.append(Stop(region, content, place, step, credited))
-            moved = _came_back(left, event) if position in trail.numbers else None
+                self._read_operands(event, position, step)
+            moved = self._came_back(event) if position in self.tape.trail.numbers else None
             if moved is not None and step is not None:
                 self.numbers.append((step, moved))
-            self._advance(event, position, inside, moved if step is None else None)
-            if position in trail.lifted:
-                self._put_back(event, trail.lifted[position])
+            self._advance(event, position, moved if step is None else None)
+            if position in self.tape.trail.lifted:
+                self._put_back(event, self.tape.trail.lifted[position])
         for region in self.tape.outputs:
-            if region.changed:
-                self._from_outside(region, Outside(_WRITTEN, NOWHERE))
-            content = self.flow.memory.read(region)
-            believed = self._taken_for(region, content)
-            if believed is not content:
-                place = last_stop.get(region.storage) or self._maker(content) or NOWHERE
-                self.ends.append(Stop(region, content, place, None, believed))
+            self._read_output(region)
+
+    def _enter_operands(self, event: Event, position: int) -> None:
+        """Leaves, and numbers that come from outside of torch."""
+        moved = self.tape.trail.moved
+        for n, region in enumerate(event.regions):
+            self._enter(region)
+            if region.changed and event.call is None and region.edge in self.born:
+                self._from_outside(region, Outside(_WRITTEN, event.place))
+            elif (position, n) in moved:
+                self._from_outside(region, self._came_back(event), moved[position, n])
+
+    def _read_operands(self, event: Event, position: int, step: Step | None) -> None:
+        """What an operation reads; a stop, where it has no history, or is another than autograd takes it
+        for."""
+        for n, region in enumerate(event.regions):
+            item = self.tape.trail.known.get((position, n))
+            content = self.flow.memory.read(region) if item is None else self._item(item)
+            self.before[id(region)] = content
+            reached = self._reached(content)
+            believed = content if event.call is not None else self._taken_for(region, content)
+            if step is None or self._belongs(region, event, content, believed):
+                continue
+            if reached or believed is not content:
+                credited = believed if region.edge is not None and believed is not content else None
+                place = self._stopped_at(region, content, event.place)
+                self.stops.append(Stop(region, content, place, step, credited))
+
+    def _read_output(self, region: Region) -> None:
+        if region.changed:
+            self._from_outside(region, Outside(_WRITTEN, NOWHERE))
+        content = self.flow.memory.read(region)
+        believed = self._taken_for(region, content)
+        if believed is not content:
+            place = self._stopped_at(region, content, NOWHERE)
+            self.ends.append(Stop(region, content, place, None, believed))
+
+    def _stopped_at(self, region: Region, content: Content, read: Place) -> Place:
+        """The line of the stop, or that which computed the value, or else that which reads it."""
+        homes = [self.home.get(self.flow.memory.names[n]) for n in content.sources if n >= 0]
+        makers = (home.place for home in homes if isinstance(home, Event) and home.place.file)
+        return self.last_stop.get(region.storage) or next(makers, read)
+
+    def _came_back(self, event: Event) -> Outside:
+        left = f"left torch by {self.left} come back" if self.left else "move with the parameters come in"
+        return Outside(f"numbers that {left}, as an operand of {event.name}", event.place)
 
     def _item(self, position: int) -> Content:
         """What `item()` read."""
@@ -206,13 +228,11 @@ class Stops:
     def _reached(self, content: Content) -> bool:
         return any(n >= 0 and self.flow.memory.names[n] in self.flow.active for n in content.sources)
 
-    def _belongs(
-        self, region: Region, event: Event, content: Content, believed: Content, inside: dict[int, set[int]]
-    ) -> bool:  # fmt: skip
+    def _belongs(self, region: Region, event: Event, content: Content, believed: Content) -> bool:
         """Whether autograd follows the value: it has its history, or it is computed inside the same custom
         Function."""
         if event.call is not None:
-            return set(content.sources) <= inside[event.call] | {-1}
+            return set(content.sources) <= self.inside[event.call] | {-1}
         return region.edge is not None and region.edge[0] not in self.tape.inner and believed is content
 
     def _taken_for(self, region: Region, content: Content) -> Content:
@@ -234,11 +254,6 @@ class Stops:
 
     def _unowned(self, event: Event) -> bool:
         return id(event) not in self.step_of and event.call is None
-
-    def _maker(self, content: Content) -> Place | None:
-        """The line that computed a value."""
-        homes = [self.home.get(self.flow.memory.names[n]) for n in content.sources if n >= 0]
-        return next((home.place for home in homes if isinstance(home, Event) and home.place.file), None)
 
     def _enter(self, region: Region) -> None:
         """A leaf, when it is first seen."""
@@ -262,9 +277,7 @@ class Stops:
         self.flow.shapes[name] = region.shape
         self.flow.active.add(name)
 
-    def _advance(
-        self, event: Event, position: int, inside: dict[int, set[int]], outside: Outside | None
-    ) -> None:
+    def _advance(self, event: Event, position: int, outside: Outside | None) -> None:
         """What the operation's results are."""
         if event.rebinds:
             return
@@ -273,9 +286,8 @@ class Stops:
         if event.is_view and not hidden:
             with suppress(UnsupportedError):  # memory seen as another dtype: what lies there tells
                 self.flow.view(event)
-        bits = any(
-            whole_numbers(region.dtype) for region in reached
-        )  # those of a number, which go on in integers
+        # Those of a number, which go on in integers.
+        bits = any(whole_numbers(region.dtype) for region in reached)
         past = bool(event.written) and self._unowned(event)
         for n, region in enumerate((*event.outs, *event.side)):
             if event.is_view and not (hidden and reached and not self.flow.is_active(region)):
@@ -293,7 +305,7 @@ class Stops:
                 self._value(name, region, outside or event)
                 self.flow.memory.write(region, name)
                 if event.call is not None:
-                    inside[event.call].add(len(self.flow.memory.names) - 1)
+                    self.inside[event.call].add(len(self.flow.memory.names) - 1)
             if past:
                 self.written.add(region.storage)
             else:
@@ -311,7 +323,26 @@ class Stops:
 
         What cannot be followed is `unseen`.
         """
-        lost: dict[str, _Cotangent] = {}
+        lost: Lost = {}
+        self._start_at_steps(lost)
+        self._start_at_ends(lost)
+        self.unseen += [outside for step, outside in self.numbers if _received(step)]
+        self._follow_back(lost)
+        found = []
+        for name, cotangent in lost.items():
+            home = self.home[name]
+            if _vanishes(cotangent) or isinstance(home, Event):
+                continue
+            if isinstance(home, Outside):
+                self.unseen.append(home)
+                continue
+            places = tuple(dict.fromkeys(cotangent.places))
+            found.append(Loss(home, self.regions[name], cotangent.exact, places))
+        if self.unseen and any(stop.credited is not None for stop in (*self.stops, *self.ends)):
+            return []  # what autograd gave to the wrong one is known, and what it should have given is not
+        return found
+
+    def _start_at_steps(self, lost: Lost) -> None:
         of_step: dict[int, tuple[Step, list[Stop]]] = {}
         for stop in self.stops:
             if stop.step is not None:
@@ -321,37 +352,30 @@ class Stops:
             if rows:
                 with self._or_unseen(stops[0].place):
                     self._start(step, stops, rows, lost)
+
+    def _start_at_ends(self, lost: Lost) -> None:
         for stop in self.ends if self.tape.seeds else ():
             assert stop.region.edge is not None
             seed = balls(self.tape.seeds[0][stop.region.edge]).reshape(-1)
             with self._or_unseen(stop.place):
                 self._scatter(stop.content, seed, seed, lost, [stop.place])
                 self._credit(stop, -seed, lost)
-        self.unseen += [outside for step, outside in self.numbers if _received(step)]
+
+    def _follow_back(self, lost: Lost) -> None:
+        """From each value that an operation computed to what it was computed from, the last ones first."""
         for position in range(len(self.tape.events) - 1, -1, -1):
             if not lost:
                 break
             event = self.tape.events[position]
-            count = len(event.outs) + len(event.side)
-            mine = {n: f"value {position}.{n}" for n in range(count) if f"value {position}.{n}" in lost}
-            mine = {n: name for n, name in mine.items() if isinstance(self.home[name], Event)}
+            names = (f"value {position}.{n}" for n in range(len(event.outs) + len(event.side)))
+            mine = {
+                n: lost.pop(name)
+                for n, name in enumerate(names)
+                if name in lost and isinstance(self.home[name], Event)
+            }
             if mine:
                 with self._or_unseen(event.place):
-                    self._follow(event, {n: lost.pop(name) for n, name in mine.items()}, lost)
-        found = []
-        for name, cotangent in lost.items():
-            home = self.home[name]
-            if _vanishes(cotangent) or isinstance(home, Event):
-                continue
-            if isinstance(home, Outside):
-                self.unseen.append(home)
-            else:
-                found.append(
-                    Loss(home, self.regions[name], cotangent.exact, tuple(dict.fromkeys(cotangent.places)))
-                )
-        if self.unseen and any(stop.credited is not None for stop in (*self.stops, *self.ends)):
-            return []  # what autograd gave to the wrong one is known, and what it should have given is not
-        return found
+                    self._follow(event, mine, lost)
 
     @contextmanager
     def _or_unseen(self, place: Place) -> Iterator[None]:
@@ -397,7 +421,7 @@ class Stops:
         pulled = run.run.split(run.run.pull(run.given, self.enclosures.exact, run.rows, mode="beside")[0])
         return {home: pulled[name].reshape(-1) for name, home in self.home.items() if isinstance(home, int)}
 
-    def _credit(self, stop: Stop, cotangent: Balls, lost: dict[str, _Cotangent]) -> None:
+    def _credit(self, stop: Stop, cotangent: Balls, lost: Lost) -> None:
         """Autograd gave it to whom the value belonged before. Of what came from outside nobody knows whom it
         belongs to."""
         names = [self.flow.memory.names[n] for n in stop.content.sources if n >= 0]
@@ -405,9 +429,8 @@ class Stops:
             self._scatter(stop.credited, cotangent, cotangent, lost, [stop.place])
 
     def _start(
-        self, step: Step, stops: Sequence[Stop], received: Mapping[int, np.ndarray],
-            lost: dict[str, _Cotangent]
-    ) -> None:  # fmt: skip
+        self, step: Step, stops: Sequence[Stop], received: Mapping[int, np.ndarray], lost: Lost
+    ) -> None:
         """What the stops' reader would have passed to them, of the cotangent that it really had."""
         lowering = Lowering(step.name)
         for n, region in enumerate(r for r in step.inputs.values() if r is not None):
@@ -431,7 +454,7 @@ class Stops:
             self._scatter(stop.content, exact, rounding, lost, [stop.place])
             self._credit(stop, -exact, lost)
 
-    def _follow(self, event: Event, cotangents: dict[int, _Cotangent], lost: dict[str, _Cotangent]) -> None:
+    def _follow(self, event: Event, cotangents: dict[int, _Cotangent], lost: Lost) -> None:
         """Back through one operation."""
         if all(_vanishes(cotangent) for cotangent in cotangents.values()):
             return
@@ -440,9 +463,8 @@ class Stops:
         lowering = Lowering("operation")
         contents: dict[str, Content] = {}
         for n, region in enumerate(event.regions):
-            content = self.before.get(id(region)) or self.flow.memory.read(
-                region
-            )  # those of views are not kept
+            # Those of views are not kept.
+            content = self.before.get(id(region)) or self.flow.memory.read(region)
             if self._reached(content):
                 if whole_numbers(region.dtype):
                     raise UnsupportedError(f"{event.op}: {region.opaque or 'the bits of a number'}")
@@ -462,14 +484,15 @@ class Stops:
             self._scatter(content, sharp, loose, lost, places)
 
     def _pulled(
-        self, lowering: Lowering, contents: Mapping[str, Content], exact: dict[str, Balls],
-            rounding: dict[str, Balls]
-    ) -> Iterator[tuple[Balls, Balls]]:  # fmt: skip
+        self,
+        lowering: Lowering,
+        contents: Mapping[str, Content],
+        exact: dict[str, Balls],
+        rounding: dict[str, Balls],
+    ) -> Iterator[tuple[Balls, Balls]]:
         """What arrives at each of the contents, exact and with rounding, from cotangents of both kinds."""
-        run, given = (
-            run_of(lowering, exact, {name: lowering.shapes[name] for name in contents}),
-            given_of(lowering),
-        )
+        run = run_of(lowering, exact, {name: lowering.shapes[name] for name in contents})
+        given = given_of(lowering)
         # Where operands are equal, one way to share between them: a span would hold 0, and lose nothing.
         sharp = run.split(run.pull(given, self.enclosures.exact, exact, mode="beside")[0])
         loose = run.split(run.pull(given, self.enclosures.rounding, rounding, mode="beside")[0])
@@ -477,12 +500,7 @@ class Stops:
             yield sharp[name].reshape(-1), loose[name].reshape(-1)
 
     def _scatter(
-        self,
-        content: Content,
-        exact: Balls,
-        rounding: Balls,
-        lost: dict[str, _Cotangent],
-        places: Sequence[Place],
+        self, content: Content, exact: Balls, rounding: Balls, lost: Lost, places: Sequence[Place]
     ) -> None:
         if content.alien:
             raise UnsupportedError("memory that is seen as numbers of another dtype")
@@ -497,15 +515,6 @@ class Stops:
             at = np.flatnonzero(who == source)
             np.add.at(entry.exact.reshape(-1), where[at], numbers(exact[at]))
             np.add.at(entry.rounding.reshape(-1), where[at], numbers(rounding[at]))
-
-
-def _came_back(left: str, event: Event) -> Outside:
-    why = (
-        f"numbers that left torch by {left} come back"
-        if left
-        else "numbers that move with the parameters come in"
-    )
-    return Outside(f"{why}, as an operand of {event.name}", event.place)
 
 
 def _passed(step: Step, stop: Stop) -> Balls | None:

@@ -18,8 +18,9 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from .insides import has_own_rules, storage_of
-from .recording import Event, Tape, Trail, rehearsed, whole_numbers
+from .recording import rehearsed
 from .state import State, eager
+from .tape import Event, Tape, Trail, whole_numbers
 
 Func = Callable[..., Any]
 Run = tuple[list[Event], Trail]

@@ -22,15 +22,13 @@ from ..proof.graph import Graph
 from ..telling.derivation import derive
 from . import runs
 from .lowering import Lowering
-from .recording import HIDDEN, Edge, Region, Step, Tape
 from .stops import Stops
+from .tape import HIDDEN, Edge, Region, Step, Tape
 from .writing import Writing
 
 Formats = Mapping[str, DType]
 
-MAX_WHOLE = (
-    20_000  # entries of all domains together: beyond, the whole function is not looked at from both sides
-)
+MAX_WHOLE = 20_000  # entries of all domains: beyond, the whole is not looked at from both sides
 COMPARISONS = frozenset("eq ne lt le gt ge".split())
 AUTOGRAD = "autograd"  # what stops it may be a detach, .data, no_grad or item()
 _TRANSFORMED = (

@@ -24,7 +24,7 @@ from ..language.builder import lower
 from ..language.syntax import Statement, parse_statements
 from ..proof.graph import Leaf, Lookup, Node, Read, Shape, bound, differentiated, free, reach, size, slot
 from .memory import Content, Memory, index_map
-from .recording import Region
+from .tape import Region
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,32 @@ class Operand:
     node: str
     shape: Shape
     index: tuple[Expr, ...]
+
+
+class Codes:
+    """Numbers that stand for the entries of operands, so that an operation that only moves entries can be run
+    on them; 0 stands for the number 0."""
+
+    def __init__(self) -> None:
+        self._operands: list[tuple[int, Content]] = []  # and the number of its first entry
+        self._next = 1
+
+    def of(self, content: Content) -> np.ndarray:
+        """Numbers for an operand's entries."""
+        first = self._next
+        self._next += content.who.size
+        self._operands.append((first, content))
+        return np.arange(first, self._next).reshape(content.who.shape)
+
+    def content(self, codes: np.ndarray) -> Content:
+        """The entries that the numbers stand for."""
+        who = np.full(codes.shape, -1, dtype=np.int32)
+        where = np.zeros(codes.shape, dtype=np.int64)
+        for first, operand in self._operands:
+            mine = (codes >= first) & (codes < first + operand.who.size)
+            moved = operand.at(codes[mine] - first)
+            who[mine], where[mine] = moved.who, moved.where
+        return Content(who, where)
 
 
 class Writing:
@@ -146,10 +172,17 @@ class Writing:
         return self.emit(formula, tuple(reads), shape, source="parts")
 
     def emit(
-        self, formula: Expr, reads: tuple[Read, ...], shape: Shape, *, over: Shape = (),
-            reduce: str | None = None,
-        source: str = "", name: str = "", shift: bool = False,
-    ) -> str:  # fmt: skip
+        self,
+        formula: Expr,
+        reads: tuple[Read, ...],
+        shape: Shape,
+        *,
+        over: Shape = (),
+        reduce: str | None = None,
+        source: str = "",
+        name: str = "",
+        shift: bool = False,
+    ) -> str:
         """A new node; its name is returned."""
         name = name or f"{self.owner}.{len(self.nodes)}"
         if 0 in over:  # of nothing
@@ -188,16 +221,6 @@ class Writing:
             slot(0), (Read(operand.node, operand.index),), operand.shape, name=name, source=source
         )
 
-    def from_codes(self, codes: np.ndarray, sources: Sequence[Content], starts: Sequence[int]) -> str:
-        """A copy of the entries that the codes stand for."""
-        who = np.full(codes.shape, -1, dtype=np.int32)
-        where = np.zeros(codes.shape, dtype=np.int64)
-        for start, content in zip(starts, sources, strict=True):
-            mine = (codes >= start) & (codes < start + content.who.size)
-            moved = content.at(codes[mine] - start)
-            who[mine], where[mine] = moved.who, moved.where
-        return self.assemble(Content(who, where), codes.shape)
-
     def scalar(self, build: Callable[..., Expr], arguments: Mapping[str, Any], shape: Shape) -> str:
         """The node of a scalar function of the arguments that it names; tensors are broadcast to the
         shape."""
@@ -234,25 +257,16 @@ class Writing:
         made = _template(text, tuple(numbers.items()), shapes)
         prefix = f"{self.owner}.{len(self.nodes)}f"  # apart from the copies that it may need
         for node in made:
-            name = f"{prefix}{node.name.removeprefix('value')}"
-            reads = []
-            for read in node.reads:
-                operand = operands.get(read.parent)
-                if operand is None:
-                    reads.append(replace(read, parent=f"{prefix}{read.parent.removeprefix('value')}"))
-                    continue
-                axes = {free(n): axis for n, axis in enumerate(read.index)}
-                index = tuple(e.xreplace(axes) for e in operand.index)
-                if not _inside(read, operand.shape, node):
-                    # Beyond the operand's edge lies its fill, and not what lies there in the node that it is
-                    # a view of.
-                    reads.append(replace(read, parent=self.copy(operand)))
-                    continue
-                reads.append(replace(read, parent=operand.node, index=index))
-            source = _readable(node.source.removeprefix("value = "), operands, self.leaves)
-            self.emit(node.formula, tuple(reads), node.shape, over=node.over, reduce=node.reduce,
-                source=source,
-                      name=name, shift=node.shift)  # fmt: skip
+            self.emit(
+                node.formula,
+                tuple(self._read(read, node, operands, prefix) for read in node.reads),
+                node.shape,
+                over=node.over,
+                reduce=node.reduce,
+                source=_readable(node.source.removeprefix("value = "), operands, self.leaves),
+                name=f"{prefix}{node.name.removeprefix('value')}",
+                shift=node.shift,
+            )
         last = self.nodes[-1]
         if last.shape == shape:
             return last.name
@@ -261,6 +275,18 @@ class Writing:
         alike = size(last.shape) == size(shape)
         places = own.reshape(shape) if alike else np.broadcast_to(own.reshape(last.shape), shape)
         return self.copy(Operand(last.name, shape, index_map(places, last.shape)), source=text)
+
+    def _read(self, read: Read, node: Node, operands: Mapping[str, Operand], prefix: str) -> Read:
+        """What a formula's node reads: another of its nodes, or an operand."""
+        operand = operands.get(read.parent)
+        if operand is None:
+            return replace(read, parent=f"{prefix}{read.parent.removeprefix('value')}")
+        if not _inside(read, operand.shape, node):
+            # Beyond the operand's edge lies its fill, and not what lies there in the node that it is a view
+            # of.
+            return replace(read, parent=self.copy(operand))
+        axes = {free(n): axis for n, axis in enumerate(read.index)}
+        return replace(read, parent=operand.node, index=tuple(e.xreplace(axes) for e in operand.index))
 
     def accumulate(
         self, shape: Shape, terms: Sequence[tuple[Content, np.ndarray]], reduce: str = "sum"

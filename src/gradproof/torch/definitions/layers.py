@@ -15,10 +15,18 @@ from .reductions import safe_softmax
 
 
 def _lstm_layer(
-    input: Tensor, weight0: Tensor, weight1: Tensor, weight2: Tensor, weight3: Tensor, hx_: Tensor,
-        cx_: Tensor,
-    reverse: bool, mode: int, has_biases: bool, outs: Sequence[Tensor],
-) -> Any:  # fmt: skip
+    input: Tensor,
+    weight0: Tensor,
+    weight1: Tensor,
+    weight2: Tensor,
+    weight3: Tensor,
+    hx_: Tensor,
+    cx_: Tensor,
+    reverse: bool,
+    mode: int,
+    has_biases: bool,
+    outs: Sequence[Tensor],
+) -> Any:
     """One layer and one direction of an LSTM (mode 2), its gates in torch's order: input, forget, cell,
     output."""
     if mode != 2:
@@ -77,10 +85,15 @@ def _layer_norm(
 
 
 def _batch_norm(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
-        running_var: Tensor | None,
-    training: bool, eps: float, outs: Sequence[Tensor],
-) -> Any:  # fmt: skip
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    eps: float,
+    outs: Sequence[Tensor],
+) -> Any:
     """With `x*a + (b - m*a)`, a = w/sqrt(var + eps), as torch's kernels compute it: it cancels where `(x -
     m)*a` does not."""
     dims = tuple(n for n in range(input.ndim) if n != 1)
@@ -101,9 +114,15 @@ def _batch_norm(
 
 
 def _attention(
-    query: Tensor, key: Tensor, value: Tensor, dropout_p: float, is_causal: bool, attn_mask: Tensor | None,
-    scale: float | None, outs: Sequence[Tensor],
-) -> Any:  # fmt: skip
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout_p: float,
+    is_causal: bool,
+    attn_mask: Tensor | None,
+    scale: float | None,
+    outs: Sequence[Tensor],
+) -> Any:
     """`softmax(q kᵀ s + mask) v`, 0 where all is masked; groups of query heads share keys."""
     if dropout_p:
         raise NotDefinedError("dropout inside")

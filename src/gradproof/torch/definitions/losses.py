@@ -23,14 +23,25 @@ def _cross_entropy_with_logits(
 
 
 def _linear_cross_entropy(
-    input: Tensor, linear_weight: Tensor, target: Tensor, linear_bias: Tensor | None, weight: Tensor | None,
-    reduction: str | None, ignore_index: int, label_smoothing: float | None, outs: Sequence[Tensor],
-) -> Any:  # fmt: skip
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    linear_bias: Tensor | None,
+    weight: Tensor | None,
+    reduction: str | None,
+    ignore_index: int,
+    label_smoothing: float | None,
+    outs: Sequence[Tensor],
+) -> Any:
     """The loss; the other results are the gradients, which torch stores in the forward."""
     loss = torch.nn.functional.cross_entropy(
-        torch.nn.functional.linear(input, linear_weight, linear_bias), target, weight,
-            ignore_index=ignore_index,
-        reduction=reduction or "none", label_smoothing=label_smoothing or 0.0)  # fmt: skip
+        torch.nn.functional.linear(input, linear_weight, linear_bias),
+        target,
+        weight,
+        ignore_index=ignore_index,
+        reduction=reduction or "none",
+        label_smoothing=label_smoothing or 0.0,
+    )
     return (loss, *outs[1:])
 
 
@@ -48,15 +59,9 @@ def _ctc(
     probabilities that add up to 1, and that function is meant there.
     """
     with plainly():
-        times = input_lengths.tolist() if isinstance(input_lengths, Tensor) else list(input_lengths)
-        counts = target_lengths.tolist() if isinstance(target_lengths, Tensor) else list(target_lengths)
-        rows, start = [], 0
-        for n, count in enumerate(counts):
-            rows.append(
-                (targets[n, :count] if targets.ndim == 2 else targets[start : start + count]).tolist()
-            )
-            start += count
-    with plainly():
+        times, counts = _listed(input_lengths), _listed(target_lengths)
+        pieces = targets if targets.ndim == 2 else targets[: sum(counts)].split(counts)
+        rows = [piece[:count].tolist() for piece, count in zip(pieces, counts, strict=True)]
         normalised = bool((log_probs.logsumexp(-1).abs() < 1e-3).all())
     if normalised:
         log_probs = log_probs - log_probs.logsumexp(-1, keepdim=True)
@@ -67,25 +72,33 @@ def _ctc(
         [[float(k > 1 and s != blank and s != row[k - 2]) for k, s in enumerate(row)] for row in states]
     )
     probs = log_probs.gather(-1, torch.tensor(states).expand(len(log_probs), len(rows), longest)).exp()
-    skips = skips.to(probs.dtype)
-    paths = [probs[0] * (torch.arange(longest) < 2).to(probs.dtype)]
-    halvings = [torch.zeros(len(rows), 1, dtype=probs.dtype)]
-    for t in range(1, max(times)):
-        # Scaled by powers of two, so that nothing underflows.
+    paths, halvings = _alignments(probs, skips.to(probs.dtype), max(times))
+    losses = []
+    for n, count in enumerate(counts):
+        total = paths[times[n] - 1][n][max(2 * count - 1, 0) : 2 * count + 1].sum()
+        two = torch.xlogy(0 * total + halvings[times[n] - 1][n, 0], 2.0)  # log(2), exactly
+        losses.append(-(total.log() + two))
+    return torch.stack(losses), outs[1]
+
+
+def _listed(lengths: Any) -> list[int]:
+    return lengths.tolist() if isinstance(lengths, Tensor) else list(lengths)
+
+
+def _alignments(probs: Tensor, skips: Tensor, times: int) -> tuple[list[Tensor], list[Tensor]]:
+    """The forward variables at each time, scaled by powers of two, so that nothing underflows; and those
+    powers."""
+    first = (torch.arange(probs.shape[-1]) < 2).to(probs.dtype)
+    paths = [probs[0] * first]
+    halvings = [torch.zeros(probs.shape[1], 1, dtype=probs.dtype)]
+    for t in range(1, times):
         with plainly():
             small = paths[-1].amax(-1, keepdim=True).log2().floor()
             halvings.append(halvings[-1] + small)
             scale = torch.exp2(-small)
         wide = torch.nn.functional.pad(paths[-1] * scale, (2, 0))
         paths.append((wide[:, 2:] + wide[:, 1:-1] + skips * wide[:, :-2]) * probs[t])
-    losses = []
-    for n, count in enumerate(counts):
-        last = paths[times[n] - 1][n]
-        total = last[max(2 * count - 1, 0) : 2 * count + 1].sum()
-        losses.append(
-            -(total.log() + torch.xlogy(0 * total + halvings[times[n] - 1][n, 0], 2.0))
-        )  # log(2), exactly
-    return torch.stack(losses), outs[1]
+    return paths, halvings
 
 
 DEFINITIONS: Definitions = {

@@ -31,9 +31,16 @@ def _bagged(parts: Sequence[Tensor], mode: str, empty: Tensor, dim: int = 0) -> 
 
 
 def _embedding_bag(
-    weight: Tensor, indices: Tensor, offsets: Tensor, scale_grad_by_freq: bool, mode: int,
-    per_sample_weights: Tensor | None, include_last_offset: bool, padding_idx: int, outs: Sequence[Tensor],
-) -> Any:  # fmt: skip
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool,
+    mode: int,
+    per_sample_weights: Tensor | None,
+    include_last_offset: bool,
+    padding_idx: int,
+    outs: Sequence[Tensor],
+) -> Any:
     if scale_grad_by_freq:
         raise NotDefinedError("scale_grad_by_freq=True: what it passes on is not the derivative")
     with plainly():
@@ -42,9 +49,8 @@ def _embedding_bag(
         if include_last_offset:
             starts, ends = starts[:-1], starts[1:]
         places = indices.tolist()
-        kept = [[n for n in range(a, b) if places[n] != padding_idx % len(weight) or padding_idx < 0] for a,
-            b in
-                zip(starts, ends, strict=True)]  # fmt: skip
+        padding = padding_idx % len(weight) if padding_idx >= 0 else None
+        kept = [[n for n in range(a, b) if places[n] != padding] for a, b in zip(starts, ends, strict=True)]
     rows = weight.index_select(0, indices)
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(-1)
@@ -82,18 +88,15 @@ def _segments(
     with plainly():
         ends = offsets.tolist()
     rest = data.shape[1:]
-    parts = []
+    made = []
     for a, b in pairwise(ends):
         part = data[a:b]
         if initial is not None and b > a:
-            extra = data.new_full((1, *rest), initial)
             if reduce == "mean":
-                parts.append((part.sum(0) + initial) / (b - a))
+                made.append((part.sum(0) + initial) / (b - a))
                 continue
-            part = torch.cat([extra, part], 0)
-        parts.append(part)
-    made = [p if p.shape == rest and reduce == "mean" and initial is not None else
-            _bagged([p], reduce, data.new_full(rest, start))[0] for p in parts]  # fmt: skip
+            part = torch.cat([data.new_full((1, *rest), initial), part], 0)
+        made.append(_bagged([part], reduce, data.new_full(rest, start))[0])
     return torch.stack(made, 0)
 
 

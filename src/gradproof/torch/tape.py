@@ -1,0 +1,234 @@
+"""What a recorded run consists of: tensors at a moment, operations, autograd nodes, leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_leaves
+
+from ..errors import Place, UnsupportedError
+from ..proof.graph import open_axes
+
+NOWHERE = Place("")
+Edge = tuple[int, int]  # an autograd node's number, and which of its outputs
+Cotangents = tuple[np.ndarray | None, ...]
+HIDDEN = np.full((), np.nan)  # in place of the numbers of a tensor that has none of its own
+
+# What opaque operations and custom Functions compute, by name, as the user said it: `register_formula`.
+OPAQUE: dict[str, str] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A tensor at one moment: where it lies in its storage, and a copy of its numbers.
+
+    `edge` is where autograd passes its cotangent on to, None for a tensor that has no history and needs no
+    gradient. `extent` is the size of the whole storage in entries. `changed` says that its memory was written
+    to by no operation of torch's. An `opaque` one has no plain memory (the reason is told): it stands as one
+    entry in memory of its own, and its numbers are not known.
+    """
+
+    storage: int
+    extent: int
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    numbers: torch.Tensor
+    edge: Edge | None = None
+    changed: bool = False
+    opaque: str = ""
+
+    @property
+    def floating(self) -> bool:
+        return self.dtype.is_floating_point
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """The numbers in float64, which holds those of every dtype (of integers up to 2**53) exactly.
+
+        Raises `UnsupportedError` for an opaque tensor.
+        """
+        if self.opaque:
+            raise UnsupportedError(self.opaque)
+        plain = torch.view_as_real(self.numbers) if self.dtype.is_complex else self.numbers
+        return plain.to(torch.float64).numpy()
+
+    @cached_property
+    def positions(self) -> np.ndarray:
+        """Where each entry lies in the storage."""
+        flat = np.full((1,) * len(self.shape), self.offset, dtype=np.int64)
+        for axis, stride in zip(open_axes(self.shape), self.stride, strict=True):
+            flat = flat + stride * axis
+        return np.broadcast_to(flat, self.shape)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.storage, self.offset, self.shape, self.stride, self.dtype
+
+
+@dataclass(eq=False)
+class Event:
+    """One operation that torch ran. Tensors in `args` and `kwargs` stand as regions.
+
+    `side` are operands that it wrote to and does not return, as they were afterwards: running statistics, a
+    list of tensors.
+    """
+
+    op: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outs: tuple[Region, ...] = ()
+    side: tuple[Region, ...] = ()
+    place: Place = NOWHERE
+    module: str = ""
+    call: int | None = None  # the call of a custom Function that it is part of
+    owner: int | None = None  # the number of its autograd node
+
+    @property
+    def name(self) -> str:
+        """`mul` of `aten.mul.Tensor`; operations of other libraries keep theirs, `mylib::op`."""
+        namespace, name = self.op.namespace, self.op._schema.name.split("::")[1]
+        return name if namespace == "aten" else f"{namespace}::{name}"
+
+    @cached_property
+    def regions(self) -> list[Region]:
+        """The tensors among the arguments."""
+        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Region)]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Every argument by its name in the schema, defaults filled in."""
+        named: dict[str, Any] = {}
+        for n, argument in enumerate(self.op._schema.arguments):
+            if n < len(self.args):
+                named[argument.name] = self.args[n]
+            elif argument.name in self.kwargs:
+                named[argument.name] = self.kwargs[argument.name]
+            else:
+                named[argument.name] = argument.default_value if argument.has_default_value() else None
+        return named
+
+    @cached_property
+    def written(self) -> list[Region]:
+        """The arguments that it writes to, as they were before."""
+        schema = self.op._schema.arguments
+        names = [each.name for each in schema if each.alias_info is not None and each.alias_info.is_write]
+        leaves = [leaf for name in names for leaf in tree_leaves(self.arguments[name])]
+        return [leaf for leaf in leaves if isinstance(leaf, Region)]
+
+    @property
+    def is_item(self) -> bool:
+        """Whether it hands a number that is none of the integers to Python."""
+        return self.op is torch.ops.aten._local_scalar_dense.default and not whole_numbers(
+            self.regions[0].dtype
+        )
+
+    @property
+    def rebinds(self) -> bool:
+        """Whether it makes a tensor look at memory that was there, and computes nothing."""
+        return self.name == "set_"
+
+    @property
+    def is_view(self) -> bool:
+        """Whether the outputs lie in the memory of the first argument, which is not written to."""
+        returns = self.op._schema.returns
+        return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+
+
+@dataclass(eq=False)
+class Step:
+    """One autograd node: its operations, the values that its edges stand for, and its cotangents in each
+    pass."""
+
+    number: int
+    name: str
+    events: list[Event]
+    edges: tuple[Edge | None, ...]
+    inputs: dict[Edge, Region | None]
+    outputs: dict[int, Region]
+    place: Place
+    module: str
+    by_function: bool = False  # whether it is a custom Function's
+    formula: str = ""  # said by the user, in place of the operations
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # the names that the formula is over
+    changes: bool = False  # whether its backward writes to the cotangent that it received
+    received: list[Cotangents] = field(default_factory=list)
+    passed: list[Cotangents] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class LeafStep:
+    """A tensor that needs a gradient and has no history: what arrived at it in each pass."""
+
+    name: str
+    edge: Edge
+    region: Region
+    gradients: Cotangents
+    nested: bool = False  # whether a part arrived by a backward within the backward: a reentrant checkpoint
+
+
+@dataclass(frozen=True, eq=False)
+class Export:
+    """Numbers that left torch: by which call, after how many operations, and where."""
+
+    call: str
+    position: int
+    region: Region
+    place: Place
+
+
+@dataclass(frozen=True, eq=False)
+class Trail:
+    """Numbers that left torch and came back, by the position of the operation that read them, and which of
+    its operands.
+
+    `known` are numbers that `item()` handed out, `lifted` new tensors made of such (-1 for other entries):
+    each by the position of the `item()`. `moved` tells for operands which entries move when the leaves are
+    moved; `numbers` are operations with a number of Python's that does.
+    """
+
+    known: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    lifted: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    moved: Mapping[tuple[int, int], np.ndarray] = field(default_factory=dict)
+    numbers: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """A recorded run. `seeds` are the cotangents of the outputs, by edge and pass; `trouble` is what stopped
+    it, in words."""
+
+    events: list[Event]
+    steps: list[Step]
+    leaves: list[LeafStep]
+    outputs: list[Region]
+    seeds: list[dict[Edge, np.ndarray]]
+    exports: list[Export]
+    unseen: set[int]  # storages that were written to by no operation of torch's
+    trouble: str = ""
+    supported: bool = True
+    held: Mapping[int, Any] = field(default_factory=dict)  # storages: no address must be used again
+    tensors: Mapping[int, torch.Tensor] = field(default_factory=dict)  # the leaves themselves, by number
+    names: Mapping[int, str] = field(default_factory=dict)  # of every leaf that was seen, by number
+    # Custom Functions under torch.func's transforms.
+    transformed: list[tuple[str, Place]] = field(default_factory=list)
+    trail: Trail = field(default_factory=lambda: Trail())  # of numbers that left torch
+    given: list[Region] = field(default_factory=list)  # the leaves that were there before the run
+    foreign: frozenset[int] = frozenset()  # storages that no operation of the run made
+    traceback: str = ""  # of what stopped it
+    unmarked: str = ""  # why no leaf was reached, in words
+    unused: tuple[str, ...] = ()  # tensors that need a gradient and that the outputs do not reach
+    idle: tuple[str, ...] = ()  # tensors that the function is given and never reads
+    # Leaves that the function itself made of other tensors' memory: `x.detach()`.
+    inner: frozenset[int] = frozenset()
+
+
+def whole_numbers(dtype: torch.dtype) -> bool:
+    """Whether tensors of the dtype hold integers or flags."""
+    return not (dtype.is_floating_point or dtype.is_complex)
