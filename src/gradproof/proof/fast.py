@@ -226,13 +226,14 @@ class Fast:
         if b.r is not None:
             r = r + product(its, plan.second(b.r))
         scale = plan.repeats * (1 - slack)
-        found = Pair(plan.unfolded(v), plan.unfolded(r * scale), max(a.loss, b.loss))
-        if plain is not None and found.r is not None:
-            found = self._shorter(found.v, found.r, plan.unfolded(plain * scale), found.loss)
+        r = plan.unfolded(r * scale)
         beyond = plan.unfolded(sizes) * plan.repeats
         if beyond.size and not beyond.max() < self.dtype.largest / 4:
-            return Pair(found.v, np.where(beyond < self.dtype.largest / 4, found.r, np.nan), found.loss)
-        return found
+            r = np.where(beyond < self.dtype.largest / 4, r, np.nan)
+        found = Pair(plan.unfolded(v), r, max(a.loss, b.loss))
+        if plain is None:
+            return found
+        return self._shorter(found.v, r, plan.unfolded(plain * scale), found.loss)
 
     def _alone(self, side: np.ndarray, axis: int) -> np.ndarray:
         return np.expand_dims(self._added(side, (axis,)), axis)
