@@ -28,12 +28,14 @@ class Pass:
 
     `received` are the cotangents of the outputs, `passed` what it passed on to the inputs, each with a first
     axis of rows; an input whose name is not there was not shown, None is no gradient. `unusable` says why
-    nothing can be made of what it received.
+    nothing can be made of what it received. A pass that is bit for bit so many `times` the first one, on
+    both sides, has no numbers of its own.
     """
 
     received: Arrays
     passed: Mapping[str, np.ndarray | None]
     unusable: Cause | None = None
+    times: float | None = None
 
 
 def _no_text(wrt: str | None) -> str:

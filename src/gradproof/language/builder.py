@@ -65,7 +65,7 @@ def lower(statement: Statement, shapes: Mapping[str, Shape]) -> list[Node]:
 
     Raises `InputError` for what does not fit.
     """
-    return _Language(statement, shapes, {}).run()
+    return _Language(statement, shapes, {}, recorded=True).run()
 
 
 class _Language(Lowering):

@@ -21,7 +21,10 @@ from ..proof.graph import Node, Read, Shape, free, size, slot
 from .syntax import Affine, Span, Statement, Term
 
 MAX_POWER_BITS = 4096  # of a power of two constants, which SymPy would write out
-MAX_ENTRIES = 4_000_000  # of one node's domain: a ball takes a hundred bytes
+MAX_ENTRIES = 4_000_000  # of one node's domain in a file: a ball takes a hundred bytes
+MAX_RECORDED = (
+    2**27
+)  # ... of a recorded operation; sums of products are bounded by what goes in and comes out
 MAX_RANK = 8
 
 Build = Callable[..., Expr]
@@ -60,8 +63,14 @@ class Lowering:
     tensors: ClassVar[Mapping[str, Callable[..., Value]]] = {}
 
     def __init__(
-        self, statement: Statement, names: Mapping[str, Shape], later: Mapping[str, Statement]
+        self,
+        statement: Statement,
+        names: Mapping[str, Shape],
+        later: Mapping[str, Statement],
+        *,
+        recorded: bool = False,
     ) -> None:
+        self.recorded = recorded
         self.statement = statement
         self.names = names
         self.later = later
@@ -290,8 +299,11 @@ class Lowering:
         shift: bool = False,
         source: str = "",
     ) -> Value:
-        if size(shape + over) > MAX_ENTRIES or len(shape + over) > MAX_RANK:
-            most = f"{MAX_ENTRIES:,} entries or {MAX_RANK} axes"
+        products = reduce == "sum" and len(reads) == 2 and formula == sympy.Mul(slot(0), slot(1))
+        domain = shape if self.recorded and products else shape + over
+        entries = MAX_RECORDED if self.recorded else MAX_ENTRIES
+        if size(domain) > entries or len(shape + over) > MAX_RANK:
+            most = f"{entries:,} entries or {MAX_RANK} axes"
             self.fail(term, f"{short(term.source)} runs over {shape + over}, more than {most}")
         self._real(term, formula)
         name = f"{self.statement.name}.{len(self.nodes)}"

@@ -227,7 +227,7 @@ class Recorder(insides.TorchDispatchMode):
         writes = self.writes.get(key, 0)
         known = self.copies.get(place)
         plain = tensor.detach().resolve_conj().resolve_neg()
-        changed = known is not None and known[0] == writes and not _equal(known[1], plain.cpu())
+        changed = known is not None and known[0] == writes and not equal(known[1], plain.cpu())
         if known is None or known[0] != writes or changed:
             known = (writes, plain.cpu().clone(memory_format=torch.contiguous_format))
             self.copies[place] = known
@@ -328,9 +328,9 @@ def why_opaque(tensor: torch.Tensor) -> str:
     return ""
 
 
-def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+def equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether all numbers are the same; NaN is NaN."""
-    return bool(((a == b) | ((a != a) & (b != b))).all())
+    return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 @lru_cache(maxsize=4096)

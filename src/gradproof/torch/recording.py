@@ -21,8 +21,8 @@ from ..errors import OURS, said, where
 from . import insides
 from .names import arguments_of, leaf_names, modules_of, named_tensors
 from .outputs import flat, no_gradient, told
-from .recorder import Recorder, why_opaque
-from .tape import HIDDEN, NOWHERE, OPAQUE, Cotangents, Edge, Event, LeafStep, Region, Step, Tape, Trail
+from .recorder import Recorder, equal, why_opaque
+from .tape import HIDDEN, NOWHERE, OPAQUE, Edge, Event, LeafStep, Region, Step, Tape, Trail
 
 # Our frames that what others raise passes through.
 FORWARDING = ("__torch_dispatch__", "__torch_function__", "run")
@@ -64,8 +64,8 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
         return _stopped(recorder, f"an output is {hidden}", supported=False)
     marked = _marked(func, inputs)
     backward = _Backward(recorder, outputs, regions, [tensor for _, tensor in marked.values()])
-    for cotangents in islice(cotangents_of(outputs), passes):
-        backward.run(cotangents, retain=passes > 1)
+    for cotangents, times in islice(zip(cotangents_of(outputs), TIMES, strict=True), passes):
+        backward.run(cotangents, times, retain=passes > 1)
         if backward.trouble:
             break
     return replace(
@@ -160,6 +160,9 @@ def _stopped(recorder: Recorder, why: str, *, supported: bool = True) -> Tape:
 # The backward
 
 
+Tensors = tuple[Any, ...]  # kept ones: tensors, None, `HIDDEN`
+
+
 class _Backward:
     """The passes of a run's backward, and what arrives in them at nodes and leaves.
 
@@ -182,13 +185,18 @@ class _Backward:
         self.arrivals: Counter[int] = Counter()  # how often a gradient was added to a leaf's
         self.gradients: defaultdict[int, list[np.ndarray | None]] = defaultdict(list)
         self.seeds: list[dict[Edge, np.ndarray]] = []
+        self.first: list[_Hooks] = []
         self.trouble = self.traceback = ""
 
-    def run(self, cotangents: Sequence[torch.Tensor], *, retain: bool) -> None:
-        """One pass."""
+    def run(self, cotangents: Sequence[torch.Tensor], times: float, *, retain: bool) -> None:
+        """One pass, of so many times the first one's cotangents."""
         every = [*self.leaves, *self.others]
         before = [leaf.grad for leaf in every]
-        hooks = [_Hooks(self.recorder.nodes[step.number]) for step in self.steps]
+        first: Sequence[_Hooks | None] = self.first or [None] * len(self.steps)
+        hooks = [
+            _Hooks(self.recorder.nodes[step.number], earlier, times)
+            for step, earlier in zip(self.steps, first, strict=True)
+        ]
         counters = [] if self.seeds else [self._counted(leaf) for leaf in every]
         try:
             for leaf in every:
@@ -204,10 +212,12 @@ class _Backward:
             for handle in (*hooks, *counters):
                 handle.remove()
         self.seeds.append(self._seed(cotangents))
+        self.first = self.first or hooks
         for step, hook in zip(self.steps, hooks, strict=True):
             step.changes = step.changes or hook.changed
-            step.received.append(hook.received)
-            step.passed.append(hook.passed)
+            step.times.append(times if hook.alike else None)
+            step.received.append(() if hook.alike else tuple(map(_numbers, hook.received)))
+            step.passed.append(() if hook.alike else tuple(map(_numbers, hook.passed)))
 
     def _counted(self, leaf: torch.Tensor) -> Any:
         def count(tensor: torch.Tensor) -> None:
@@ -221,7 +231,7 @@ class _Backward:
             self.leaves += [leaf for leaf in self.others if leaf.grad is not None]
             self.others = [leaf for leaf in self.others if leaf.grad is None]
         for leaf in self.leaves:
-            self.gradients[id(leaf)].append(_numbers(leaf.grad))
+            self.gradients[id(leaf)].append(_numbers(_kept(leaf.grad)))
 
     def _raised(self, error: Exception) -> None:
         again = len(self.seeds)
@@ -245,39 +255,82 @@ class _Backward:
 
 
 class _Hooks:
-    """What a node receives, before it can change it, and what it passes on."""
+    """What a node receives, before it can change it, and what it passes on, as tensors of its own dtype.
 
-    def __init__(self, node: Any) -> None:
-        self.received: Cotangents = ()
-        self.passed: Cotangents = ()
+    Of a later pass it is compared with the first: `alike` where it is bit for bit so many times as much; then
+    nothing is kept.
+    """
+
+    def __init__(self, node: Any, first: _Hooks | None, times: float) -> None:
+        self.received: Tensors = ()
+        self.passed: Tensors = ()
         self.changed = False  # whether the node wrote to what it received
+        self.first, self.times = first, times
+        self.alike = self.same = False  # the same of what it received alone
         self.handles = [node.register_prehook(self._before), node.register_hook(self._after)]
 
     def _before(self, grad_outputs: Any) -> None:
-        self.received = tuple(map(_numbers, grad_outputs))
+        self.received = tuple(map(_kept, grad_outputs))
+        self.same = self.first is not None and self._is_like(self.first.received, self.received)
 
     def _after(self, grad_inputs: Any, grad_outputs: Any) -> None:
-        self.passed = tuple(map(_numbers, grad_inputs))
-        now = map(_numbers, grad_outputs)
-        self.changed = self.changed or any(
-            a is not None and b is not None and not np.array_equal(a, b, equal_nan=True)
-            for a, b in zip(self.received, now, strict=False)
-        )
+        self.changed = not self._is_like(self.received, grad_outputs, 1.0)
+        self.alike = self.same and self.first is not None and self._is_like(self.first.passed, grad_inputs)
+        self.passed = () if self.alike else tuple(map(_kept, grad_inputs))
+
+    def _is_like(self, first: Tensors, now: Sequence[Any], times: float | None = None) -> bool:
+        times = self.times if times is None else times
+        if len(first) != len(now):
+            return False
+        with torch.no_grad(), insides.without_functions():
+            return all(_alike(a, b, times) for a, b in zip(first, now, strict=True))
 
     def remove(self) -> None:
         for handle in self.handles:
             handle.remove()
+        if self.alike:
+            self.received = ()
 
 
-def _numbers(tensor: torch.Tensor | None) -> np.ndarray | None:
+def _alike(a: torch.Tensor | None, b: torch.Tensor | None, times: float) -> bool:
+    """Whether a tensor is bit for bit so many times the other; NaN is NaN."""
+    if a is None or b is None:
+        return a is b
+    if insides.has_own_rules(b) or b.is_nested or b.layout != torch.strided:
+        b = _kept(b)
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+        return a is b
+    b = _plain(b)
+    return a.dtype == b.dtype and a.shape == b.shape and equal(a if times == 1 else a * times, b)
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    dense = tensor.detach().cpu()
+    return torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
+
+
+def _kept(tensor: torch.Tensor | None) -> Any:
+    """A copy of a tensor's numbers, `HIDDEN` of one that has none of its own."""
     if tensor is None:
         return None
-    dense = tensor.detach()
-    if dense.is_nested or insides.has_own_rules(dense):
+    if tensor.is_nested or insides.has_own_rules(tensor):
         return HIDDEN
+    dense = tensor.detach()
     dense = dense.to_dense() if dense.layout != torch.strided else dense
-    dense = torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
-    return dense.to(torch.float64).cpu().numpy(force=True).copy()  # also of a zero without memory
+    dense = _plain(dense)
+    return torch.empty(dense.shape, dtype=dense.dtype).copy_(dense)  # also of a zero without memory
+
+
+def _numbers(tensor: Any) -> np.ndarray | None:
+    """What was kept of a tensor as floats."""
+    if tensor is None or tensor is HIDDEN:
+        return tensor
+    kept = tensor if tensor.dtype == torch.float64 else tensor.to(torch.float64)
+    numbers: np.ndarray = kept.numpy()
+    return numbers
+
+
+TIMES = (1.0, 1.0, -2.0)  # how many times the first pass's cotangents each pass has
 
 
 def cotangents_of(outputs: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:

@@ -158,6 +158,8 @@ class Step:
     formula: str = ""  # said by the user, in place of the operations
     arguments: Mapping[str, Any] = field(default_factory=dict)  # the names that the formula is over
     changes: bool = False  # whether its backward writes to the cotangent that it received
+    # Of each pass: where it is bit for bit so many `times` the first, nothing else is kept of it.
+    times: list[float | None] = field(default_factory=list)
     received: list[Cotangents] = field(default_factory=list)
     passed: list[Cotangents] = field(default_factory=list)
 
