@@ -286,11 +286,11 @@ def test_a_node_without_a_hook_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     hooks = recording._Hooks
 
     class Nothing:
-        received, passed, changed = (), (), False
+        received, passed, changed, alike = (), (), False, False
 
         def remove(self) -> None: ...
 
-    monkeypatch.setattr(recording, "_Hooks", lambda node: Nothing() if "Tanh" in node.name() else hooks(node))
+    monkeypatch.setattr(recording, "_Hooks", lambda *of: Nothing() if "Tanh" in of[0].name() else hooks(*of))
     report = check_function(lambda x: torch.tanh(x).sum(), leaf(3))
     assert (
         report.verdict is Verdict.UNSUPPORTED

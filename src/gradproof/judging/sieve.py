@@ -63,7 +63,7 @@ class Sieve:
     """The fast arithmetic over one step; nothing where it is not worth it, or has no table."""
 
     def __init__(self, nodes: tuple[Node, ...], given: Arrays, wanted: frozenset[str], dtype: DType) -> None:
-        self.nodes, self.given, self.wanted = nodes, given, wanted
+        self.nodes, self.given, self.wanted, self.dtype = nodes, given, wanted, dtype
         self.table: Fast | None = None
         if _USED.get() and work_of(nodes) > FEW and all(x.dtype != object for x in given.values()):
             self.table = fast(dtype)
@@ -98,6 +98,16 @@ class Sieve:
         except LeftError:
             return None
         return {name: each.reshape(each.shape[1:]) for name, each in back.items()}
+
+    def known(self, name: str, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Some entries of a value, with their own error, where that is far below the dtype's."""
+        if self.table is None or not self._values or self.dtype.precision > 24:
+            return None
+        pair = self._values[name]
+        middle, reach = (x.reshape(-1)[entries].astype(float) for x in (pair.v, pair.radius))
+        error = reach * self.table.kappa(pair.loss)
+        sharp = np.isfinite(middle) & (error <= np.abs(middle) * self.dtype.unit_roundoff * 2.0**-16)
+        return (middle, error, reach) if (sharp | (reach == 0)).all() else None
 
     def absent(self, expected: Pair, look: Look) -> Judgement | None:
         """No gradient, beside the entry that is largest."""

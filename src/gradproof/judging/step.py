@@ -180,7 +180,7 @@ class Work:
 
         def look(entries: np.ndarray, held: Enclosures | None = None) -> Comparison:
             by = held or self.enclosures
-            section = section_of_value(self.step.nodes, self.step.given, name, entries)
+            section = section_of_value(self.step.nodes, self.step.given, name, entries, self.sieve.known)
             given = {n: balls(x) for n, x in section.of(self.step.given).items()}
             loose = section.run.evaluate(given, by.rounding)[name]
             sharp = by.settled(lambda: section.run.evaluate(given, by.exact)[name], loose)
@@ -226,7 +226,7 @@ class Work:
         held: Enclosures | None = None,
     ) -> Comparison:
         """Balls of some entries of what should be passed on to an input."""
-        section = section_of_cotangent(run, self.step.given, name, entries)
+        section = section_of_cotangent(run, self.step.given, name, entries, self.sieve.known)
         given = {n: balls(x) for n, x in section.of(self.step.given).items()}
         rows = {n: balls(x) for n, x in section.rows(received).items()}
         pulled = (held or self.enclosures).pulled(section.run, given, rows)[name].row(0)

@@ -33,7 +33,6 @@ from .roundings import Roundings
 
 Radius = np.ndarray | None  # None: exact
 
-MOST, MOST_HALF = 8.0, 2.0**16  # times that a shorter side may be shorter than the plain radius, else NaN
 MARGIN = 2.0**-11  # of the radius: what the radii's own float arithmetic may be off by
 SINGLE = 2**15  # terms of a sum of magnitudes up to which float32 is enough for it
 LONG = np.finfo(np.longdouble).nmant >= 63
@@ -107,8 +106,9 @@ class Fast:
         self.u = dtype.unit_roundoff
         self.half = self.model.half
         self.wide: type = np.float64 if dtype.precision <= 24 else np.longdouble
-        self.most = MOST if dtype.precision >= 24 else MOST_HALF  # there κ is small enough for more
         self.unit = 2.0**-53 if self.wide is np.float64 else 2.0**-64
+        # How many times a shorter side may be shorter than the plain radius: so many that κ stays small.
+        self.most = max(8.0, min(2.0**16, 2.0**-15 / self.kappa(1.0)))
         self.tables = {mode: self._table(mode) for mode in ("values", "slopes")}
 
     def of(self, array: np.ndarray) -> Pair:
@@ -348,8 +348,8 @@ class Fast:
             return Pair(v, None, x.loss)
         size = _size(x.v)
         if n == 2:
-            plain = (2 * size + x.r) * x.r
-            return self._shorter(v, np.where(x.r < size, plain - 2 * x.r * x.r, size * size), plain, x.loss)
+            short = np.where(x.r < size, (2 * size - x.r) * x.r, size * size)
+            return self._shorter(v, short, (2 * size + x.r * self.kappa(x.loss)) * x.r, x.loss)
         plain = n * size ** (n - 1) * x.r
         # |x|^n - (|x| - r)^n, the shorter side, is at least this.
         short = plain * (1 - (n - 1) * x.r / np.maximum(size, 1e-300))

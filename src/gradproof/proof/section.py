@@ -8,7 +8,7 @@ entries.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum, prod
 
@@ -27,7 +27,13 @@ from .walk import Site
 
 MAX_GRID = 30_000_000  # places that are looked through for those that an entry was read from
 MAX_TERMS = 3_000_000  # of a section
-LONG = 1_000  # terms of a sum that is added up in floats
+LONG = 200  # terms of a sum that is added up in floats
+HEAVY = 20_000  # terms of some entries of a value, beyond which floats tell them where they are sharp enough
+
+
+# Of some entries of a value, in floats: midpoints, their own error, and inner radii of the rounding set; None
+# where floats are not sharp enough.
+Known = Callable[[str, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray] | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +133,10 @@ class Section:
 
 
 class _Maker:
-    def __init__(self, nodes: Sequence[Node], given: Mapping[str, np.ndarray]) -> None:
-        self.nodes, self.given = nodes, given
+    def __init__(
+        self, nodes: Sequence[Node], given: Mapping[str, np.ndarray], known: Known | None = None
+    ) -> None:
+        self.nodes, self.given, self.known = nodes, given, known
         self.shapes = {name: array.shape for name, array in given.items()}
         self.shapes |= {node.name: node.shape for node in nodes}
         self.values, self.cotangents = _Needs(), _Needs()
@@ -147,7 +155,7 @@ class _Maker:
         for node in reversed(self.nodes):
             if node.name not in self.values.more and node.name not in self.values.first:
                 continue
-            if (ready := self.long_sum(node)) is not None:
+            if (ready := self.long_sum(node) or self.heavy(node)) is not None:
                 self.parts[node.name] = ready
                 continue
             at = np.unravel_index(self.values.list(node.name), node.shape) if node.shape else ()
@@ -180,6 +188,23 @@ class _Maker:
         sizes = np.asarray(balls([fsum(abs(row)) for row in rows]) * arb(1, 2.0**-52), object)
         part = Part(node, (len(rows),), 1, {})
         part.ready = lambda arithmetic: arithmetic.model.of_total(totals, sizes, size(node.over))
+        return part
+
+    def heavy(self, node: Node) -> Part | None:
+        """Entries that would be made of very many terms, as floats know them: the exact ball has the floats'
+        own error for its radius, the rounding one their inner radius."""
+        entries = self.values.list(node.name)
+        asked = node.name in self.values.first
+        if self.known is None or asked or len(entries) * size(node.over) <= HEAVY:
+            return None
+        found = self.known(node.name, entries)
+        if found is None:
+            return None
+        middle, error, reach = map(balls, found)
+        around = arb(0, 1)
+        sharp, wide = (np.asarray(middle + r * around, object) for r in (error, reach))
+        part = Part(node, (len(entries),), 1, {})
+        part.ready = lambda arithmetic: sharp if arithmetic.dtype is None else wide
         return part
 
     def needed_cotangents(self, wanted: frozenset[str]) -> None:
@@ -225,10 +250,15 @@ class _Maker:
 
 
 def section_of_value(
-    nodes: Sequence[Node], given: Mapping[str, np.ndarray], name: str, entries: np.ndarray
+    nodes: Sequence[Node],
+    given: Mapping[str, np.ndarray],
+    name: str,
+    entries: np.ndarray,
+    known: Known | None = None,
 ) -> Section:
-    """The section of a value's entries. Raises `UnsupportedError` where it is too large."""
-    maker = _Maker(nodes, given)
+    """The section of a value's entries; floats may know what very many terms come to. Raises
+    `UnsupportedError` where it is too large."""
+    maker = _Maker(nodes, given, known)
     maker.values.first[name] = entries
     maker.needed_values()
     maker.placed()
@@ -238,11 +268,15 @@ def section_of_value(
 
 
 def section_of_cotangent(
-    run: Run, given: Mapping[str, np.ndarray], name: str, entries: np.ndarray
+    run: Run,
+    given: Mapping[str, np.ndarray],
+    name: str,
+    entries: np.ndarray,
+    known: Known | None = None,
 ) -> Section:
     """The section of the entries of what arrives at one of the run's targets. Raises `UnsupportedError`
     where it is too large."""
-    maker = _Maker(run.nodes, given)
+    maker = _Maker(run.nodes, given, known)
     maker.cotangents.first[name] = entries
     maker.values.first[name] = entries
     maker.needed_cotangents(run.wanted)
