@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,17 +21,18 @@ from ..assertions import assert_gradients
 from ..dtypes import DType
 from ..engines.descent import Arrays, Happened, Replay, learning_options
 from ..errors import InputError
+from ..judging.judge import Judge
 from ..judging.likeness import Clues, likeness
-from ..judging.verdicts import Comparison, judge, judge_sum, ulp_of
+from ..judging.verdicts import judge_sum, ulp_of
 from ..language.files import Problem
 from ..oracle import check
 from ..proof.arithmetic import Arithmetic, exact, rounding
-from ..proof.balls import NOUGHT, Balls, as_float, balls, centres, entry, floats, numbers, precision
-from ..proof.enclosure import START_BITS, Enclosures
+from ..proof.balls import NOUGHT, Balls, as_float, balls, centres, entry, floats, precision
+from ..proof.enclosure import START_BITS
 from ..proof.graph import Shape
 from ..report import Report
 from ..verdict import Finding, Judgement, Verdict, as_finding, bare_finding, worst
-from .optimizers import ADAM, ADAMW, RULES, Line, Mistake, Option, Rule
+from .optimizers import ADAM, ADAMW, Rule
 from .trajectory import (
     Curvature,
     Slope,
@@ -40,11 +40,11 @@ from .trajectory import (
     Update,
     curvature,
     documented,
-    first_state,
     slope,
     trajectory,
     update_of,
 )
+from .witness import States, clues, less, witness_of
 
 
 @dataclass(frozen=True)
@@ -171,14 +171,10 @@ class Descent:
             switches  # whether the optimizer's own settings may say that it is another of its family
         )
         self.rounding: Arithmetic = rounding(dtype)
-        self.enclosures = Enclosures(dtype)
         self.shapes: dict[str, Shape] = {leaf.name: leaf.shape for leaf in self.graph.parameters}
         self.since = dict.fromkeys(self.shapes, 1)  # the first step whose gradient is still in .grad
         self.last: dict[str, np.ndarray] = {}  # gradients that a trajectory from anywhere had before
-        self.states: dict[
-            str, tuple[dict[str, Balls], dict[str, Balls]]
-        ] = {}  # exact and with rounding, where not shown
-        self.first: dict[str, dict[str, Balls]] = {}
+        self.states = States(dtype)
         self.updates: list[dict[str, Callable[..., dict[str, Balls]]]] = []
         self.settings: dict[str, Any] = {}
         self.lines: tuple[str, ...] = ()
@@ -194,9 +190,9 @@ class Descent:
         findings: list[Finding] = []
         after = before
         if not self.settings:
-            rule, options, lr = self._settings_of(happened, next(iter(self.shapes)))
-            self.settings = {"lr": lr, **options}
-            self.lines = documented(rule.in_force(options), rule)
+            update = self._update_of(happened, next(iter(self.shapes)))
+            self.settings = {"lr": update.lr, **update.options}
+            self.lines = documented(update.lines, update.rule)
         with precision(START_BITS):
             if happened.traces:
                 for n, (part, trace) in enumerate(zip(self.batches, happened.traces, strict=False), 1):
@@ -397,133 +393,48 @@ class Descent:
     def _updated(self, number: int, happened: Happened) -> list[Finding]:
         found: list[Finding] = []
         updates: dict[str, Callable[..., dict[str, Balls]]] = {}
-        for name in self.shapes:
-            rule, options, lr = self._settings_of(happened, name)
-            sharp, loose = (update_of(rule, options, lr, dtype) for dtype in (None, self.dtype))
-            updates[name] = sharp
-            if name not in self.first:
-                self.first[name] = first_state(rule, options, self.shapes[name])
-                self.states[name] = self.first[name], self.first[name]
+        for name, shape in self.shapes.items():
+            update = self._update_of(happened, name)
+            self.states.begin(name, update, shape)
+            updates[name] = update
             if not happened.stepped:
                 found.append(bare_finding("update", name, Verdict.WRONG, because.NoStep()))
                 updates[name] = _unmoved
-                continue
-            if happened.recorded.get(name) is None:
+            elif happened.recorded.get(name) is None:
                 # torch's optimizers pass by what has no gradient.
                 still = np.array_equal(happened.before[name], happened.after[name])
                 verdict = Verdict.EXACT if still else Verdict.WRONG
                 found.append(bare_finding("update", name, verdict, because.NoStep(moved=not still)))
                 updates[name] = _unmoved
-                continue
-            found += self._judged_update(number, name, happened, _Pair(sharp, loose, options))
+            else:
+                found += self._judged_update(number, name, happened, update)
         self.updates.append(updates)
         return found
 
-    def _settings_of(self, happened: Happened, name: str) -> tuple[Rule, dict[str, Option], float]:
+    def _update_of(self, happened: Happened, name: str) -> Update:
         settings = happened.settings[name]
         # In torch, AdamW is Adam with a switch.
-        rule = (
-            ADAMW
-            if self.switches and self.rule is ADAM and settings.get("decoupled_weight_decay")
-            else self.rule
-        )
+        other = self.switches and self.rule is ADAM and settings.get("decoupled_weight_decay")
+        rule = ADAMW if other else self.rule
         if "lr" not in settings:
             raise InputError(f"the optimizer's settings have no 'lr', which the rule {rule.name!r} needs")
         options = learning_options(settings, rule.options)
         lr = float(options.pop("lr"))
-        return rule, rule.with_defaults(options), lr
+        return update_of(rule, rule.with_defaults(options), lr)
 
-    def _judged_update(self, number: int, name: str, happened: Happened, pair: _Pair) -> list[Finding]:
-        before, after, recorded = happened.before[name], happened.after[name], happened.recorded[name]
-        assert recorded is not None
-        shown = {
-            k: v
-            for k, v in happened.state_before.get(name, {}).items()
-            if k in self.rule.state and k != "step"
-        }
-        left = {k: v for k, v in happened.state_after.get(name, {}).items() if k in self.rule.state}
-        if not (np.isfinite(before).all() and np.isfinite(recorded).all() and self._finite(shown)):
-            return [
-                bare_finding(
-                    "update",
-                    name,
-                    Verdict.UNDECIDED,
-                    because.NotFiniteAlready("its gradient"),
-                    inherited=True,
-                )
-            ]
-        known = {k: balls(v) for k, v in shown.items() if v.shape == before.shape}
-        own = {k: balls(v) for k, v in left.items() if v.shape == before.shape and np.isfinite(v).all()}
-        sharp_state, loose_state = ({**state, **known} for state in self.states[name])
-        p, g = balls(before), balls(recorded)
-        loose = pair.loose(p, g, loose_state, number, own)
-        sharp = pair.sharp(p, g, sharp_state, number, own)
-        self.states[name] = (
-            {k: own.get(k, sharp.get(k, v)) for k, v in sharp_state.items()},
-            {k: own.get(k, loose.get(k, v)) for k, v in loose_state.items()},
-        )
-        texts = {text.split(" = ")[0]: text for text in (line.text for line in pair.sharp.lines)}
+    def _judged_update(self, number: int, name: str, happened: Happened, update: Update) -> list[Finding]:
+        taken = self.states.taken(name, number, happened, update)
+        if taken is None:
+            why = because.NotFiniteAlready("its gradient")
+            return [bare_finding("update", name, Verdict.UNDECIDED, why, inherited=True)]
+        self.states.follow(update, taken)
         found = []
-        if "step" in left and float(left["step"]) != number:
-            counts = because.Counter(float(left["step"]), number)
+        count = happened.state_after.get(name, {}).get("step")
+        if count is not None and "step" in update.rule.state and float(count) != number:
+            counts = because.Counter(float(count), number)
             found.append(bare_finding("state", f"{name}.step", Verdict.WRONG, counts))
-        for key in (*(k for k in loose if k != "p" and k in left), "p"):
-            value = after if key == "p" else left[key]
-            again = partial(pair.value, key, p, g, sharp_state, number, own)
-            settled = self.enclosures.settled(again, loose[key])
-            judged = judge(Comparison(value, settled, loose[key]), self.dtype)
-            kind, node = ("update", name) if key == "p" else ("state", f"{name}.{key}")
-            if judged.verdict is Verdict.WRONG:
-                looks = self._looks(key, value, settled, p)
-                looks = (
-                    self._mistaken(number, p, g, loose_state, {**left, "p": after}, pair.options, pair.lr)
-                    or looks
-                )
-                judged = replace(judged, causes=(*judged.causes, *looks))
-            found.append(as_finding(kind, node, None, texts[key], judged))
-        return found
-
-    def _looks(self, key: str, value: np.ndarray, expected: Balls, p: Balls) -> tuple[because.Cause, ...]:
-        """A wrong update in the terms of the step that it took."""
-        if key != "p":
-            return likeness(value, expected, Clues(self.dtype))
-        moved = floats(_less(balls(value), p))
-        if not moved.any():
-            return (because.ByOtherHands("the parameter was not updated"),)
-        told = likeness(moved, _less(expected, p), Clues(self.dtype))
-        return tuple(map(because.OfTheStep, told))
-
-    def _mistaken(
-        self,
-        number: int,
-        p: Balls,
-        g: Balls,
-        state: Mapping[str, Balls],
-        left: Arrays,
-        options: Mapping[str, Option],
-        lr: float,
-    ) -> tuple[because.Cause, ...]:
-        """A known mistake that explains every number of this update."""
-        own = {key: balls(value) for key, value in left.items() if key != "p" and value.shape == p.shape}
-        for mistake in self.rule.mistakes:
-            update = _mistaken_update(self.rule, mistake, options, lr, self.dtype)
-            if update is None:
-                continue
-            would = update(
-                p,
-                g,
-                {**first_state(update.rule, options_of(update.rule, options), p.shape), **state},
-                number,
-                own,
-            )
-            compared = [
-                Comparison(left[key], numbers(value), numbers(value))
-                for key, value in would.items()
-                if key in left
-            ]
-            if all(judge(one, self.dtype).verdict is Verdict.ROUNDING or _same(one) for one in compared):
-                return (because.UpdateMistake(mistake.words),)
-        return ()
+        witness = witness_of(update, taken, self.dtype, clues(update, taken, self.dtype))
+        return [*found, *Judge(witness).judged().findings]
 
     def _overflown(self, findings: list[Finding], before: Slope, happened: Happened) -> list[Finding]:
         """Where the exact numbers themselves are beyond the dtype, nothing can be judged: the descent has
@@ -553,7 +464,9 @@ class Descent:
         self, engine: str, optimizer: str, asked: int, until: float | None, seconds: float
     ) -> DescentReport:
         """The report, with the exact trajectory beside the engine's."""
-        whole = trajectory(self.graph, self._start(), self.updates, self.first, accumulate=self.accumulate)
+        whole = trajectory(
+            self.graph, self._start(), self.updates, self.states.first, accumulate=self.accumulate
+        )
         steps = tuple(
             self._beside(step, whole, n) if n < len(whole.steps) else step for n,
                 step in enumerate(self.steps)
@@ -592,7 +505,7 @@ class Descent:
             if not np.isfinite(value).all():
                 return replace(step, exact_loss=as_float(entry(mine.loss)))
             with precision(whole.bits):
-                away = np.abs(floats(_less(there, balls(value))))
+                away = np.abs(floats(less(there, balls(value))))
             middle = floats(there)
             far = max(far, float(np.max(away / ulp_of(middle, self.dtype), initial=0.0)))
             size = np.abs(middle)
@@ -658,23 +571,6 @@ class Descent:
         return found
 
 
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    """An update, exact and with rounding, and the options that both were made with."""
-
-    sharp: Update
-    loose: Update
-    options: Mapping[str, Option]
-
-    @property
-    def lr(self) -> float:
-        return self.sharp.settings["lr"]
-
-    def value(self, key: str, *at: Any) -> Balls:
-        """One of the exact update's values, at the precision that is set."""
-        return self.sharp(*at)[key]
-
-
 def _unmoved(p: Balls, *_: Any) -> dict[str, Balls]:
     return {"p": p}
 
@@ -685,39 +581,6 @@ def _assertion(problem: Problem, happened: Happened, values: Mapping[str, Any], 
     except AssertionError as error:
         report: Report = error.report  # type: ignore[attr-defined] # assert_gradients puts it there
         return report
-
-
-def options_of(rule: Rule, options: Mapping[str, Option]) -> dict[str, Option]:
-    """The options that a rule knows, its own defaults for the others."""
-    return {name: options.get(name, default) for name, default in rule.options.items()}
-
-
-def _mistaken_update(
-    rule: Rule, mistake: Mistake, options: Mapping[str, Option], lr: float, dtype: DType
-) -> Update | None:
-    """The update with the mistake made in it; None where it makes no difference."""
-    if not all(options.get(name) for name in mistake.when):
-        return None
-    other = RULES[mistake.rule] if mistake.rule else rule
-    lines = other.in_force({**options, **mistake.options})
-    changed = tuple(Line(mistake.lines[line.text]) if line.text in mistake.lines else line for line in lines)
-    if changed == rule.in_force(options):
-        return None
-    update = update_of(other, {**options_of(other, options), **mistake.options}, lr, dtype)
-    return replace(update, lines=changed)
-
-
-def _less(a: Balls, b: Balls) -> Balls:
-    """a - b, an array also where it has no axes."""
-    return np.asarray(a - b, dtype=object)
-
-
-def _same(one: Comparison) -> bool:
-    """Whether a set that is a single number is the one compared."""
-    return all(
-        x.is_finite() and x.contains(v)
-        for x, v in zip(one.rounding.reshape(-1), one.value.reshape(-1).tolist(), strict=True)
-    )
 
 
 def _factor(total: Balls, whole: Balls) -> float | None:

@@ -9,8 +9,8 @@ they are narrow to the end.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -28,22 +28,18 @@ from ..proof.balls import (
     ball,
     balls,
     full,
-    lift,
     numbers,
     precision,
     radii,
 )
-from ..proof.balls import hull as hull_of
 from ..proof.graph import Graph, Node, Shape, size
 from ..proof.walk import Values, evaluate, pullback, replaced
-from .optimizers import Line, Option, Rule, numbers_of, parsed
+from .optimizers import RULES, Line, Mistake, Option, Rule, numbers_of, parsed
 
 START_BITS, LIMIT_BITS = 128, 16_384
 NARROW = 64  # bits that the exact trajectory's numbers must keep: more than any dtype has
 MAX_PARAMETERS = 64  # entries; up to here the Hessian is worked out
 HESSIAN_BITS, HESSIAN_STEP = 1024, arb(2) ** -200
-
-_hull = lift(hull_of, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,77 +95,131 @@ def documented(lines: Sequence[Line], rule: Rule) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Update:
-    """A rule's update of one parameter, with the options and the learning rate of one step.
+class Written:
+    """An update as nodes, in which every name is bound once.
 
-    `dtype` None is the exact update: of the hyper-parameters the floats that they are, of everything else the
-    real number.
+    `also` are the other ways to write a node, by its name; `left` the nodes that give the new state and the
+    new `p`, by these names; `plain` those of hyper-parameters alone, which are Python's floats whatever the
+    dtype of the tensors.
     """
 
+    nodes: tuple[Node, ...]
+    also: Mapping[str, tuple[tuple[Node, ...], ...]]
+    left: Mapping[str, str]
+    plain: tuple[Node, ...]
+
+    def behind(self, name: str) -> tuple[Node, ...]:
+        """The nodes that one of them needs, in whatever way it is written, and itself."""
+        wanted, found = {name}, []
+        for node in reversed(self.nodes):
+            if node.name in wanted:
+                found.append(node)
+                ways = ((node,), *self.also.get(node.name, ()))
+                wanted |= {read.parent for way in ways for each in way for read in each.reads}
+        return tuple(reversed(found))
+
+
+@cache
+def _written(lines: tuple[Line, ...], state: frozenset[str], shape: Shape, shown: frozenset[str]) -> Written:
+    bound = {name: name for name in ("p", "g", *state)}  # the tensors, and which node each is by now
+    nodes: list[Node] = []
+    plain: list[Node] = []
+    also: dict[str, tuple[tuple[Node, ...], ...]] = {}
+    left: dict[str, str] = {}
+    for line in lines:
+        name = parsed(line.text).name
+        new = f"{bound[name]}'" if name in bound else name
+        first, *others = (_nodes(text, new, bound, shape) for text in line.writings)
+        nodes += first
+        also[new] = tuple(others)
+        if all(_names(text).isdisjoint(bound) for text in line.writings):
+            plain += first
+            continue
+        if name == "p" or name in state:
+            left.pop(name, None)  # `p` may be bound twice, and comes last
+            left[name] = new
+        bound[name] = after(name) if name in shown else new
+    return Written(tuple(nodes), also, left, tuple(plain))
+
+
+def _nodes(text: str, name: str, bound: Mapping[str, str], shape: Shape) -> tuple[Node, ...]:
+    """A line as nodes, the last one of that name, which read what each name is bound to."""
+    mine = parsed(text).name
+    found = _lowered(text, tuple(sorted((read, shape if read in bound else ()) for read in _names(text))))
+    inner = {node.name: name + node.name.removeprefix(mine) for node in found[:-1]}
+    called = {**bound, **inner}
+
+    def renamed(node: Node) -> Node:
+        reads = (replace(read, parent=called.get(read.parent, read.parent)) for read in node.reads)
+        return replace(node, name=inner.get(node.name, name), reads=tuple(reads))
+
+    return tuple(map(renamed, found))
+
+
+def after(name: str) -> str:
+    """How the new number of a name of the state is called, that the engine shows."""
+    return f"new {name}"
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """A rule's update of one parameter, with the options and the learning rate of one step."""
+
     rule: Rule
+    options: Mapping[str, Option]
+    lr: float
     lines: tuple[Line, ...]
-    settings: Mapping[str, float]
-    dtype: DType | None = None
 
-    def __call__(
-        self,
-        p: Balls,
-        g: Balls,
-        state: Mapping[str, Balls],
-        step: int,
-        own: Mapping[str, Balls] | None = None,
-    ) -> dict[str, Balls]:
-        """The new `p` and the new state, by name.
+    def written(self, shape: Shape, shown: Collection[str] = ()) -> Written:
+        """The update of a parameter of that shape.
 
-        With `own`, numbers of the new state that the engine shows, what comes after a line of the state goes
-        on from the engine's number, not from what the line gives: each line is judged alone.
+        Of the state that is `shown`, what comes after a line goes on from the engine's own number, not from
+        what the line gives: each line is judged alone.
         """
-        tensor = exact() if self.dtype is None else rounding(self.dtype)
-        scalar = exact() if self.dtype is None else rounding(DTYPES["float64"])
-        known: dict[str, Balls] = {"p": p, "g": g, **state}
-        plain: dict[str, Balls] = {name: balls(number) for name, number in self.settings.items()}
-        plain["step"] = balls(step)
-        found: dict[str, Balls] = {}
-        for line in self.lines:
-            names = frozenset().union(*map(_names, line.writings))
-            name = parsed(line.text).name
-            # What is made of hyper-parameters alone is a Python float, whatever the dtype of the tensors.
-            if names.isdisjoint(known):
-                plain[name] = self._value(line, plain, scalar)
-                continue
-            entering = {
-                n: x if n == "step" else self._entering(x, tensor) for n, x in plain.items() if n in names
-            }
-            value = self._value(line, entering | {n: known[n] for n in names if n in known}, tensor)
-            known[name] = np.broadcast_to(value, p.shape) if value.shape != p.shape else value
-            if name == "p" or name in self.rule.state:
-                found[name] = known[name]
-                if own is not None and name in own and name != "p":
-                    known[name] = own[name]
-        return found
+        return _written(self.lines, frozenset(self.rule.state) - {"step"}, shape, frozenset(shown))
 
-    def _entering(self, number: Balls, tensor: Arithmetic) -> Balls:
-        """A Python float beside a tensor: it may be rounded to the tensor's dtype first."""
-        if self.dtype is None or self.dtype.name == "float64":
-            return number
-        return np.asarray(tensor.values["mul"](number, UNIT), dtype=object)
+    def numbers(self, step: int) -> dict[str, np.ndarray]:
+        """The hyper-parameters, the floats that they are."""
+        settings = {"lr": self.lr, **numbers_of(self.options), "step": step}
+        return {name: np.asarray(number, dtype=np.float64) for name, number in settings.items()}
 
-    @staticmethod
-    def _value(line: Line, values: Mapping[str, Balls], arithmetic: Arithmetic) -> Balls:
-        """The line's value; with rounding, the hull of what its ways to be written give."""
-        writings = line.writings if arithmetic.dtype is not None else line.writings[:1]
-        found: Balls | None = None
-        for text in writings:
-            nodes = _lowered(text, tuple(sorted((name, np.shape(values[name])) for name in _names(text))))
-            value = numbers(evaluate(nodes, values, arithmetic)[nodes[-1].name])
-            found = value if found is None else np.asarray(_hull(found, value), dtype=object)
-        assert found is not None
-        return found
+    def entering(self, step: int, plain: Sequence[Node], dtype: DType) -> Values:
+        """The hyper-parameters, and what is made of them, beside tensors of that dtype.
+
+        A Python float may be rounded to the tensors' dtype first.
+        """
+        given = {name: balls(number) for name, number in self.numbers(step).items()}
+        known = evaluate(plain, given, rounding(DTYPES["float64"]))
+        if dtype.name == "float64":
+            return known
+        return {
+            n: x if n == "step" else np.asarray(rounding(dtype).multiply(x, UNIT), object)
+            for n, x in known.items()
+        }
+
+    def __call__(self, p: Balls, g: Balls, state: Mapping[str, Balls], step: int) -> dict[str, Balls]:
+        """The exact new `p` and new state, by name: of the hyper-parameters the floats that they are, of
+        everything else the real number."""
+        written = self.written(p.shape)
+        given = {name: balls(number) for name, number in self.numbers(step).items()}
+        values = evaluate(written.nodes, {**given, **state, "p": p, "g": g}, exact())
+        return {name: numbers(values[node]) for name, node in written.left.items()}
 
 
-def update_of(rule: Rule, options: Mapping[str, Option], lr: float, dtype: DType | None = None) -> Update:
+def update_of(rule: Rule, options: Mapping[str, Option], lr: float) -> Update:
     """The rule's update with all its options said."""
-    return Update(rule, rule.in_force(options), {"lr": lr, **numbers_of(options)}, dtype)
+    return Update(rule, options, lr, rule.in_force(options))
+
+
+def mistaken(update: Update, mistake: Mistake) -> Update | None:
+    """The update with the mistake made in it; None where it makes no difference."""
+    if not all(update.options.get(name) for name in mistake.when):
+        return None
+    rule = RULES[mistake.rule] if mistake.rule else update.rule
+    lines = rule.in_force({**update.options, **mistake.options})
+    lines = tuple(Line(mistake.lines[line.text]) if line.text in mistake.lines else line for line in lines)
+    known = {name: update.options.get(name, default) for name, default in rule.options.items()}
+    return None if lines == update.lines else Update(rule, {**known, **mistake.options}, update.lr, lines)
 
 
 def first_state(rule: Rule, options: Mapping[str, Option], shape: Shape) -> dict[str, Balls]:

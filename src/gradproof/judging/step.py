@@ -12,7 +12,7 @@ from flint import ctx
 from .. import causes as because
 from ..causes import Cause
 from ..proof.arithmetic import Arithmetic
-from ..proof.balls import NOUGHT, UNIT, Balls, balls, centres, full, numbers
+from ..proof.balls import NOUGHT, UNIT, Balls, balls, centres, fold, full, hull, lift, numbers
 from ..proof.enclosure import Enclosures, Pulled, Run
 from ..proof.graph import Node, size
 from ..proof.walk import Values, evaluate, singular
@@ -21,6 +21,8 @@ from .likeness import ANOTHER, Clues, Tried, likeness, uses
 from .together import astray, explained, judge_pulled
 from .verdicts import Comparison, absent, judge, numbers_of
 from .witness import Pass, Step
+
+_hull = lift(hull, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +60,13 @@ class Work:
         self._held: dict[int, Values] = {}
 
     def evaluated(self, arithmetic: Arithmetic) -> Values:
-        loose = self.step.loose if arithmetic is not self.enclosures.exact and self.step.loose else self.given
-        return evaluate(self.step.nodes, loose, arithmetic)
+        step, held = self.step, self.step.loose or self.given
+        if arithmetic is self.enclosures.exact or not (step.loose or step.also):
+            return evaluate(step.nodes, self.given, arithmetic)
+        for node in (node for node in step.nodes if node.name not in held):
+            ways = [evaluate(way, held, arithmetic) for way in ((node,), *step.also.get(node.name, ()))]
+            held = {**held, node.name: fold(_hull, [way[node.name] for way in ways])}
+        return held
 
     def exact(self) -> Values:
         """The values at the precision that is set."""
@@ -76,12 +83,12 @@ class Work:
         self, name: str, value: np.ndarray, sharp: Balls, loose: Balls
     ) -> tuple[np.ndarray, Balls, Balls]:
         """NaN that was there before (memory not yet written to) and only moved is no value to judge."""
-        given = self.step.given
+        given = {n: held for n, held in self.step.given.items() if held.dtype != object}
         if not np.isnan(value).any() or not any(np.isnan(held).any() for held in given.values()):
             return value, sharp, loose
 
         def filled(number: float) -> Balls:
-            held = {n: balls(np.nan_to_num(x, nan=number)) for n, x in given.items()}
+            held = self.given | {n: balls(np.nan_to_num(x, nan=number)) for n, x in given.items()}
             return centres(evaluate(self.step.nodes, held, self.enclosures.exact)[name])
 
         unknown = np.isnan(value) & (filled(0.0) != filled(1.0))
@@ -137,10 +144,15 @@ class Work:
         def by(held: Enclosures) -> Pulled:
             return Pulled(sharp, self.evaluated(held.rounding)[name], np.zeros(sharp.shape, bool))
 
-        judged = explained(judged, value, by, dtype)
+        if step.loose is None:  # what has other roundings before it is no kernel's
+            judged = explained(judged, value, by, dtype)
         if judged.verdict is Verdict.EXACT and not np.isfinite(value).all():
             self.seen.infinite.add(name)
-        return as_finding("forward", step.name, None, step.text(None), self.with_reason(judged))
+        if step.looks is None:
+            judged = self.with_reason(judged)
+        elif judged.verdict is Verdict.WRONG:
+            judged = replace(judged, causes=(*judged.causes, *step.looks(sharp)))
+        return as_finding(step.kind, step.name, None, step.text(None), judged)
 
     def _cotangents(self) -> list[Finding]:
         """What the step passed on: of the probes, and of what it really received, first and again."""
