@@ -9,20 +9,18 @@ long the run; if every step holds, the trajectory is the rule's up to rounding, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from flint import arb
 
 from .. import causes as because
-from .. import display
 from ..assertions import assert_gradients
 from ..dtypes import DType
-from ..engines.descent import Arrays, Happened, Replay, learning_options
+from ..engines.descent import Happened, Replay, learning_options
 from ..errors import InputError
 from ..judging.judge import Judge
-from ..judging.likeness import Clues, likeness
 from ..judging.verdicts import judge_sum, ulp_of
 from ..language.files import Problem
 from ..oracle import check
@@ -31,8 +29,9 @@ from ..proof.balls import NOUGHT, Balls, as_float, balls, centres, entry, floats
 from ..proof.enclosure import START_BITS
 from ..proof.graph import Shape
 from ..report import Report
-from ..verdict import Finding, Judgement, Verdict, as_finding, bare_finding, worst
+from ..verdict import Finding, Judgement, Verdict, as_finding, bare_finding
 from .optimizers import ADAM, ADAMW, Rule
+from .report import DescentReport, Distance, End, Step
 from .trajectory import (
     Curvature,
     Slope,
@@ -40,106 +39,12 @@ from .trajectory import (
     Update,
     curvature,
     documented,
+    first_state,
     slope,
     trajectory,
     update_of,
 )
-from .witness import States, clues, less, witness_of
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How far the engine's updated parameters are from the exact trajectory's, at the farthest entry."""
-
-    ulp: float
-    relative: float | None
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One step. The engine's numbers first, then those of the exact trajectory (None where it is lost).
-
-    `steepest` is a proved upper bound of the magnitudes in the exact gradient at the engine's parameters.
-    """
-
-    number: int
-    parameters: Arrays
-    loss: float | None
-    gradients: Mapping[str, np.ndarray | None]
-    updated: Arrays
-    findings: tuple[Finding, ...]
-    steepest: float
-    exact_loss: float | None = None
-    exact_gradients: Mapping[str, np.ndarray] | None = None
-    exact_updated: Mapping[str, np.ndarray] | None = None
-    distance: Distance | None = None
-
-    @property
-    def verdict(self) -> Verdict:
-        return worst([finding.verdict for finding in self.findings])
-
-
-@dataclass(frozen=True, eq=False)
-class DescentReport:
-    """A descent, step by step; `notes` are what there is to say of the whole."""
-
-    title: str
-    target: str
-    engine: str
-    dtype: str
-    optimizer: str
-    rule: Rule
-    settings: Mapping[str, Any]
-    lines: tuple[str, ...]
-    asked: int
-    steps: tuple[Step, ...]
-    notes: tuple[str, ...]
-    curvatures: Mapping[str, Curvature]
-    bits: int
-    seconds: float
-    problem: Problem
-    interrupted: bool = False
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """Those of all steps, in order."""
-        return tuple(finding for step in self.steps for finding in step.findings)
-
-    @property
-    def verdict(self) -> Verdict:
-        """The worst of all steps."""
-        return worst([step.verdict for step in self.steps])
-
-    @property
-    def ok(self) -> bool:
-        return self.verdict.passes
-
-    @property
-    def failing(self) -> tuple[tuple[Step, Finding], ...]:
-        """What does not pass, each with its step; what is inherited from another finding is left out where
-        there is one."""
-        bad = [
-            (step, finding) for step in self.steps for finding in step.findings if not finding.verdict.passes
-        ]
-        return tuple(pair for pair in bad if not pair[1].inherited) or tuple(bad)
-
-    def to_text(self) -> str:
-        return self._rendered("text")
-
-    def to_markdown(self) -> str:
-        return self._rendered("markdown")
-
-    def to_html(self) -> str:
-        return self._rendered("html")
-
-    def to_json(self) -> str:
-        return self._rendered("json")
-
-    def to_csv(self) -> str:
-        return self._rendered("csv")
-
-    def _rendered(self, form: str) -> str:
-        return display.telling().of_descent(self, form)
+from .witness import States, clues, less, step_of, sum_of, witness_of
 
 
 def slope_at(problem: Problem, parameters: Mapping[str, np.ndarray]) -> Slope:
@@ -179,9 +84,8 @@ class Descent:
         self.settings: dict[str, Any] = {}
         self.lines: tuple[str, ...] = ()
         self.steps: list[Step] = []
-        self.slopes: list[Slope] = []
-        self.notes: list[str] = []
-        self.reached = False  # whether the gradient was proved to be as small as was asked for
+        self.end: End | None = None
+        self.largest: float | None = None  # of the exact gradient at the end, where it is as small as asked
 
     # One step
 
@@ -242,27 +146,15 @@ class Descent:
         done = self.steps[-1]
         if any(finding.verdict is Verdict.FAILED for finding in done.findings):
             return True
-        if not (self._finite(done.updated) and self._finite(done.gradients)) or (
-            done.loss is not None and not np.isfinite(done.loss)
-        ):
-            self.notes.append(f"Stopped after step {done.number}: its numbers are beyond {self.dtype.name}.")
-            return True
+        finite = self._finite(done.updated) and self._finite(done.gradients)
         largest = after.largest
-        if until is not None and largest < until:
-            self.reached = True
-            self.notes.append(
-                f"Stopped after step {done.number}: at the engine's parameters every entry of the exact "
-                "gradient is proved "
-                f"below {until:g} (at most {as_float(largest):.3g})."
-            )
-            return True
-        if largest.is_zero():
-            self.notes.append(
-                f"Stopped after step {done.number}: at the engine's parameters the exact gradient is 0, "
-                "proved."
-            )
-            return True
-        return False
+        if not finite or (done.loss is not None and not np.isfinite(done.loss)):
+            self.end = End.BEYOND
+        elif until is not None and largest < until:
+            self.end, self.largest = End.SMALL, as_float(largest)
+        elif largest.is_zero():
+            self.end = End.ZERO
+        return self.end is not None
 
     def _checked(self, n: int, part: Problem, trace: Any, happened: Happened) -> list[Finding]:
         """The check of one point: every line, local gradient and chained gradient of one backward."""
@@ -321,45 +213,22 @@ class Descent:
 
     def _recorded(self, number: int, happened: Happened) -> list[Finding]:
         """Is `.grad` what this step's backwards gave, and nothing else?"""
-        found = []
+        found: list[Finding] = []
         for name in self.shapes if happened.traces else ():
             recorded, carried = happened.recorded[name], happened.carried.get(name)
             left = carried is not None and bool(np.any(carried))
             if not left:
                 self.since[name] = number
             arrived = [trace.gradients.get(name) for trace in happened.traces]
-            fresh = [gradient for gradient in arrived if gradient is not None]
-            if recorded is None and not fresh:
-                continue
-            if recorded is None or not fresh:
-                why = because.ByOtherHands(
-                    "the backward gave a gradient, but .grad has none"
-                    if fresh
-                    else ".grad has numbers of no backward"
-                )
+            fresh = tuple(gradient for gradient in arrived if gradient is not None)
+            if recorded is not None and fresh:
+                zeroed = because.NotZeroed(self.since[name], number, meant=self.accumulate)
+                witness = sum_of(name, recorded, carried if left else None, fresh, zeroed, self.dtype)
+                found += Judge(witness).judged().findings
+            elif recorded is not None or fresh:
+                lost = "the backward gave a gradient, but .grad has none"
+                why = because.ByOtherHands(lost if fresh else ".grad has numbers of no backward")
                 found.append(bare_finding("recorded", name, Verdict.WRONG, why))
-                continue
-            if not all(np.isfinite(gradient).all() for gradient in (recorded, *fresh)):
-                broken = because.NotFiniteAlready("the gradient")
-                found.append(bare_finding("recorded", name, Verdict.UNDECIDED, broken, inherited=True))
-                continue
-            sums = [balls(gradient) for gradient in fresh]
-            whole = [balls(carried), *sums] if carried is not None and left else sums
-            expected = whole if self.accumulate else sums
-            judged = judge_sum(recorded, expected, self.dtype)
-            zeroed = because.NotZeroed(self.since[name], number, meant=self.accumulate)
-            passes = judged.verdict.passes
-            all_of_them = left and not passes and judge_sum(recorded, whole, self.dtype).verdict.passes
-            if all_of_them or (left and self.accumulate and passes):
-                judged = replace(judged, causes=(zeroed,))
-            elif not passes:
-                looks = likeness(recorded, exact().add_all(expected), Clues(self.dtype))
-                changed = "it was changed between the backward and the optimizer's step"
-                told = (*judged.causes, *looks) or (because.ByOtherHands(changed),)
-                judged = replace(judged, causes=told)
-            parts = f"{len(fresh)} backwards" if len(fresh) > 1 else "this step's backward"
-            formula = f"what was there + {parts}" if self.accumulate else parts
-            found.append(as_finding("recorded", name, None, formula, judged))
         return found
 
     def _micro(self, happened: Happened, before: Slope) -> list[Finding]:
@@ -395,7 +264,7 @@ class Descent:
         updates: dict[str, Callable[..., dict[str, Balls]]] = {}
         for name, shape in self.shapes.items():
             update = self._update_of(happened, name)
-            self.states.begin(name, update, shape)
+            self.states.first.setdefault(name, first_state(update.rule, update.options, shape))
             updates[name] = update
             if not happened.stepped:
                 found.append(bare_finding("update", name, Verdict.WRONG, because.NoStep()))
@@ -427,14 +296,14 @@ class Descent:
         if taken is None:
             why = because.NotFiniteAlready("its gradient")
             return [bare_finding("update", name, Verdict.UNDECIDED, why, inherited=True)]
-        self.states.follow(update, taken)
+        self.states.follow(taken, update)
         found = []
         count = happened.state_after.get(name, {}).get("step")
         if count is not None and "step" in update.rule.state and float(count) != number:
             counts = because.Counter(float(count), number)
             found.append(bare_finding("state", f"{name}.step", Verdict.WRONG, counts))
-        witness = witness_of(update, taken, self.dtype, clues(update, taken, self.dtype))
-        return [*found, *Judge(witness).judged().findings]
+        step = step_of(update, taken, self.dtype, clues(update, taken, self.dtype))
+        return [*found, *Judge(witness_of(step)).judged().findings]
 
     def _overflown(self, findings: list[Finding], before: Slope, happened: Happened) -> list[Finding]:
         """Where the exact numbers themselves are beyond the dtype, nothing can be judged: the descent has
@@ -471,27 +340,14 @@ class Descent:
             self._beside(step, whole, n) if n < len(whole.steps) else step for n,
                 step in enumerate(self.steps)
         )  # fmt: skip
-        curvatures = self._curvatures()
-        lr = float(self.settings.get("lr", 0.0))
-        notes = [
-            *self.notes,
-            *self._said(steps, curvatures, lr),
-            *([whole.lost.capitalize() + "."] if whole.lost else []),
-        ]
-        if until is not None and not self.reached:
-            last = (
-                as_float(slope_at(self.problem, self.steps[-1].updated).largest)
-                if self._finite(steps[-1].updated)
-                else None
-            )
-            told = "it is not finite" if last is None else f"its largest entry is still {last:.3g}"
-            notes.append(
-                f"The exact gradient was not proved below {until:g} within {len(steps)} steps: {told}."
-            )
+        last = self.steps[-1].updated
+        if until is not None and self.end is not End.SMALL and self._finite(last):
+            self.largest = as_float(slope_at(self.problem, last).largest)
         return DescentReport(
-            self.problem.title, self.problem.target, engine, self.dtype.name, optimizer, self.rule,
-                self.settings, self.lines,
-            asked, steps, tuple(notes), curvatures, whole.bits, seconds, self.problem,
+            title=self.problem.title, target=self.problem.target, engine=engine, dtype=self.dtype.name,
+            optimizer=optimizer, rule=self.rule, settings=self.settings, lines=self.lines, asked=asked,
+            steps=steps, curvatures=self._curvatures(), bits=whole.bits, lost=whole.lost, seconds=seconds,
+            problem=self.problem, accumulate=self.accumulate, end=self.end, until=until, largest=self.largest,
         )  # fmt: skip
 
     def _start(self) -> dict[str, np.ndarray]:
@@ -532,44 +388,6 @@ class Descent:
             found |= {"end": end} if end else {}
         return found
 
-    def _said(self, steps: Sequence[Step], curvatures: Mapping[str, Curvature], lr: float) -> list[str]:
-        found = []
-        # The exact losses, where they are known: at a minimum an engine's may grow in their last digits.
-        known = steps[-1].exact_loss is not None
-        losses = [
-            loss for loss in (step.exact_loss if known else step.loss for step in steps) if loss is not None
-        ]
-        if len(losses) > 1 and not (losses[-1] <= losses[0]) and not self.settings.get("maximize"):
-            found.append(
-                f"The descent diverges: the loss grew from {losses[0]:.6g} to {losses[-1]:.6g} in "
-                f"{len(losses) - 1} steps."
-            )
-        if self.accumulate:
-            found.append(
-                "The gradient is not zeroed, as asked: what the optimizer sees at step n is the sum of the "
-                "gradients of steps "
-                "1 to n, and no gradient of the loss."
-            )
-        apart = [step.distance for step in steps if step.distance is not None]
-        if apart:
-            far = max(apart, key=lambda distance: distance.ulp)
-            relative = f", relative {far.relative:.2g}" if far.relative else ""
-            found.append(
-                f"The engine's trajectory and the exact one are at most {far.ulp:.3g} ulp apart{relative}."
-            )
-        for where, curved in curvatures.items():
-            found += _conditioning(curved, where, self.dtype)
-        if (start := curvatures.get("start")) and (
-            bound := _stable(self.rule, self.settings, start)
-        ) is not None:
-            verdict = "above" if lr > bound else "below"
-            near = "" if start.quadratic else "Near the start, "
-            found.append(
-                f"{near}{'l' if near else 'L'}earning rates below {bound:.6g} are stable (from λmax); {lr:g} "
-                f"is {verdict}."
-            )
-        return found
-
 
 def _unmoved(p: Balls, *_: Any) -> dict[str, Balls]:
     return {"p": p}
@@ -601,44 +419,3 @@ def _factor(total: Balls, whole: Balls) -> float | None:
 def _farthest(exact_: np.ndarray, value: np.ndarray) -> tuple[float, float]:
     at = int(np.argmax(np.abs(exact_ - value)))
     return float(exact_.reshape(-1)[at]), float(value.reshape(-1)[at])
-
-
-def _conditioning(curved: Curvature, where: str, dtype: DType) -> list[str]:
-    """What the Hessian's eigenvalues mean for digits and steps."""
-    shown = f"Hessian at the {where}: eigenvalues from {curved.smallest:.6g} to {curved.largest:.6g}"
-    if curved.smallest == curved.largest:
-        shown = f"Hessian at the {where}: every eigenvalue is {curved.largest:.6g}"
-    if curved.smallest < 0:
-        return [f"{shown}; negative, so the loss is not convex there."]
-    if curved.smallest == 0:
-        return [f"{shown}: singular, there is a direction in which the loss does not curve."]
-    condition, unit = curved.condition, dtype.unit_roundoff
-    told = f"{shown}, condition {condition:.3g}"
-    if condition * unit**0.5 <= 1:
-        return [f"{told}."]
-    # A relative error u of the gradient moves the point where it vanishes by up to condition * u, relative.
-    digits = max(0.0, -np.log10(condition * unit))
-    left = f"to {digits:.0f} of its {-np.log10(unit):.0f} digits" if digits >= 0.5 else "to no digit at all"
-    steps = condition * np.log(10) / 2
-    return [
-        f"{told}: ill-conditioned. {np.log10(condition):.0f} digits are lost: gradients in {dtype.name} "
-        "determine the "
-        f"minimum's parameters, in the worst direction, {left}; and plain gradient descent, at the best "
-        "learning rate, takes "
-        f"some {steps:.1e} steps for each digit."
-    ]
-
-
-def _stable(rule: Rule, settings: Mapping[str, Any], curved: Curvature) -> float | None:
-    """The learning rate above which gradient descent on the quadratic leaves: 2/λmax, and more with momentum.
-
-    From the roots of the recurrence along the steepest eigenvector (Polyak, 1964, for the heavy ball).
-    """
-    if rule.name != "sgd" or curved.largest <= 0 or curved.smallest < 0 or settings.get("maximize"):
-        return None
-    steep = curved.largest + float(settings.get("weight_decay", 0.0))
-    momentum = float(settings.get("momentum", 0.0))
-    if settings.get("nesterov"):
-        return (2 + 2 * momentum) / (1 + 2 * momentum) / steep
-    kept = 1 - float(settings.get("dampening", 0.0)) if momentum else 1.0
-    return 2 * (1 + momentum) / (kept * steep) if kept > 0 else None

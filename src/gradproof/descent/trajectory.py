@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 from flint import acb_mat, arb, arb_mat
@@ -107,16 +108,6 @@ class Written:
     also: Mapping[str, tuple[tuple[Node, ...], ...]]
     left: Mapping[str, str]
     plain: tuple[Node, ...]
-
-    def behind(self, name: str) -> tuple[Node, ...]:
-        """The nodes that one of them needs, in whatever way it is written, and itself."""
-        wanted, found = {name}, []
-        for node in reversed(self.nodes):
-            if node.name in wanted:
-                found.append(node)
-                ways = ((node,), *self.also.get(node.name, ()))
-                wanted |= {read.parent for way in ways for each in way for read in each.reads}
-        return tuple(reversed(found))
 
 
 @cache
@@ -385,3 +376,18 @@ def curvature(graph: Graph, point: Mapping[str, np.ndarray]) -> Curvature | None
 
 def _flat(at: Slope) -> list[arb]:
     return [ball(x) for gradient in at.gradients.values() for x in gradient.reshape(-1)]
+
+
+def stable(rule: Rule, settings: Mapping[str, Any], curved: Curvature) -> float | None:
+    """The learning rate above which gradient descent on the quadratic leaves: 2/λmax, and more with momentum.
+
+    From the roots of the recurrence along the steepest eigenvector (Polyak, 1964, for the heavy ball).
+    """
+    if rule.name != "sgd" or curved.largest <= 0 or curved.smallest < 0 or settings.get("maximize"):
+        return None
+    steep = curved.largest + float(settings.get("weight_decay", 0.0))
+    momentum = float(settings.get("momentum", 0.0))
+    if settings.get("nesterov"):
+        return (2 + 2 * momentum) / (1 + 2 * momentum) / steep
+    kept = 1 - float(settings.get("dampening", 0.0)) if momentum else 1.0
+    return 2 * (1 + momentum) / (kept * steep) if kept > 0 else None

@@ -151,8 +151,9 @@ class Work:
         if step.looks is None:
             judged = self.with_reason(judged)
         elif judged.verdict is Verdict.WRONG:
-            judged = replace(judged, causes=(*judged.causes, *step.looks(sharp)))
-        return as_finding(step.kind, step.name, None, step.text(None), judged)
+            judged = replace(judged, causes=(*judged.causes, *step.looks(name, sharp)))
+        kind, called, text = step.told.get(name, ("forward", step.name, step.text(None)))
+        return as_finding(kind, called, None, text, judged)
 
     def _cotangents(self) -> list[Finding]:
         """What the step passed on: of the probes, and of what it really received, first and again."""

@@ -17,6 +17,7 @@ from ..proof.balls import Balls
 from ..proof.enclosure import Cotangents, Run
 from ..proof.graph import Node, Shape
 from ..proof.walk import Values
+from ..verdict import Judgement
 
 Arrays = Mapping[str, np.ndarray]
 Key = Hashable  # of a value: a line's name, an edge of autograd's
@@ -55,8 +56,9 @@ class Step:
     as much. `sources` and `results` say which value each input and output is. `text` gives the formula of its
     value (None), or of its gradient by an input; `later` the numbers that an input has later on, and after
     what. `also` has other ways to compute a node, by its name: the real numbers are the same, and what
-    rounding explains is what it does to any of them. `looks` tells of a wrong value what it looks like beside
-    the exact one. `kind` is that of the findings on its values.
+    rounding explains is what it does to any of them. `told` gives the kind, the name and the formula that an
+    output's value is told by, where that is not the step's own; `looks` says what a wrong one looks like,
+    beside the exact one.
     """
 
     name: str
@@ -81,8 +83,8 @@ class Step:
     changes: bool = False  # whether its backward writes to the cotangent that it received
     assumed: str = ""  # where a wrong number may be one of nodes that nobody saw, so that nothing is proved
     also: Mapping[str, tuple[tuple[Node, ...], ...]] = field(default_factory=dict)
-    looks: Callable[[Balls], tuple[Cause, ...]] | None = None
-    kind: str = "forward"
+    told: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
+    looks: Callable[[str, Balls], tuple[Cause, ...]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +93,7 @@ class Arrival:
 
     `parts` are what its uses passed to it; None where that is not shown: then it is what the steps should
     pass. `silent` ones are told only where they do not pass. `reason` is why it cannot be judged by its
-    parts.
+    parts. `looks` gives the causes of what its sum was judged to be; `kind` is that of the finding.
     """
 
     name: str
@@ -105,6 +107,8 @@ class Arrival:
     silent: bool = False
     reason: Cause | None = None
     uses: tuple[str, ...] = ()  # who passed the parts
+    looks: Callable[[Judgement], tuple[Cause, ...]] | None = None
+    kind: str = "gradient"
 
 
 @dataclass(frozen=True, eq=False)
