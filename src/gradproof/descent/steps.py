@@ -29,7 +29,7 @@ from ..proof.balls import NOUGHT, Balls, as_float, balls, centres, entry, floats
 from ..proof.enclosure import START_BITS
 from ..proof.graph import Shape
 from ..report import Report
-from ..verdict import Finding, Judgement, Verdict, as_finding, bare_finding
+from ..verdict import Finding, Verdict, as_finding, bare_finding
 from .optimizers import ADAM, ADAMW, Rule
 from .report import DescentReport, Distance, End, Step
 from .trajectory import (
@@ -44,7 +44,7 @@ from .trajectory import (
     trajectory,
     update_of,
 )
-from .witness import States, clues, less, step_of, sum_of, witness_of
+from .witness import States, less, sum_of
 
 
 def slope_at(problem: Problem, parameters: Mapping[str, np.ndarray]) -> Slope:
@@ -72,9 +72,7 @@ class Descent:
         self.rule = rule
         self.accumulate = accumulate
         self.reduction = reduction
-        self.switches = (
-            switches  # whether the optimizer's own settings may say that it is another of its family
-        )
+        self.switches = switches  # whether its own settings may say that it is another of its family
         self.rounding: Arithmetic = rounding(dtype)
         self.shapes: dict[str, Shape] = {leaf.name: leaf.shape for leaf in self.graph.parameters}
         self.since = dict.fromkeys(self.shapes, 1)  # the first step whose gradient is still in .grad
@@ -91,50 +89,39 @@ class Descent:
 
     def step(self, number: int, happened: Happened, before: Slope, loss: float | None = None) -> Slope:
         """Judge a step; the exact gradient after it is returned."""
-        findings: list[Finding] = []
-        after = before
         if not self.settings:
             update = self._update_of(happened, next(iter(self.shapes)))
             self.settings = {"lr": update.lr, **update.options}
             self.lines = documented(update.lines, update.rule)
         with precision(START_BITS):
-            if happened.traces:
-                for n, (part, trace) in enumerate(zip(self.batches, happened.traces, strict=False), 1):
-                    findings += self._checked(n, part, trace, happened)
-                    output = trace.values.get(part.graph.output.name)
-                    loss = loss if output is None else (loss or 0.0) + float(output)
-            elif not happened.failure:
-                findings += self._asserted(happened, loss, before)
-            if happened.failure and not any(
-                f.verdict in (Verdict.FAILED, Verdict.UNSUPPORTED) for f in findings
-            ):
-                findings.append(
-                    bare_finding(
-                        "update", self.graph.output.name, Verdict.FAILED, because.Raised(happened.failure)
-                    )
-                )
-            if not happened.failure:
-                if len(self.batches) > 1:
-                    findings += self._micro(happened, before)
-                findings += self._recorded(number, happened)
-                findings += self._updated(number, happened)
-                findings += self._afterwards(happened)
+            findings = self._found(number, happened, before, loss)
             findings = self._overflown(findings, before, happened)
             there = happened.end or happened.after
             after = slope_at(self.problem, there) if self._finite(there) else before
-        gradients = dict(happened.recorded)
-        self.steps.append(
-            Step(
-                number,
-                happened.before,
-                loss,
-                gradients,
-                happened.after,
-                tuple(findings),
-                as_float(before.largest),
-            )
-        )
+        for part, trace in zip(self.batches, happened.traces, strict=False):
+            output = trace.values.get(part.graph.output.name)
+            loss = loss if output is None else (loss or 0.0) + float(output)
+        recorded, steepest = dict(happened.recorded), as_float(before.largest)
+        step = Step(number, happened.before, loss, recorded, happened.after, tuple(findings), steepest)
+        self.steps.append(step)
         return after
+
+    def _found(self, number: int, happened: Happened, before: Slope, loss: float | None) -> list[Finding]:
+        found: list[Finding] = []
+        if not happened.traces and not happened.failure:
+            found += self._asserted(happened, loss, before)
+        for n, (part, trace) in enumerate(zip(self.batches, happened.traces, strict=False), 1):
+            found += self._checked(n, part, trace, happened)
+        if happened.failure:
+            if any(f.verdict in (Verdict.FAILED, Verdict.UNSUPPORTED) for f in found):
+                return found
+            raised = because.Raised(happened.failure)
+            return [*found, bare_finding("update", self.graph.output.name, Verdict.FAILED, raised)]
+        if len(self.batches) > 1:
+            found += self._micro(happened, before)
+        found += self._recorded(number, happened)
+        found += self._updated(number, happened)
+        return found + self._afterwards(happened)
 
     @staticmethod
     def _finite(arrays: Mapping[str, np.ndarray | None]) -> bool:
@@ -203,10 +190,8 @@ class Descent:
             found.append(bare_finding("micro-batches", self.graph.output.name, Verdict.WRONG, left_out))
         for name, end in happened.end.items():
             if not np.array_equal(end, happened.after[name], equal_nan=True):
-                why = because.ByOtherHands(
-                    "the parameter was changed after the optimizer's step, outside of it"
-                )
-                found.append(bare_finding("update", name, Verdict.WRONG, why))
+                what = "the parameter was changed after the optimizer's step, outside of it"
+                found.append(bare_finding("update", name, Verdict.WRONG, because.ByOtherHands(what)))
         return found
 
     # The gradient that the optimizer saw
@@ -243,18 +228,12 @@ class Descent:
             same = all(x.overlaps(y) for x, y in zip(total.reshape(-1), whole.reshape(-1), strict=True))
             factor = None if same else _factor(total, whole)
             told = because.Accumulated(len(parts), same, factor, self.reduction)
-            value = centres(total)
-            judged = Judgement(
-                Verdict.EXACT if same else Verdict.WRONG,
-                *_farthest(centres(whole), value),
-                None,
-                None,
-                (),
-                (told,),
-                entries=int(value.size),
-                refuted=0 if same else int(value.size),
-            )
-            found.append(as_finding("micro-batches", name, None, "sum over the micro-batches", judged))
+            right, value = centres(whole).reshape(-1), centres(total).reshape(-1)
+            at, entries = int(np.argmax(np.abs(right - value))), value.size
+            finding = bare_finding("micro-batches", name, Verdict.EXACT if same else Verdict.WRONG, told)
+            finding = replace(finding, formula="sum over the micro-batches", entries=entries)
+            finding = replace(finding, exact=float(right[at]), value=float(value[at]))
+            found.append(finding if same else replace(finding, refuted=entries))
         return found
 
     # The update
@@ -296,14 +275,13 @@ class Descent:
         if taken is None:
             why = because.NotFiniteAlready("its gradient")
             return [bare_finding("update", name, Verdict.UNDECIDED, why, inherited=True)]
-        self.states.follow(taken, update)
+        self.states.follow(taken)
         found = []
         count = happened.state_after.get(name, {}).get("step")
         if count is not None and "step" in update.rule.state and float(count) != number:
             counts = because.Counter(float(count), number)
             found.append(bare_finding("state", f"{name}.step", Verdict.WRONG, counts))
-        step = step_of(update, taken, self.dtype, clues(update, taken, self.dtype))
-        return [*found, *Judge(witness_of(step)).judged().findings]
+        return [*found, *Judge(taken.witness()).judged().findings]
 
     def _overflown(self, findings: list[Finding], before: Slope, happened: Happened) -> list[Finding]:
         """Where the exact numbers themselves are beyond the dtype, nothing can be judged: the descent has
@@ -320,9 +298,8 @@ class Descent:
             over = finding.exact is not None and abs(finding.exact) > self.dtype.largest
             infinite = finding.value is not None and not np.isfinite(finding.value)
             wrong = finding.verdict is Verdict.WRONG and (over or (beyond and infinite))
-            if wrong or (
-                infinite and finding.verdict.passes
-            ):  # an infinity may be right; a descent is over there
+            # An infinity may be right; a descent is over there.
+            if wrong or (infinite and finding.verdict.passes):
                 finding = replace(finding, verdict=Verdict.UNDECIDED)
             found.append(finding)
         return found
@@ -333,21 +310,19 @@ class Descent:
         self, engine: str, optimizer: str, asked: int, until: float | None, seconds: float
     ) -> DescentReport:
         """The report, with the exact trajectory beside the engine's."""
-        whole = trajectory(
-            self.graph, self._start(), self.updates, self.states.first, accumulate=self.accumulate
-        )
-        steps = tuple(
-            self._beside(step, whole, n) if n < len(whole.steps) else step for n,
-                step in enumerate(self.steps)
-        )  # fmt: skip
+        first = self.states.first
+        whole = trajectory(self.graph, self._start(), self.updates, first, accumulate=self.accumulate)
+        known = len(whole.steps)
+        steps = [self._beside(step, whole, n) for n, step in enumerate(self.steps[:known])]
         last = self.steps[-1].updated
         if until is not None and self.end is not End.SMALL and self._finite(last):
             self.largest = as_float(slope_at(self.problem, last).largest)
         return DescentReport(
             title=self.problem.title, target=self.problem.target, engine=engine, dtype=self.dtype.name,
             optimizer=optimizer, rule=self.rule, settings=self.settings, lines=self.lines, asked=asked,
-            steps=steps, curvatures=self._curvatures(), bits=whole.bits, lost=whole.lost, seconds=seconds,
-            problem=self.problem, accumulate=self.accumulate, end=self.end, until=until, largest=self.largest,
+            steps=(*steps, *self.steps[known:]), curvatures=self._curvatures(), bits=whole.bits,
+            lost=whole.lost, seconds=seconds, problem=self.problem, accumulate=self.accumulate, end=self.end,
+            until=until, largest=self.largest,
         )  # fmt: skip
 
     def _start(self) -> dict[str, np.ndarray]:
@@ -365,10 +340,8 @@ class Descent:
             middle = floats(there)
             far = max(far, float(np.max(away / ulp_of(middle, self.dtype), initial=0.0)))
             size = np.abs(middle)
-            relative = max(
-                relative,
-                float(np.max(np.divide(away, size, out=np.zeros_like(away), where=size > 0), initial=0.0)),
-            )
+            apart = np.divide(away, size, out=np.zeros_like(away), where=size > 0)
+            relative = max(relative, float(np.max(apart, initial=0.0)))
         return replace(
             step,
             exact_loss=as_float(entry(mine.loss).mid()),
@@ -414,8 +387,3 @@ def _factor(total: Balls, whole: Balls) -> float | None:
     if not ratios or not all(ratio.overlaps(ratios[0]) for ratio in ratios):
         return None
     return as_float(ratios[0].mid())
-
-
-def _farthest(exact_: np.ndarray, value: np.ndarray) -> tuple[float, float]:
-    at = int(np.argmax(np.abs(exact_ - value)))
-    return float(exact_.reshape(-1)[at]), float(value.reshape(-1)[at])

@@ -9,9 +9,9 @@ they are narrow to the end.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -80,8 +80,8 @@ def slope(graph: Graph, leaves: Values, arithmetic: Arithmetic) -> Slope:
 
 
 @cache
-def _lowered(text: str, shapes: tuple[tuple[str, Shape], ...]) -> tuple[Node, ...]:
-    return tuple(lower(parsed(text), dict(shapes)))
+def _lowered(text: str, over: frozenset[str], shape: Shape) -> tuple[Node, ...]:
+    return tuple(lower(parsed(text), {name: shape if name in over else () for name in _names(text)}))
 
 
 @cache
@@ -96,63 +96,6 @@ def documented(lines: Sequence[Line], rule: Rule) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Written:
-    """An update as nodes, in which every name is bound once.
-
-    `also` are the other ways to write a node, by its name; `left` the nodes that give the new state and the
-    new `p`, by these names; `plain` those of hyper-parameters alone, which are Python's floats whatever the
-    dtype of the tensors.
-    """
-
-    nodes: tuple[Node, ...]
-    also: Mapping[str, tuple[tuple[Node, ...], ...]]
-    left: Mapping[str, str]
-    plain: tuple[Node, ...]
-
-
-@cache
-def _written(lines: tuple[Line, ...], state: frozenset[str], shape: Shape, shown: frozenset[str]) -> Written:
-    bound = {name: name for name in ("p", "g", *state)}  # the tensors, and which node each is by now
-    nodes: list[Node] = []
-    plain: list[Node] = []
-    also: dict[str, tuple[tuple[Node, ...], ...]] = {}
-    left: dict[str, str] = {}
-    for line in lines:
-        name = parsed(line.text).name
-        new = f"{bound[name]}'" if name in bound else name
-        first, *others = (_nodes(text, new, bound, shape) for text in line.writings)
-        nodes += first
-        also[new] = tuple(others)
-        if all(_names(text).isdisjoint(bound) for text in line.writings):
-            plain += first
-            continue
-        if name == "p" or name in state:
-            left.pop(name, None)  # `p` may be bound twice, and comes last
-            left[name] = new
-        bound[name] = after(name) if name in shown else new
-    return Written(tuple(nodes), also, left, tuple(plain))
-
-
-def _nodes(text: str, name: str, bound: Mapping[str, str], shape: Shape) -> tuple[Node, ...]:
-    """A line as nodes, the last one of that name, which read what each name is bound to."""
-    mine = parsed(text).name
-    found = _lowered(text, tuple(sorted((read, shape if read in bound else ()) for read in _names(text))))
-    inner = {node.name: name + node.name.removeprefix(mine) for node in found[:-1]}
-    called = {**bound, **inner}
-
-    def renamed(node: Node) -> Node:
-        reads = (replace(read, parent=called.get(read.parent, read.parent)) for read in node.reads)
-        return replace(node, name=inner.get(node.name, name), reads=tuple(reads))
-
-    return tuple(map(renamed, found))
-
-
-def after(name: str) -> str:
-    """How the new number of a name of the state is called, that the engine shows."""
-    return f"new {name}"
-
-
-@dataclass(frozen=True, eq=False)
 class Update:
     """A rule's update of one parameter, with the options and the learning rate of one step."""
 
@@ -161,40 +104,47 @@ class Update:
     lr: float
     lines: tuple[Line, ...]
 
-    def written(self, shape: Shape, shown: Collection[str] = ()) -> Written:
-        """The update of a parameter of that shape.
+    @cached_property
+    def tensors(self) -> frozenset[str]:
+        """The names of tensors. What is made of hyper-parameters alone is a Python float, whatever the dtype
+        of the tensors."""
+        found = {"p", "g", *self.rule.state} - {"step"}
+        for line in self.lines:
+            if not found.isdisjoint(_names(line.text)):
+                found.add(parsed(line.text).name)
+        return frozenset(found)
 
-        Of the state that is `shown`, what comes after a line goes on from the engine's own number, not from
-        what the line gives: each line is judged alone.
-        """
-        return _written(self.lines, frozenset(self.rule.state) - {"step"}, shape, frozenset(shown))
+    def over(self, shape: Shape) -> Iterator[tuple[Line, tuple[Node, ...], tuple[tuple[Node, ...], ...]]]:
+        """The lines over tensors of that shape, as nodes, with the other ways to write them. The last node
+        has the name that the line binds, which may be bound already."""
+        for line in self.lines:
+            if parsed(line.text).name in self.tensors:
+                first, *others = (_lowered(text, self.tensors, shape) for text in line.writings)
+                yield line, first, tuple(others)
 
-    def numbers(self, step: int) -> dict[str, np.ndarray]:
-        """The hyper-parameters, the floats that they are."""
-        settings = {"lr": self.lr, **numbers_of(self.options), "step": step}
-        return {name: np.asarray(number, dtype=np.float64) for name, number in settings.items()}
+    def numbers(self, step: int, arithmetic: Arithmetic) -> Values:
+        """The hyper-parameters, the floats that they are, and what is made of them alone."""
+        settings = {"lr": self.lr, **numbers_of(self.options), "step": float(step)}
+        known = {name: balls(number) for name, number in settings.items()}
+        for line in self.lines:
+            if parsed(line.text).name not in self.tensors:
+                known = evaluate(_lowered(line.text, frozenset(), ()), known, arithmetic)
+        return known
 
-    def entering(self, step: int, plain: Sequence[Node], dtype: DType) -> Values:
-        """The hyper-parameters, and what is made of them, beside tensors of that dtype.
-
-        A Python float may be rounded to the tensors' dtype first.
-        """
-        given = {name: balls(number) for name, number in self.numbers(step).items()}
-        known = evaluate(plain, given, rounding(DTYPES["float64"]))
+    def entering(self, step: int, dtype: DType) -> Values:
+        """The same with their rounding, beside tensors of that dtype: they may be rounded to it first."""
+        known = self.numbers(step, rounding(DTYPES["float64"]))
         if dtype.name == "float64":
             return known
-        return {
-            n: x if n == "step" else np.asarray(rounding(dtype).multiply(x, UNIT), object)
-            for n, x in known.items()
-        }
+        once = rounding(dtype).multiply
+        return {n: x if n == "step" else np.asarray(once(x, UNIT), object) for n, x in known.items()}
 
     def __call__(self, p: Balls, g: Balls, state: Mapping[str, Balls], step: int) -> dict[str, Balls]:
-        """The exact new `p` and new state, by name: of the hyper-parameters the floats that they are, of
-        everything else the real number."""
-        written = self.written(p.shape)
-        given = {name: balls(number) for name, number in self.numbers(step).items()}
-        values = evaluate(written.nodes, {**given, **state, "p": p, "g": g}, exact())
-        return {name: numbers(values[node]) for name, node in written.left.items()}
+        """The exact new `p` and new state, by name."""
+        known = {**self.numbers(step, exact()), **state, "p": p, "g": g}
+        for _, nodes, _ in self.over(p.shape):
+            known = evaluate(nodes, known, exact())
+        return {name: numbers(known[name]) for name in ("p", *state)}
 
 
 def update_of(rule: Rule, options: Mapping[str, Option], lr: float) -> Update:

@@ -7,9 +7,9 @@ as far as they are shown, each line is judged alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cached_property, partial
 from typing import NoReturn
 
 import numpy as np
@@ -25,10 +25,12 @@ from ..judging.step import Work
 from ..judging.verdicts import judge_sum
 from ..judging.witness import Arrival, Step, Witness
 from ..proof.arithmetic import exact
-from ..proof.balls import Balls, balls, floats
+from ..proof.balls import Balls, balls, floats, precision
+from ..proof.enclosure import LIMIT_BITS
+from ..proof.graph import Node
 from ..proof.walk import Values
 from ..verdict import Judgement
-from .trajectory import Update, after, first_state, mistaken
+from .trajectory import Update, first_state, mistaken
 
 
 def _alone() -> NoReturn:
@@ -89,87 +91,95 @@ class Taken:
     rounding on the way.
     """
 
+    update: Update
+    dtype: DType
     name: str
     number: int
     p: np.ndarray
     g: np.ndarray
-    state: Arrays
+    state: Values
     loose: Values
     left: Arrays
 
     @property
-    def shown(self) -> Arrays:
+    def shown(self) -> Values:
         """The engine's own new state, where it can be gone on from."""
         whole = {name: x for name, x in self.left.items() if name != "p" and x.shape == self.p.shape}
-        return {name: x for name, x in whole.items() if np.isfinite(x).all()}
+        return {name: balls(x) for name, x in whole.items() if np.isfinite(x).all()}
 
+    def witness(self, *, clues: bool = True) -> Witness:
+        """The update alone."""
+        return Witness(tuple(self.steps(clues)), (), _alone, dtype=None)
 
-Looks = Callable[[str, Balls], tuple[Cause, ...]]  # of a number's node, beside the exact one
+    def steps(self, clues: bool = False) -> Iterator[Step]:
+        """The lines that give the new state, as far as it is shown, and the new `p`; what comes after a line
+        goes on from the engine's own number, where it can."""
+        update, shown = self.update, self.shown
+        with precision(LIMIT_BITS):
+            numbers = update.numbers(self.number, exact())
+        given = {**numbers, **self.state, "p": self.p, "g": self.g}
+        loose = {n: x if x.dtype == object else balls(x) for n, x in given.items()} | self.loose
+        loose |= update.entering(self.number, self.dtype)
+        nodes: list[Node] = []
+        also: dict[Node, tuple[tuple[Node, ...], ...]] = {}
+        lines = [*update.over(self.p.shape)]
+        final = {first[-1].name: line for line, first, _ in lines}  # a name may be bound more than once
+        for line, first, others in lines:
+            name, before = first[-1].name, len(nodes)
+            nodes += first
+            also[first[-1]] = others
+            if name in self.left and line is final[name]:
+                yield Step(
+                    name=self.name if name == "p" else f"{self.name}.{name}",
+                    nodes=tuple(nodes),
+                    given=dict(given),
+                    values={name: self.left[name]},
+                    inputs={},
+                    dtypes={name: self.dtype},
+                    dtype=self.dtype,
+                    wanted=frozenset(),
+                    text=partial(_text, line.text),
+                    loose=dict(loose),
+                    also=dict(also),
+                    looks=partial(self._looks, name) if clues else _nothing,
+                    kind="update" if name == "p" else "state",
+                )
+            if name in shown:
+                del nodes[before:]
+                assert all(read.parent != name for node in nodes for read in node.reads)  # the old number
+                given[name] = loose[name] = shown[name]
 
-
-def _nothing(node: str, expected: Balls) -> tuple[Cause, ...]:
-    return ()
-
-
-def step_of(update: Update, taken: Taken, dtype: DType, looks: Looks = _nothing) -> Step:
-    """The update as a step, whose values are the new `p` and as much of the new state as is shown."""
-    written = update.written(taken.p.shape, taken.shown)
-    here = {"p": taken.p, "g": taken.g, **{after(name): value for name, value in taken.shown.items()}}
-    loose = {name: balls(value) for name, value in here.items()} | taken.loose
-    values = {node: taken.left[name] for name, node in written.left.items() if name in taken.left}
-    texts = {node.name: node.source for node in written.nodes}
-    names = {node: ("state", f"{taken.name}.{name}") for name, node in written.left.items()}
-    names[written.left["p"]] = "update", taken.name
-    return Step(
-        name=taken.name,
-        nodes=written.nodes,
-        given={**update.numbers(taken.number), **taken.state, **here},
-        values=values,
-        inputs={},
-        dtypes=dict.fromkeys(values, dtype),
-        dtype=dtype,
-        wanted=frozenset(),
-        loose=loose | update.entering(taken.number, written.plain, dtype),
-        also=written.also,
-        told={node: (*called, texts[node]) for node, called in names.items()},
-        looks=looks,
-    )
-
-
-def witness_of(step: Step) -> Witness:
-    """An update alone."""
-    return Witness((step,), (), _alone, dtype=None)
-
-
-def clues(update: Update, taken: Taken, dtype: DType) -> Looks:
-    """What a wrong update looks like: a known mistake that explains every number of it, else each in its own
-    terms, and a `p` in those of the step that it took."""
-    mistake = cache(partial(_mistake, update, taken, dtype))
-    names = {node: name for name, node in update.written(taken.p.shape, taken.shown).left.items()}
-
-    def looks(node: str, expected: Balls) -> tuple[Cause, ...]:
-        if told := mistake():
-            return told
-        if names[node] != "p":
-            return likeness(taken.left[names[node]], expected, Clues(dtype))
-        start = balls(taken.p)
-        moved = floats(less(balls(taken.left["p"]), start))
+    def _looks(self, name: str, expected: Balls) -> tuple[Cause, ...]:
+        """A known mistake that explains every number of the update, else what this one looks like; a wrong
+        `p` is told in terms of the step that it took."""
+        if self._mistake:
+            return self._mistake
+        if name != "p":
+            return likeness(self.left[name], expected, Clues(self.dtype))
+        start = balls(self.p)
+        moved = floats(less(balls(self.left["p"]), start))
         if not moved.any():
             return (because.ByOtherHands("the parameter was not updated"),)
-        return tuple(map(because.OfTheStep, likeness(moved, less(expected, start), Clues(dtype))))
+        return tuple(map(because.OfTheStep, likeness(moved, less(expected, start), Clues(self.dtype))))
 
-    return looks
+    @cached_property
+    def _mistake(self) -> tuple[Cause, ...]:
+        for mistake in self.update.rule.mistakes:
+            other = mistaken(self.update, mistake)
+            if other is None:
+                continue
+            state = {**first_state(other.rule, other.options, self.p.shape), **self.loose}
+            there = replace(self, update=other, state=state, loose=state)
+            if all(f.verdict.passes for f in Judge(there.witness(clues=False)).judged().findings):
+                return (because.UpdateMistake(mistake.words),)
+        return ()
 
 
-def _mistake(update: Update, taken: Taken, dtype: DType) -> tuple[Cause, ...]:
-    for mistake in update.rule.mistakes:
-        other = mistaken(update, mistake)
-        if other is None:
-            continue
-        state = {**first_state(other.rule, other.options, taken.p.shape), **taken.loose}
-        there = step_of(other, replace(taken, state=state, loose=state), dtype)
-        if all(f.verdict.passes for f in Judge(witness_of(there)).judged().findings):
-            return (because.UpdateMistake(mistake.words),)
+def _text(line: str, wrt: str | None) -> str:
+    return line
+
+
+def _nothing(expected: Balls) -> tuple[Cause, ...]:
     return ()
 
 
@@ -191,9 +201,8 @@ class States:
         """The update of a parameter; None behind numbers that are not finite."""
         p, g = happened.before[name], happened.recorded[name]
         assert g is not None
-        known = [key for key in update.rule.state if key != "step"]
         before, left = (
-            {key: states[name][key] for key in known if key in states.get(name, {})}
+            {key: x for key, x in states.get(name, {}).items() if key in self.first[name]}
             for states in (happened.state_before, happened.state_after)
         )
         if not all(np.isfinite(value).all() for value in (p, g, *before.values())):
@@ -201,16 +210,13 @@ class States:
         shown = {key: balls(value) for key, value in before.items() if value.shape == p.shape}
         sharp, loose = self.now.get(name, (self.first[name],) * 2)
         left["p"] = happened.after[name]
-        return Taken(name, number, p, g, sharp | shown, loose | shown, left)
+        return Taken(update, self.dtype, name, number, p, g, sharp | shown, loose | shown, left)
 
-    def follow(self, taken: Taken, update: Update) -> None:
+    def follow(self, taken: Taken) -> None:
         """Keep what an update left."""
-        shown = {key: balls(value) for key, value in taken.shown.items()}
-        left = update.written(taken.p.shape, taken.shown).left
-        made = {key: node for key, node in left.items() if key != "p" and key not in shown}
-        work = Work(step_of(update, taken, self.dtype))
-        sharp, loose = (
-            {key: values()[node] for key, node in made.items()}
-            for values in (work.exact, lambda: work.rounded)
-        )
-        self.now[taken.name] = {**taken.state, **shown, **sharp}, taken.loose | shown | loose
+        self.now[taken.name] = taken.state | taken.shown, taken.loose | taken.shown
+        if not taken.loose.keys() <= taken.shown.keys():
+            *_, last = taken.steps()
+            work = Work(last)
+            sharp, loose = ({n: values[n] for n in taken.loose} for values in (work.exact(), work.rounded))
+            self.now[taken.name] = sharp, loose

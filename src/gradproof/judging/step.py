@@ -60,11 +60,12 @@ class Work:
         self._held: dict[int, Values] = {}
 
     def evaluated(self, arithmetic: Arithmetic) -> Values:
-        step, held = self.step, self.step.loose or self.given
-        if arithmetic is self.enclosures.exact or not (step.loose or step.also):
-            return evaluate(step.nodes, self.given, arithmetic)
-        for node in (node for node in step.nodes if node.name not in held):
-            ways = [evaluate(way, held, arithmetic) for way in ((node,), *step.also.get(node.name, ()))]
+        step, sharp = self.step, arithmetic is self.enclosures.exact
+        held = self.given if sharp else step.loose or self.given
+        if sharp or not step.also:
+            return evaluate(step.nodes, held, arithmetic)
+        for node in step.nodes:
+            ways = [evaluate(way, held, arithmetic) for way in ((node,), *step.also.get(node, ()))]
             held = {**held, node.name: fold(_hull, [way[node.name] for way in ways])}
         return held
 
@@ -151,9 +152,8 @@ class Work:
         if step.looks is None:
             judged = self.with_reason(judged)
         elif judged.verdict is Verdict.WRONG:
-            judged = replace(judged, causes=(*judged.causes, *step.looks(name, sharp)))
-        kind, called, text = step.told.get(name, ("forward", step.name, step.text(None)))
-        return as_finding(kind, called, None, text, judged)
+            judged = replace(judged, causes=(*judged.causes, *step.looks(sharp)))
+        return as_finding(step.kind, step.name, None, step.text(None), judged)
 
     def _cotangents(self) -> list[Finding]:
         """What the step passed on: of the probes, and of what it really received, first and again."""

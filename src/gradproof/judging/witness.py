@@ -55,10 +55,10 @@ class Step:
     entry, or one random row; `passes` are the trips that really were made: the first, again, and of -2 times
     as much. `sources` and `results` say which value each input and output is. `text` gives the formula of its
     value (None), or of its gradient by an input; `later` the numbers that an input has later on, and after
-    what. `also` has other ways to compute a node, by its name: the real numbers are the same, and what
-    rounding explains is what it does to any of them. `told` gives the kind, the name and the formula that an
-    output's value is told by, where that is not the step's own; `looks` says what a wrong one looks like,
-    beside the exact one.
+    what. `also` has other ways to compute a node: the real numbers are the same, and what rounding explains
+    is what it does to any of them. `looks` says what a wrong value looks like, beside the exact one, where
+    that is not for the judge to find out: only then may nodes bind a name anew. `kind` is that of the
+    findings on values.
     """
 
     name: str
@@ -77,14 +77,14 @@ class Step:
     text: Callable[[str | None], str] = _no_text
     later: Callable[[str], Iterator[tuple[str, np.ndarray]]] = _nothing_later
     broken: Cause | None = None  # why it has no gradients of its own
-    # `given` with all the rounding before it, where the engine's numbers are not known; a node that is in it
-    # is not worked out again
-    loose: Values | None = None
+    loose: Values | None = (
+        None  # `given` with all the rounding before it, where the engine's numbers are not known
+    )
     changes: bool = False  # whether its backward writes to the cotangent that it received
     assumed: str = ""  # where a wrong number may be one of nodes that nobody saw, so that nothing is proved
-    also: Mapping[str, tuple[tuple[Node, ...], ...]] = field(default_factory=dict)
-    told: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
-    looks: Callable[[str, Balls], tuple[Cause, ...]] | None = None
+    also: Mapping[Node, tuple[tuple[Node, ...], ...]] = field(default_factory=dict)
+    looks: Callable[[Balls], tuple[Cause, ...]] | None = None
+    kind: str = "forward"
 
 
 @dataclass(frozen=True, eq=False)
