@@ -24,7 +24,7 @@ from ..judging.judge import Judge
 from ..judging.verdicts import judge_sum, ulp_of
 from ..language.files import Problem
 from ..oracle import check
-from ..proof.arithmetic import Arithmetic, exact, rounding
+from ..proof.arithmetic import exact, rounding
 from ..proof.balls import NOUGHT, Balls, as_float, balls, centres, entry, floats, precision
 from ..proof.enclosure import START_BITS
 from ..proof.graph import Shape
@@ -73,7 +73,6 @@ class Descent:
         self.accumulate = accumulate
         self.reduction = reduction
         self.switches = switches  # whether its own settings may say that it is another of its family
-        self.rounding: Arithmetic = rounding(dtype)
         self.shapes: dict[str, Shape] = {leaf.name: leaf.shape for leaf in self.graph.parameters}
         self.since = dict.fromkeys(self.shapes, 1)  # the first step whose gradient is still in .grad
         self.last: dict[str, np.ndarray] = {}  # gradients that a trajectory from anywhere had before
@@ -160,7 +159,8 @@ class Descent:
         self.last = {name: np.asarray(g) for name, g in happened.recorded.items()}
         if not carried:
             return findings
-        loose = slope(self.graph, self._leaves(happened.before), self.rounding)
+        leaves = {name: balls(value) for name, value in {**self.problem.point, **happened.before}.items()}
+        loose = slope(self.graph, leaves, rounding(self.dtype))
         found = []
         for finding in findings:
             if finding.kind == "gradient" and (self.accumulate or finding.verdict is Verdict.WRONG):
@@ -176,9 +176,6 @@ class Descent:
                     finding = replace(finding, causes=(told,))
             found.append(finding)
         return found
-
-    def _leaves(self, parameters: Mapping[str, np.ndarray]) -> dict[str, Balls]:
-        return {name: balls(value) for name, value in {**self.problem.point, **parameters}.items()}
 
     def _afterwards(self, happened: Happened) -> list[Finding]:
         """What the optimizer has nothing to do with: parts of the data left out, parameters changed by other
@@ -244,17 +241,16 @@ class Descent:
         for name, shape in self.shapes.items():
             update = self._update_of(happened, name)
             self.states.first.setdefault(name, first_state(update.rule, update.options, shape))
-            updates[name] = update
+            updates[name] = _unmoved
             if not happened.stepped:
                 found.append(bare_finding("update", name, Verdict.WRONG, because.NoStep()))
-                updates[name] = _unmoved
             elif happened.recorded.get(name) is None:
                 # torch's optimizers pass by what has no gradient.
                 still = np.array_equal(happened.before[name], happened.after[name])
                 verdict = Verdict.EXACT if still else Verdict.WRONG
                 found.append(bare_finding("update", name, verdict, because.NoStep(moved=not still)))
-                updates[name] = _unmoved
             else:
+                updates[name] = update
                 found += self._judged_update(number, name, happened, update)
         self.updates.append(updates)
         return found
