@@ -17,7 +17,7 @@ from . import display
 if TYPE_CHECKING:
     from .assertions import assert_gradients
     from .descent.loop import check_descent, descend
-    from .descent.steps import DescentReport
+    from .descent.report import DescentReport
     from .engines.own import engine
     from .errors import EngineError, GradproofError, GraphError, InputError
     from .language.files import Problem, load, parse
@@ -35,7 +35,7 @@ _HOMES = {
     "assert_gradients": "assertions",
     "EngineError": "errors", "GradproofError": "errors", "GraphError": "errors", "InputError": "errors",
     "Problem": "language.files", "load": "language.files", "parse": "language.files",
-    "DescentReport": "descent.steps", "check_descent": "descent.loop", "descend": "descent.loop",
+    "DescentReport": "descent.report", "check_descent": "descent.loop", "descend": "descent.loop",
     "Report": "report", "check": "oracle",
     "explain": "telling.explained",
     "GradcheckError": "torch.check", "check_function": "torch.check", "gradcheck": "torch.check",

@@ -9,9 +9,11 @@ import json
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +22,12 @@ from conftest import ROOT
 from gradproof import DescentReport, InputError, Problem, check_descent, descend, load, parse
 from gradproof.cli import main
 from gradproof.descent.optimizers import RULES, parsed
+from gradproof.descent.trajectory import update_of
+from gradproof.descent.witness import Taken
+from gradproof.dtypes import DTYPES
+from gradproof.judging.judge import Judge
+from gradproof.judging.step import Work
+from gradproof.proof.balls import balls, centres, radii
 from gradproof.telling.plot import Series, plot
 
 EXPRESSIONS = ROOT / "expressions"
@@ -348,6 +356,33 @@ def test_the_defaults_are_torchs(rule: Any) -> None:
     made = getattr(torch.optim, rule.torch)([torch.zeros(1, requires_grad=True)])
     assert made.defaults["lr"] == rule.lr
     assert {name: made.defaults[name] for name in rule.options} == dict(rule.options)
+
+
+def adams_first_step(dtype: str) -> Taken:
+    """Adam's update of p = 1 by g = 0.3, as torch takes it."""
+    p = torch.ones((), dtype=getattr(torch, dtype), requires_grad=True)
+    p.grad = torch.full_like(p, 0.3)
+    made = torch.optim.Adam([p], lr=0.1)
+    made.step()
+    left = {name: made.state[p][name].double().numpy() for name in ("exp_avg", "exp_avg_sq")}
+    left["p"], g = p.detach().double().numpy(), p.grad.double().numpy()
+    update = update_of(RULES["adam"], RULES["adam"].options, 0.1)
+    state = {name: balls(0.0) for name in left if name != "p"}
+    return Taken(update, DTYPES[dtype], "w", 1, np.ones(()), g, state, state, left)
+
+
+def test_an_update_is_a_step_for_each_number_that_it_gives() -> None:
+    findings = Judge(adams_first_step("float32").witness()).judged().findings
+    told = [(finding.kind, finding.node, finding.verdict.passes) for finding in findings]
+    assert told == [("state", "w.exp_avg", True), ("state", "w.exp_avg_sq", True), ("update", "w", True)]
+    assert findings[1].formula == "exp_avg_sq = beta2*exp_avg_sq + a2*g**2"
+
+
+def test_what_rounding_explains_is_what_it_does_to_any_way_to_write_a_line() -> None:
+    *_, step = adams_first_step("float32").steps()
+    wide, narrow = (Work(each).rounded["p"] for each in (step, replace(step, also={})))
+    assert radii(wide) > radii(narrow)
+    assert len({float(centres(Work(each).exact()["p"])) for each in (step, replace(step, also={}))}) == 1
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.name)

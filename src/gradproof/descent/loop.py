@@ -1,7 +1,8 @@
 """The training loop: an engine's descent, every step of it checked, beside the exact trajectory.
 
 `descend` runs torch's loop; `check_descent` takes what any loop has written down. What a step is judged by is
-in `descent_steps`, the exact trajectory in `trajectory`, the optimizers' documented updates in `optimizers`.
+in `steps` and `witness`, the exact trajectory in `trajectory`, the optimizers' documented updates in
+`optimizers`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from ..language.syntax import parse_statements
 from ..oracle import task_of
 from ..proof.graph import Leaf
 from .optimizers import RULES, Rule, rule_named
-from .steps import Descent, DescentReport, slope_at
+from .report import DescentReport
+from .steps import Descent, slope_at
 
 if TYPE_CHECKING:
     from ..engines.torch_descent import MakeOptimizer, StepFunction

@@ -9,9 +9,10 @@ they are narrow to the end.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 from flint import acb_mat, arb, arb_mat
@@ -28,22 +29,18 @@ from ..proof.balls import (
     ball,
     balls,
     full,
-    lift,
     numbers,
     precision,
     radii,
 )
-from ..proof.balls import hull as hull_of
 from ..proof.graph import Graph, Node, Shape, size
 from ..proof.walk import Values, evaluate, pullback, replaced
-from .optimizers import Line, Option, Rule, numbers_of, parsed
+from .optimizers import RULES, Line, Mistake, Option, Rule, numbers_of, parsed
 
 START_BITS, LIMIT_BITS = 128, 16_384
 NARROW = 64  # bits that the exact trajectory's numbers must keep: more than any dtype has
 MAX_PARAMETERS = 64  # entries; up to here the Hessian is worked out
 HESSIAN_BITS, HESSIAN_STEP = 1024, arb(2) ** -200
-
-_hull = lift(hull_of, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +80,8 @@ def slope(graph: Graph, leaves: Values, arithmetic: Arithmetic) -> Slope:
 
 
 @cache
-def _lowered(text: str, shapes: tuple[tuple[str, Shape], ...]) -> tuple[Node, ...]:
-    return tuple(lower(parsed(text), dict(shapes)))
+def _lowered(text: str, over: frozenset[str], shape: Shape) -> tuple[Node, ...]:
+    return tuple(lower(parsed(text), {name: shape if name in over else () for name in _names(text)}))
 
 
 @cache
@@ -100,76 +97,70 @@ def documented(lines: Sequence[Line], rule: Rule) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """A rule's update of one parameter, with the options and the learning rate of one step.
-
-    `dtype` None is the exact update: of the hyper-parameters the floats that they are, of everything else the
-    real number.
-    """
+    """A rule's update of one parameter, with the options and the learning rate of one step."""
 
     rule: Rule
+    options: Mapping[str, Option]
+    lr: float
     lines: tuple[Line, ...]
-    settings: Mapping[str, float]
-    dtype: DType | None = None
 
-    def __call__(
-        self,
-        p: Balls,
-        g: Balls,
-        state: Mapping[str, Balls],
-        step: int,
-        own: Mapping[str, Balls] | None = None,
-    ) -> dict[str, Balls]:
-        """The new `p` and the new state, by name.
-
-        With `own`, numbers of the new state that the engine shows, what comes after a line of the state goes
-        on from the engine's number, not from what the line gives: each line is judged alone.
-        """
-        tensor = exact() if self.dtype is None else rounding(self.dtype)
-        scalar = exact() if self.dtype is None else rounding(DTYPES["float64"])
-        known: dict[str, Balls] = {"p": p, "g": g, **state}
-        plain: dict[str, Balls] = {name: balls(number) for name, number in self.settings.items()}
-        plain["step"] = balls(step)
-        found: dict[str, Balls] = {}
+    @cached_property
+    def tensors(self) -> frozenset[str]:
+        """The names of tensors. What is made of hyper-parameters alone is a Python float, whatever the dtype
+        of the tensors."""
+        found = {"p", "g", *self.rule.state} - {"step"}
         for line in self.lines:
-            names = frozenset().union(*map(_names, line.writings))
-            name = parsed(line.text).name
-            # What is made of hyper-parameters alone is a Python float, whatever the dtype of the tensors.
-            if names.isdisjoint(known):
-                plain[name] = self._value(line, plain, scalar)
-                continue
-            entering = {
-                n: x if n == "step" else self._entering(x, tensor) for n, x in plain.items() if n in names
-            }
-            value = self._value(line, entering | {n: known[n] for n in names if n in known}, tensor)
-            known[name] = np.broadcast_to(value, p.shape) if value.shape != p.shape else value
-            if name == "p" or name in self.rule.state:
-                found[name] = known[name]
-                if own is not None and name in own and name != "p":
-                    known[name] = own[name]
-        return found
+            if not found.isdisjoint(_names(line.text)):
+                found.add(parsed(line.text).name)
+        return frozenset(found)
 
-    def _entering(self, number: Balls, tensor: Arithmetic) -> Balls:
-        """A Python float beside a tensor: it may be rounded to the tensor's dtype first."""
-        if self.dtype is None or self.dtype.name == "float64":
-            return number
-        return np.asarray(tensor.values["mul"](number, UNIT), dtype=object)
+    def over(self, shape: Shape) -> Iterator[tuple[Line, tuple[Node, ...], tuple[tuple[Node, ...], ...]]]:
+        """The lines over tensors of that shape, as nodes, with the other ways to write them. The last node
+        has the name that the line binds, which may be bound already."""
+        for line in self.lines:
+            if parsed(line.text).name in self.tensors:
+                first, *others = (_lowered(text, self.tensors, shape) for text in line.writings)
+                yield line, first, tuple(others)
 
-    @staticmethod
-    def _value(line: Line, values: Mapping[str, Balls], arithmetic: Arithmetic) -> Balls:
-        """The line's value; with rounding, the hull of what its ways to be written give."""
-        writings = line.writings if arithmetic.dtype is not None else line.writings[:1]
-        found: Balls | None = None
-        for text in writings:
-            nodes = _lowered(text, tuple(sorted((name, np.shape(values[name])) for name in _names(text))))
-            value = numbers(evaluate(nodes, values, arithmetic)[nodes[-1].name])
-            found = value if found is None else np.asarray(_hull(found, value), dtype=object)
-        assert found is not None
-        return found
+    def numbers(self, step: int, arithmetic: Arithmetic) -> Values:
+        """The hyper-parameters, the floats that they are, and what is made of them alone."""
+        settings = {"lr": self.lr, **numbers_of(self.options), "step": float(step)}
+        known = {name: balls(number) for name, number in settings.items()}
+        for line in self.lines:
+            if parsed(line.text).name not in self.tensors:
+                known = evaluate(_lowered(line.text, frozenset(), ()), known, arithmetic)
+        return known
+
+    def entering(self, step: int, dtype: DType) -> Values:
+        """The same with their rounding, beside tensors of that dtype: they may be rounded to it first."""
+        known = self.numbers(step, rounding(DTYPES["float64"]))
+        if dtype.name == "float64":
+            return known
+        once = rounding(dtype).multiply
+        return {n: x if n == "step" else np.asarray(once(x, UNIT), object) for n, x in known.items()}
+
+    def __call__(self, p: Balls, g: Balls, state: Mapping[str, Balls], step: int) -> dict[str, Balls]:
+        """The exact new `p` and new state, by name."""
+        known = {**self.numbers(step, exact()), **state, "p": p, "g": g}
+        for _, nodes, _ in self.over(p.shape):
+            known = evaluate(nodes, known, exact())
+        return {name: numbers(known[name]) for name in ("p", *state)}
 
 
-def update_of(rule: Rule, options: Mapping[str, Option], lr: float, dtype: DType | None = None) -> Update:
+def update_of(rule: Rule, options: Mapping[str, Option], lr: float) -> Update:
     """The rule's update with all its options said."""
-    return Update(rule, rule.in_force(options), {"lr": lr, **numbers_of(options)}, dtype)
+    return Update(rule, options, lr, rule.in_force(options))
+
+
+def mistaken(update: Update, mistake: Mistake) -> Update | None:
+    """The update with the mistake made in it; None where it makes no difference."""
+    if not all(update.options.get(name) for name in mistake.when):
+        return None
+    rule = RULES[mistake.rule] if mistake.rule else update.rule
+    lines = rule.in_force({**update.options, **mistake.options})
+    lines = tuple(Line(mistake.lines[line.text]) if line.text in mistake.lines else line for line in lines)
+    known = {name: update.options.get(name, default) for name, default in rule.options.items()}
+    return None if lines == update.lines else Update(rule, {**known, **mistake.options}, update.lr, lines)
 
 
 def first_state(rule: Rule, options: Mapping[str, Option], shape: Shape) -> dict[str, Balls]:
@@ -335,3 +326,18 @@ def curvature(graph: Graph, point: Mapping[str, np.ndarray]) -> Curvature | None
 
 def _flat(at: Slope) -> list[arb]:
     return [ball(x) for gradient in at.gradients.values() for x in gradient.reshape(-1)]
+
+
+def stable(rule: Rule, settings: Mapping[str, Any], curved: Curvature) -> float | None:
+    """The learning rate above which gradient descent on the quadratic leaves: 2/λmax, and more with momentum.
+
+    From the roots of the recurrence along the steepest eigenvector (Polyak, 1964, for the heavy ball).
+    """
+    if rule.name != "sgd" or curved.largest <= 0 or curved.smallest < 0 or settings.get("maximize"):
+        return None
+    steep = curved.largest + float(settings.get("weight_decay", 0.0))
+    momentum = float(settings.get("momentum", 0.0))
+    if settings.get("nesterov"):
+        return (2 + 2 * momentum) / (1 + 2 * momentum) / steep
+    kept = 1 - float(settings.get("dampening", 0.0)) if momentum else 1.0
+    return 2 * (1 + momentum) / (kept * steep) if kept > 0 else None

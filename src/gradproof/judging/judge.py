@@ -263,7 +263,7 @@ class Judge:
     # What arrived
 
     def _arrived(self, at: Arrival, at_steps: set[Verdict]) -> list[Finding]:
-        finding = self._arrival(at, at_steps)
+        finding = replace(self._arrival(at, at_steps), kind=at.kind)
         if at.silent and finding.verdict.passes:
             return []
         finding = replace(finding, place=at.place) if at.place and not finding.verdict.passes else finding
@@ -330,11 +330,13 @@ class Judge:
             why_not = because.PartsOfShapes(tuple(part.shape for part in parts), value.shape)
             return bare_finding("gradient", at.name, Verdict.WRONG, why_not)
         judged = sieve_sum(value, parts, dtype) or judge_sum(value, [balls(part) for part in parts], dtype)
-        if judged.verdict is Verdict.WRONG and not judged.causes:
+        if at.looks is not None:
+            judged = replace(judged, causes=at.looks(judged))
+        elif judged.verdict is Verdict.WRONG and not judged.causes:
             writers = tuple(step.name for step in self.witness.steps if step.changes)
             judged = replace(judged, causes=(because.NotTheSum(at.uses, writers),))
         text = f"sum of {len(parts)} uses" if len(parts) != 1 else "what its one use passed on"
-        return as_finding("gradient", at.name, None, text, judged)
+        return as_finding("gradient", at.name, None, at.text or text, judged)
 
     def _chained(self, at: Arrival, whole: Judgement) -> Finding:
         """Beside what the steps that read it should pass on, and beside the exact gradient from the

@@ -13,7 +13,7 @@ from .. import causes as because
 from ..causes import Cause
 from ..dtypes import DType
 from ..proof.arithmetic import Arithmetic
-from ..proof.balls import NOUGHT, UNIT, Balls, balls, centres, full, numbers
+from ..proof.balls import NOUGHT, UNIT, Balls, balls, centres, fold, full, hull, lift, numbers
 from ..proof.enclosure import Enclosures, Pulled, Run
 from ..proof.graph import Node, size
 from ..proof.section import section_of_cotangent, section_of_value
@@ -26,6 +26,8 @@ from .verdicts import Comparison, absent, judge, numbers_of
 from .witness import Arrays, Pass, Step
 
 TOO_MANY = 8_000_000  # entries of all domains together that balls are asked for
+
+_hull = lift(hull, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +61,8 @@ class Work:
         self.step, self.complete = step, complete
         self.seen = Seen()
         self.enclosures = Enclosures(step.dtype)
-        given = {} if step.loose is not None else step.given
-        self.sieve = Sieve(step.nodes, given, step.wanted, step.dtype)
+        floats = step.loose is None and not step.also  # what is known no better has no inner radius
+        self.sieve = Sieve(step.nodes if floats else (), step.given, step.wanted, step.dtype)
         self._held: dict[int, Values] = {}
 
     @cached_property
@@ -68,8 +70,14 @@ class Work:
         return {n: x if x.dtype == object else balls(x) for n, x in self.step.given.items()}
 
     def evaluated(self, arithmetic: Arithmetic) -> Values:
-        loose = self.step.loose if arithmetic is not self.enclosures.exact and self.step.loose else self.given
-        return evaluate(self.step.nodes, loose, arithmetic)
+        step, sharp = self.step, arithmetic is self.enclosures.exact
+        held = self.given if sharp else step.loose or self.given
+        if sharp or not step.also:
+            return evaluate(step.nodes, held, arithmetic)
+        for node in step.nodes:
+            ways = [evaluate(way, held, arithmetic) for way in ((node,), *step.also.get(node, ()))]
+            held = {**held, node.name: fold(_hull, [way[node.name] for way in ways])}
+        return held
 
     def exact(self) -> Values:
         """The values at the precision that is set."""
@@ -86,12 +94,12 @@ class Work:
         self, name: str, value: np.ndarray, sharp: Balls, loose: Balls
     ) -> tuple[np.ndarray, Balls, Balls]:
         """NaN that was there before (memory not yet written to) and only moved is no value to judge."""
-        given = self.step.given
+        given = {n: held for n, held in self.step.given.items() if held.dtype != object}
         if not np.isnan(value).any() or not any(np.isnan(held).any() for held in given.values()):
             return value, sharp, loose
 
         def filled(number: float) -> Balls:
-            held = {n: balls(np.nan_to_num(x, nan=number)) for n, x in given.items()}
+            held = self.given | {n: balls(np.nan_to_num(x, nan=number)) for n, x in given.items()}
             return centres(evaluate(self.step.nodes, held, self.enclosures.exact)[name])
 
         unknown = np.isnan(value) & (filled(0.0) != filled(1.0))
@@ -167,10 +175,15 @@ class Work:
         def by(held: Enclosures) -> Pulled:
             return Pulled(sharp, self.evaluated(held.rounding)[name], np.zeros(sharp.shape, bool))
 
-        judged = explained(judged, value, by, dtype)
+        if step.loose is None:  # what has other roundings before it is no kernel's
+            judged = explained(judged, value, by, dtype)
         if judged.verdict is Verdict.EXACT and not np.isfinite(value).all():
             self.seen.infinite.add(name)
-        return as_finding("forward", step.name, None, step.text(None), self.with_reason(judged))
+        if step.looks is None:
+            judged = self.with_reason(judged)
+        elif judged.verdict is Verdict.WRONG:
+            judged = replace(judged, causes=(*judged.causes, *step.looks(sharp)))
+        return as_finding(step.kind, step.name, None, step.text(None), judged)
 
     def _by_floats(self, name: str, value: np.ndarray, dtype: DType) -> Judgement | None:
         """A value's judgement by floats, and by balls where these must look."""

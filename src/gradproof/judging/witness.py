@@ -17,6 +17,7 @@ from ..proof.balls import Balls
 from ..proof.enclosure import Cotangents, Run
 from ..proof.graph import Node, Shape
 from ..proof.walk import Values
+from ..verdict import Judgement
 
 Arrays = Mapping[str, np.ndarray]
 Key = Hashable  # of a value: a line's name, an edge of autograd's
@@ -56,7 +57,10 @@ class Step:
     entry, or one random row; `passes` are the trips that really were made: the first, again, and of -2 times
     as much. `sources` and `results` say which value each input and output is. `text` gives the formula of its
     value (None), or of its gradient by an input; `later` the numbers that an input has later on, and after
-    what.
+    what. `also` has other ways to compute a node: the real numbers are the same, and what rounding explains
+    is what it does to any of them. `looks` says what a wrong value looks like, beside the exact one, where
+    that is not for the judge to find out: only then may nodes bind a name anew. `kind` is that of the
+    findings on values.
     """
 
     name: str
@@ -80,6 +84,9 @@ class Step:
     )
     changes: bool = False  # whether its backward writes to the cotangent that it received
     assumed: str = ""  # where a wrong number may be one of nodes that nobody saw, so that nothing is proved
+    also: Mapping[Node, tuple[tuple[Node, ...], ...]] = field(default_factory=dict)
+    looks: Callable[[Balls], tuple[Cause, ...]] | None = None
+    kind: str = "forward"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +95,7 @@ class Arrival:
 
     `parts` are what its uses passed to it; None where that is not shown: then it is what the steps should
     pass. `silent` ones are told only where they do not pass. `reason` is why it cannot be judged by its
-    parts.
+    parts. `looks` gives the causes of what its sum was judged to be; `kind` is that of the finding.
     """
 
     name: str
@@ -102,6 +109,8 @@ class Arrival:
     silent: bool = False
     reason: Cause | None = None
     uses: tuple[str, ...] = ()  # who passed the parts
+    looks: Callable[[Judgement], tuple[Cause, ...]] | None = None
+    kind: str = "gradient"
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,6 +48,11 @@ def of_descent(report: Any, form: str) -> str:
     return import_module(".descent", __name__).render(report, form)
 
 
+def of_whole_descent(report: Any) -> tuple[str, ...]:
+    """What there is to say of the whole of a descent."""
+    return tuple(import_module(".notes", __name__).notes(report))
+
+
 def shown(thing: Any, form: str) -> str | None:
     """What a notebook shows of a report, a problem or a graph; None where a format says nothing of it."""
     return import_module(".fragment", __name__).shown(thing, form)

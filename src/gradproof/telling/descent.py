@@ -21,7 +21,7 @@ from .plot import Series, plot
 from .words import counted, place
 
 if TYPE_CHECKING:
-    from ..descent.steps import DescentReport, Step
+    from ..descent.report import DescentReport, Step
     from ..verdict import Finding
 
 HEAD, TAIL, BAD = 6, 3, 6  # steps shown: the first, the last, and those that do not pass
