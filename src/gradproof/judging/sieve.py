@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
+from flint import arb
 
 from .. import causes as because
 from ..dtypes import DType
@@ -31,6 +32,7 @@ from .witness import Arrays
 FEW = 600  # entries of all domains together: up to here balls alone are as quick
 MANY = 500_000  # ... beyond which they are not asked for all of them
 MOST = 4_000  # entries that are looked at one by one
+SHARP = 2.0**-20  # of the rounding set: an own error that is of no account
 PROVED = 64  # of more than can be looked at, those that are furthest off
 
 
@@ -100,14 +102,15 @@ class Sieve:
         return {name: each.reshape(each.shape[1:]) for name, each in back.items()}
 
     def known(self, name: str, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Some entries of a value, with their own error, where that is far below the dtype's."""
-        if self.table is None or not self._values or self.dtype.precision > 24:
+        """Some entries of a value, with their own error, where that is far below what rounding makes."""
+        if self.table is None or not self._values:
             return None
         pair = self._values[name]
+        if self.table.kappa(pair.loss) > SHARP:
+            return None
         middle, reach = (x.reshape(-1)[entries].astype(float) for x in (pair.v, pair.radius))
         error = reach * self.table.kappa(pair.loss)
-        sharp = np.isfinite(middle) & (error <= np.abs(middle) * self.dtype.unit_roundoff * 2.0**-16)
-        return (middle, error, reach) if (sharp | (reach == 0)).all() else None
+        return (middle, error, reach) if np.isfinite(middle).all() and np.isfinite(reach).all() else None
 
     def absent(self, expected: Pair, look: Look) -> Judgement | None:
         """No gradient, beside the entry that is largest."""
@@ -170,16 +173,18 @@ def judged(
     left = open_
     if open_.size > MOST:
         left = open_[np.argsort(-np.nan_to_num(off[open_], nan=np.inf))[:PROVED]]
-    entries = np.unique(np.concatenate([np.array(sorted(asked)), several, left]).astype(int))
+    told = np.array(sorted(asked))
+    entries = np.unique(np.concatenate([told, several, left]).astype(int))
     try:
         compared = look(entries)
+        found = judge(compared, dtype)
+        found = explained(found, compared.value, lambda held: _expected(look(entries, held)), dtype)
     except UnsupportedError:
         if affordable:
             return None
-        raise
-    found = judge(compared, dtype)
-    found = explained(found, compared.value, lambda held: _expected(look(entries, held)), dtype)
-    if (affordable and not found.verdict.passes) or found.verdict is Verdict.KINK:
+        left, entries = np.zeros(0, int), told
+        found = judge(_by_floats(flat, near, table, told), dtype)
+    if affordable and (not found.verdict.passes or found.verdict is Verdict.KINK):
         return None
     if found.verdict.passes and left.size < open_.size:
         found = replace(
@@ -193,6 +198,16 @@ def judged(
         index=tuple(int(n) for n in np.unravel_index(at, shape)),
         entries=int(value.size),
         cancelled=found.cancelled + int(((relative >= 1) & others).sum()),
+    )
+
+
+def _by_floats(value: np.ndarray, near: Pair, table: Fast, entries: np.ndarray) -> Comparison:
+    """Entries that are made of too much for balls: what floats know of them, with their own error."""
+    middle, reach = balls(near.v[entries].astype(float)), near.radius[entries]
+    around = arb(0, 1)
+    error = balls(reach * table.kappa(near.loss)) * around
+    return Comparison(
+        value[entries], np.asarray(middle + error, object), np.asarray(middle + balls(reach) * around, object)
     )
 
 

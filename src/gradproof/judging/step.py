@@ -196,7 +196,7 @@ class Work:
             section = section_of_value(self.step.nodes, self.step.given, name, entries, self.sieve.known)
             given = {n: balls(x) for n, x in section.of(self.step.given).items()}
             loose = section.run.evaluate(given, by.rounding)[name]
-            sharp = by.settled(lambda: section.run.evaluate(given, by.exact)[name], loose)
+            sharp = by.settled(lambda: section.run.evaluate(given, by.exact)[name], loose, partial=True)
             return Comparison(value.reshape(-1)[entries], sharp, loose)
 
         return self.sieve.judged(value, expected[name], dtype, look)
