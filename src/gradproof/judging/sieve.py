@@ -70,6 +70,7 @@ class Sieve:
         if _USED.get() and work_of(nodes) > FEW and all(x.dtype != object for x in given.values()):
             self.table = fast(dtype)
         self._values: dict[str, Pair] | None = None
+        self._pulled: dict[str, Pair] | None = None
         self._failed = False
 
     def values(self) -> Mapping[str, Pair] | None:
@@ -99,14 +100,16 @@ class Sieve:
                 back = pullback(self.nodes, values, rows, self.wanted, self.table)
         except LeftError:
             return None
-        return {name: each.reshape(each.shape[1:]) for name, each in back.items()}
+        self._pulled = {name: each.reshape(each.shape[1:]) for name, each in back.items()}
+        return self._pulled
 
     def known(self, name: str, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Some entries of a value, with their own error, where that is far below what rounding makes."""
         if self.table is None or not self._values:
             return None
-        pair = self._values[name]
-        if self.table.kappa(pair.loss) > SHARP:
+        held = self._pulled if name.startswith("∂") else self._values
+        pair = (held or {}).get(name.removeprefix("∂"))
+        if pair is None or self.table.kappa(pair.loss) > SHARP:
             return None
         middle, reach = (x.reshape(-1)[entries].astype(float) for x in (pair.v, pair.radius))
         error = reach * self.table.kappa(pair.loss)

@@ -8,7 +8,7 @@ at from both sides of the point: it is a kink, a limit, or there is nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import numpy as np
@@ -88,6 +88,7 @@ class Run:
     wanted: frozenset[str]
     at: Callable[[Node], Site | None] = Site
     use: Callable[[Node, int], Site | None] = lambda node, n: Site(node)
+    told: Mapping[str, Callable[[Arithmetic], Balls]] = field(default_factory=dict)  # cotangents on the way
 
     @property
     def partial(self) -> bool:
@@ -118,8 +119,8 @@ class Run:
     ) -> Balls:
         """The cotangents of all targets side by side, one row for each row of the outputs' cotangents."""
         values = self.evaluate(given, arithmetic)
-        back = pullback(self.nodes, values, rows, self.wanted, arithmetic, tally, mode, self.use)
-        count = count_of(rows)
+        back = pullback(self.nodes, values, rows, self.wanted, arithmetic, tally, mode, self.use, self.told)
+        count = count_of(rows) if rows else 1
         parts = [back[t] if t in back else full((count, *shape), NOUGHT) for t, shape in self.targets.items()]
         return np.concatenate([part.reshape(count, -1) for part in parts], axis=1)
 
@@ -439,7 +440,7 @@ class Enclosures:
         """
         seen: list[Balls] = []
         values = run.evaluate(given, self.exact)
-        count = count_of(rows)
+        count = len(found)
         nowhere = np.zeros(count, bool)
         for output, cotangents in rows.items():
             if output not in values:  # of a section: the values are looked at elsewhere

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum, prod
+from typing import Any
 
 import numpy as np
 import sympy
 from flint import arb
 
 from ..errors import UnsupportedError
-from .balls import balls
+from .balls import Balls, balls
 from .enclosure import Run
 from .functions import second_slope
 from .graph import Node, Shape, size, slot
@@ -128,7 +129,9 @@ class Section:
     def rows(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The same of cotangents of the outputs, rows first."""
         return {
-            name: array.reshape(len(array), -1)[:, self.entries[f"∂{name}"]] for name, array in arrays.items()
+            name: array.reshape(len(array), -1)[:, self.entries[f"∂{name}"]]
+            for name, array in arrays.items()
+            if name in self.run.outputs
         }
 
 
@@ -142,6 +145,7 @@ class _Maker:
         self.values, self.cotangents = _Needs(), _Needs()
         self.parts: dict[str, Part] = {}
         self.uses: dict[tuple[str, int], Part] = {}
+        self.told: dict[str, Callable[[Any], Balls]] = {}
         self.terms = 0
 
     def counted(self, part: Part) -> Part:
@@ -200,9 +204,7 @@ class _Maker:
         found = self.known(node.name, entries)
         if found is None:
             return None
-        middle, error, reach = map(balls, found)
-        around = arb(0, 1)
-        sharp, wide = (np.asarray(middle + r * around, object) for r in (error, reach))
+        sharp, wide = _balls_of(found)
         part = Part(node, (len(entries),), 1, {})
         part.ready = lambda arithmetic: sharp if arithmetic.dtype is None else wide
         return part
@@ -224,6 +226,8 @@ class _Maker:
                 here = read.parent in self.cotangents.first or read.parent in self.cotangents.more
                 if not here or read.parent not in wanted or slopes[n] is sympy.S.Zero:
                     continue
+                if self.is_told(node, read.parent):
+                    continue
                 if node.reduce in ("prod", "max", "min"):
                     raise UnsupportedError(f"a {node.reduce} is looked at as a whole")
                 part = self.counted(_preimage(node, n, self.cotangents.list(read.parent), self.shapes))
@@ -234,6 +238,21 @@ class _Maker:
                 for k, mine in enumerate(node.reads):
                     if slot(k) in symbols[n]:
                         self.values.add(mine.parent, part.find(k, self.shapes[mine.parent]))
+
+    def is_told(self, node: Node, parent: str) -> bool:
+        """Whether floats know these entries of the parent's cotangent, which would be made of very many
+        terms."""
+        if self.known is None or parent in self.cotangents.first or parent in self.told:
+            return parent in self.told
+        entries = self.cotangents.list(parent)
+        if len(entries) * size(node.domain) <= HEAVY * max(1, size(self.shapes[parent])):
+            return False
+        found = self.known(f"∂{parent}", entries)
+        if found is None:
+            return False
+        sharp, wide = _balls_of(found)
+        self.told[parent] = lambda arithmetic: (sharp if arithmetic.dtype is None else wide)[None]
+        return True
 
     def placed(self) -> None:
         """Each read's places in the lists."""
@@ -247,6 +266,13 @@ class _Maker:
                 part.listed[n] = Listed(mine, inside, (len(self.values.list(name)),), read)
             if part.own is not None:
                 part.own = self.cotangents.placed(part.node.name, part.own)
+
+
+def _balls_of(found: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[Balls, Balls]:
+    """What floats know, as exact balls and as what rounding explains."""
+    middle, error, reach = map(balls, found)
+    around = arb(0, 1)
+    return np.asarray(middle + error * around, object), np.asarray(middle + reach * around, object)
 
 
 def section_of_value(
@@ -287,7 +313,8 @@ def section_of_cotangent(
     entries_of = {
         leaf: maker.values.list(leaf) for leaf in given if leaf in maker.values.more or leaf == name
     }
-    outputs = tuple(output for output in run.outputs if output in maker.cotangents.more)
+    needed = [output for output in run.outputs if output not in maker.told]
+    outputs = tuple(output for output in needed if output in maker.cotangents.more)
     entries_of |= {f"∂{output}": maker.cotangents.list(output) for output in outputs}
     part_of = Run(
         nodes,
@@ -296,6 +323,7 @@ def section_of_cotangent(
         run.wanted,
         at=lambda node: maker.parts.get(node.name),
         use=lambda node, n: maker.uses.get((node.name, n)),
+        told=maker.told,
     )
     return Section(part_of, entries_of)
 

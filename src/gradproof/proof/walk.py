@@ -159,6 +159,7 @@ def pullback(
     tally: dict[str, tuple[int, Array]] | None = None,
     mode: str = "slopes",
     use: Callable[[Node, int], Site | None] = lambda node, n: Site(node),
+    told: Mapping[str, Callable[[Algebra], Array]] | None = None,
 ) -> dict[str, Array]:
     """The cotangents that the nodes pass on: `Σ Jᵀ·cotangent` for each name wanted, all uses added.
 
@@ -166,9 +167,10 @@ def pullback(
     Only names in `wanted` receive anything; a name that nothing reaches is absent. The nodes' own cotangents
     are in the result too. A `tally` receives, for each name from outside, how many parts were added and the
     sum of their magnitudes. With `mode` "beside" the values are those of a point that was moved off its
-    kinks: see `Arithmetic`.
+    kinks: see `Arithmetic`. Of nodes whose cotangent is `told`, it is not made of what reads them.
     """
     arriving: dict[str, list[Array]] = {name: [cotangent] for name, cotangent in cotangents.items()}
+    arriving |= {name: [tell(arithmetic)] for name, tell in (told or {}).items()}
     arrived: dict[str, Array] = {}
     for node in reversed(nodes):
         if node.shift or node.name not in arriving:
