@@ -28,6 +28,8 @@ from .trail import direction, movable, move, plain
 UNIT = 2.0**-53  # float64's roundoff
 DIRECTIONS = 3
 STEPS = tuple(2.0**-n for n in range(4, 30, 2))  # relative to the leaves' entries
+LARGE = 100_000  # entries of all leaves: beyond, one direction and the finer steps are enough, and cost less
+FINER = STEPS[2:]
 AGREE = 1e-4  # relative: what neighbouring steps, and the two sides, may differ by where they are believed
 NOISE = 256  # units of roundoff: the rounding of a function's value
 CONTRADICTS = 2e-3  # relative: what is told, beside what rounding hides
@@ -314,14 +316,15 @@ def _along_directions(
     random = np.random.default_rng(0)
     if value(here) != value(here):
         return Net([], "it does not repeat itself")
-    for _ in range(DIRECTIONS):
+    large = sum(tensor.numel() for tensor in here) > LARGE
+    for _ in range(1 if large else DIRECTIONS):
         along = [direction(tensor, random) for tensor in here]
         pairs = [
             (g, d.double().cpu().numpy()) for g, d in zip(gradients, along, strict=True) if g is not None
         ]
         said_so = float(sum((g * d).sum() for g, d in pairs))
         scale = float(sum(np.abs(g * d).sum() for g, d in pairs)) * min(1024 * unit, 0.25) + floor
-        told = _slope(value, here, along, unit)
+        told = _slope(value, here, along, unit, FINER if large else STEPS)
         coarse = CONTRADICTS if unit == UNIT else COARSE
         if (
             told is not None
@@ -349,7 +352,11 @@ def _declared(event: Event) -> bool:
 
 
 def _slope(
-    value: Callable[..., float], here: Sequence[torch.Tensor], along: Sequence[torch.Tensor], unit: float
+    value: Callable[..., float],
+    here: Sequence[torch.Tensor],
+    along: Sequence[torch.Tensor],
+    unit: float,
+    steps: Sequence[float],
 ) -> tuple[float, float] | None:
     """The derivative along the direction and what rounding makes of it, where four steps in a row and both
     sides agree."""
@@ -357,7 +364,7 @@ def _slope(
     good: list[float] = []
     apart = np.inf  # how far the two sides were, a step before
     changed = False
-    for step in STEPS:
+    for step in steps:
         right, left = (
             value([x + sign * step * d for x, d in zip(here, along, strict=True)]) for sign in (1, -1)
         )
