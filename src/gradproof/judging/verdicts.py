@@ -88,10 +88,17 @@ def _narrow(exact: Balls, middle: np.ndarray, ulp: np.ndarray, dtype: DType) -> 
 
 def ulp_of(x: np.ndarray, dtype: DType) -> np.ndarray:
     """The unit in the last place of the dtype at each |x|; below the normal numbers, the smallest number."""
-    with np.errstate(all="ignore"):
-        _, exponent = np.frexp(np.where(np.isfinite(x), x, 1.0))
-        exponent = np.where(x == 0, dtype.emin, np.clip(exponent - 1, dtype.emin, dtype.emax))
-        return np.where(np.isnan(x), np.nan, np.ldexp(1.0, exponent - dtype.precision + 1))
+    x = np.asarray(x, dtype=np.float64)
+    # The bits of the exponent alone are the power of two at or below a number.
+    bits = np.atleast_1d(x).view(np.int64) & EXPONENT
+    power = bits.view(np.float64).reshape(x.shape)
+    ulp: np.ndarray = np.clip(power, 2.0**dtype.emin, 2.0**dtype.emax) * 2.0 ** (1 - dtype.precision)
+    if np.isfinite(x).all():
+        return ulp
+    return np.where(np.isnan(x), np.nan, np.where(np.isinf(x), 2.0 ** (1 - dtype.precision), ulp))
+
+
+EXPONENT = np.int64(0x7FF0000000000000)
 
 
 def rounded(values: np.ndarray, dtype: DType) -> np.ndarray:

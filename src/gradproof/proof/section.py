@@ -103,6 +103,8 @@ class _Needs:
         if name not in self.lists:
             first = self.first.get(name)
             rest = np.unique(np.concatenate(self.more.get(name, [np.zeros(0, np.int64)])))
+            if first is None and not rest.size:
+                rest = np.zeros(1, np.int64)  # all reads go beyond its edge
             self.lists[name] = rest if first is None else np.concatenate([first, np.setdiff1d(rest, first)])
         return self.lists[name]
 

@@ -90,7 +90,7 @@ class Lowering(Writing):
         known = [
             region
             for region in event.regions
-            if region.floating and (self.memory.read(region).who >= 0).any()
+            if region.floating and any(n >= 0 for n in self.memory.read(region).sources)
         ]
         if self.replaying and known and all(region.floating for region in targets):
             before = len(self.nodes)
@@ -155,7 +155,7 @@ class Lowering(Writing):
         if event.name == "as_strided" or not source.shape:
             return
         content = self.memory.read(source)
-        if (content.who < 0).all():
+        if all(n < 0 for n in content.sources):
             return
         index = torch.arange(size(source.shape), dtype=torch.int64).reshape(source.shape)
         args = tree_map(lambda leaf: index if leaf is source else leaf, (event.args, event.kwargs))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from typing import Any, Protocol
 
@@ -63,9 +64,78 @@ class Content:
         """The content of a tensor whose entries are these, by their flat places."""
         return Content(self.who.reshape(-1)[places], self.where.reshape(-1)[places], self.alien)
 
-    @property
+    @cached_property
     def sources(self) -> list[int]:
         return [int(n) for n in np.unique(self.who)]
+
+    def known(self) -> bool:
+        """Whether every entry comes from a node."""
+        return not (self.who < 0).any()
+
+
+class Lying(Content):
+    """Entries of one node, so many places apart along each axis: arrays are made when they are asked for."""
+
+    def __init__(self, number: int, shape: Shape, start: int, steps: tuple[int, ...]) -> None:
+        for name, value in (("number", number), ("shape", shape), ("start", start), ("steps", steps)):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "alien", False)
+
+    number: int
+    shape: Shape
+    start: int
+    steps: tuple[int, ...]
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        if name == "who":
+            made = np.full(self.shape, self.number, np.int32)
+        elif name == "where":
+            flat = np.full((1,) * len(self.shape), self.start, np.int64)
+            for axis, step in zip(open_axes(self.shape), self.steps, strict=True):
+                flat = flat + step * axis
+            made = np.broadcast_to(flat, self.shape)
+        else:
+            raise AttributeError(name)
+        object.__setattr__(self, name, made)
+        return made
+
+    @property
+    def sources(self) -> list[int]:
+        return [self.number] if size(self.shape) else []
+
+    def known(self) -> bool:
+        return True
+
+    def index(self, parent: Shape) -> tuple[Expr, ...] | None:
+        """The map into the node's axes, where each axis of the tensor moves along one of them."""
+        rest, begins, apart = self.start, [], row_major(parent)
+        moves: list[dict[int, int]] = [{} for _ in parent]
+        for step in apart:
+            begins.append(rest // step)
+            rest %= step
+        for n, (extent, mine) in enumerate(zip(self.shape, self.steps, strict=True)):
+            if extent == 1 or mine == 0:
+                continue
+            axis = next((d for d, step in enumerate(apart) if mine % step == 0 and parent[d] > 1), None)
+            if axis is None:
+                return None
+            moves[axis][n] = mine // apart[axis]
+        found = []
+        for begin, moved, extent in zip(begins, moves, parent, strict=True):
+            # Steps are not negative: the last entry is the farthest.
+            if begin + sum(m * (self.shape[n] - 1) for n, m in moved.items()) >= extent:
+                return None
+            found.append(sum((m * free(n) for n, m in moved.items()), Integer(begin)))
+        return tuple(found)
+
+
+def row_major(shape: Shape) -> list[int]:
+    """How far each axis of a tensor without gaps moves."""
+    steps, step = [], 1
+    for extent in reversed(shape):
+        steps.append(step)
+        step *= extent
+    return steps[::-1]
 
 
 class Memory:
@@ -77,15 +147,14 @@ class Memory:
         self._storages: dict[int, dict[Any, tuple[np.ndarray, np.ndarray]]] = {}  # by dtype
         self._known: dict[tuple[tuple[Any, ...], tuple[int, int] | None], tuple[int, Content]] = {}
         self._writes: dict[int, int] = {}
+        self._pending: dict[int, list[tuple[Located, Content]]] = {}  # what no map has yet
 
     def all_of(self, name: str, shape: Shape) -> Content:
         """A node's entries, each in its own place."""
         number = len(self.names)
         self.names.append(name)
         self.shapes.append(shape)
-        return Content(
-            np.full(shape, number, np.int32), np.arange(size(shape), dtype=np.int64).reshape(shape)
-        )
+        return Lying(number, shape, 0, tuple(row_major(shape)))
 
     def enter(self, region: Located, name: str) -> None:
         """The tensor comes from outside. Several may lie in the same memory; then autograd's edges tell them
@@ -114,6 +183,9 @@ class Memory:
             known = self._known.get((region.key, edge))
             if known is not None and known[0] == self._writes.get(region.storage, 0):
                 return known[1]
+        lying = self._alone(region)
+        if lying is not None:
+            return lying
         who, where = self._storage(region)
         content = Content(who[region.positions], where[region.positions])
         for other, places in self._otherwise(region):
@@ -122,14 +194,42 @@ class Memory:
                 content = Content(np.where(content.who < 0, lying, content.who), content.where, alien=True)
         return content
 
+    def _alone(self, region: Located) -> Lying | None:
+        """The content where one tensor without gaps is all that lies in the storage, and holds the region."""
+        pending = self._pending.get(region.storage, [])
+        if len(pending) != 1 or region.storage in self._storages:
+            return None
+        whole, content = pending[0]
+        if not isinstance(content, Lying) or whole.key[-1] != region.key[-1]:
+            return None
+        _, begin, shape, stride, _ = whole.key
+        plain = tuple(content.steps) == tuple(row_major(content.shape)) and content.start == 0
+        gaps = any(n > 1 and s != r for n, s, r in zip(shape, stride, row_major(shape), strict=True))
+        if not plain or gaps or content.shape != shape:
+            return None
+        _, offset, own, steps, _ = region.key
+        far = sum(step * (extent - 1) for extent, step in zip(own, steps, strict=True))
+        inside = begin <= offset and offset + far < begin + size(shape)
+        if not inside or not size(own) or any(step < 0 for step in steps):
+            return None
+        return Lying(content.number, own, offset - begin, tuple(steps))
+
     def _lay(self, region: Located, content: Content) -> None:
-        who, where = self._storage(region)
+        self._pending.setdefault(region.storage, []).append((region, content))
+
+    def _laid(self, region: Located, content: Content) -> None:
+        who, where = self._map(region)
         positions = region.positions.reshape(-1)
         who[positions], where[positions] = content.who.reshape(-1), content.where.reshape(-1)
         for other, places in self._otherwise(region):
             other[places] = -1
 
     def _storage(self, region: Located) -> tuple[np.ndarray, np.ndarray]:
+        for before, content in self._pending.pop(region.storage, []):
+            self._laid(before, content)
+        return self._map(region)
+
+    def _map(self, region: Located) -> tuple[np.ndarray, np.ndarray]:
         maps = self._storages.setdefault(region.storage, {})
         kind = region.key[-1]
         if kind not in maps:
@@ -149,6 +249,12 @@ class Memory:
 
 
 _numbers = count(1)
+
+
+def index_of(content: Content, parent: Shape) -> tuple[Expr, ...]:
+    """The parent's indices at a content that comes from one node, as formulas of the reader's."""
+    found = content.index(parent) if isinstance(content, Lying) else None
+    return index_map(content.where, parent) if found is None else found
 
 
 def index_map(where: np.ndarray, parent: Shape) -> tuple[Expr, ...]:

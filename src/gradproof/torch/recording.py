@@ -301,6 +301,8 @@ def _alike(a: torch.Tensor | None, b: torch.Tensor | None, times: float) -> bool
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
         return a is b
     b = _plain(b)
+    if a.element_size() == 1 and a.dtype == b.dtype:  # formats of 8 bits have no arithmetic
+        a, b = a.double(), b.double()
     return a.dtype == b.dtype and a.shape == b.shape and equal(a if times == 1 else a * times, b)
 
 

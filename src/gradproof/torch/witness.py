@@ -321,7 +321,7 @@ def output_of(step: Step, nr: int, region: Region, lowering: Writing, tape: Tape
     content = lowering.memory.read(region)
     if region.shape and not np.prod(region.shape):
         return lowering.constant(region.values)
-    if (content.who < 0).any():
+    if not content.known():
         made = {out.storage for event in step.events for out in event.outs}
         fresh = any(event.name.startswith("lift") for event in step.events)
         if region.storage not in made or fresh or region.storage in tape.unseen:

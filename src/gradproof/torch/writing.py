@@ -23,7 +23,7 @@ from ..errors import Place, UnsupportedError
 from ..language.builder import lower
 from ..language.syntax import Statement, parse_statements
 from ..proof.graph import Leaf, Lookup, Node, Read, Shape, bound, differentiated, free, reach, size, slot
-from .memory import Content, Memory, index_map
+from .memory import Content, Memory, index_map, index_of
 from .tape import Region
 
 
@@ -111,6 +111,8 @@ class Writing:
         content = self.memory.read(region)
         if content.alien and self.is_reached(region):
             raise UnsupportedError("memory that is seen as numbers of another dtype")
+        if not content.alien and content.known():
+            return content
         unknown = content.who < 0
         if content.alien:
             unknown = np.ones_like(unknown)
@@ -141,7 +143,7 @@ class Writing:
             return Operand(self.constant(np.zeros(shape)), shape, tuple(map(free, range(len(shape)))))
         if len(sources) == 1:
             name = self.memory.names[sources[0]]
-            return Operand(name, shape, index_map(content.where, self.memory.shapes[sources[0]]))
+            return Operand(name, shape, index_of(content, self.memory.shapes[sources[0]]))
         name = self.assemble(content, shape)
         if region is not None:
             self.memory.know(region, self.memory.all_of(name, shape))
