@@ -7,10 +7,11 @@ pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -23,9 +24,10 @@ from ..proof.balls import balls
 from ..proof.enclosure import Enclosures, Pulled
 from ..proof.fast import Fast, LeftError, Pair, fast
 from ..proof.graph import Node, Shape, size
+from ..proof.section import Known
 from ..proof.walk import evaluate, pullback
 from ..verdict import Judgement, Verdict
-from .together import explained
+from .together import FUSED, explained, kernels
 from .verdicts import Comparison, absent, compared_sum, judge, ulp_of
 from .witness import Arrays
 
@@ -61,59 +63,108 @@ def work_of(nodes: Sequence[Node]) -> int:
     return sum(size(node.domain) for node in nodes)
 
 
-class Sieve:
-    """The fast arithmetic over one step; nothing where it is not worth it, or has no table."""
+class _Way:
+    """One rounding's table over a step, and what it gives; a `failed` one has no form of an operation."""
 
-    def __init__(self, nodes: tuple[Node, ...], given: Arrays, wanted: frozenset[str], dtype: DType) -> None:
-        self.nodes, self.given, self.wanted, self.dtype = nodes, given, wanted, dtype
-        self.table: Fast | None = None
-        if _USED.get() and work_of(nodes) > FEW and all(x.dtype != object for x in given.values()):
-            self.table = fast(dtype)
-        self._values: dict[str, Pair] | None = None
-        self._pulled: dict[str, Pair] | None = None
-        self._failed = False
+    def __init__(self, nodes: tuple[Node, ...], given: Arrays, wanted: frozenset[str], table: Fast) -> None:
+        self.nodes, self.given, self.wanted, self.table = nodes, given, wanted, table
+        self.failed = False
+        self.cotangents: Mapping[str, Pair] = {}
 
-    def values(self) -> Mapping[str, Pair] | None:
-        """The nodes' values; None where an operation has no fast form."""
-        if self.table is None or self._failed:
-            return None
-        if self._values is None:
-            try:
-                with np.errstate(all="ignore"):
-                    given = {name: self.table.of(x) for name, x in self.given.items()}
-                    self._values = evaluate(self.nodes, given, self.table)
-            except LeftError:
-                self._failed = True
-        return self._values
+    @cached_property
+    def values(self) -> Mapping[str, Pair]:
+        try:
+            with np.errstate(all="ignore"):
+                given = {name: self.table.of(x) for name, x in self.given.items()}
+                return evaluate(self.nodes, given, self.table)
+        except LeftError:
+            self.failed = True
+            return {}
 
-    def pulled(self, received: Arrays) -> Mapping[str, Pair] | None:
+    def pull(self, received: Arrays) -> Mapping[str, Pair]:
         """What arrives at each name, of one row of cotangents of the outputs."""
-        values = self.values()
-        if values is None or self.table is None:
-            return None
-        finite = all(np.isfinite(values[name].v).all() for name in received)
-        if not finite:  # a value that does not exist has no derivative: balls tell
-            return None
+        values = self.values
+        # A value that does not exist has no derivative: balls tell.
+        if self.failed or not all(np.isfinite(values[name].v).all() for name in received):
+            self.failed = True
+            return {}
         try:
             with np.errstate(all="ignore"):
                 rows = {name: self.table.of(x[None]) for name, x in received.items()}
                 back = pullback(self.nodes, values, rows, self.wanted, self.table)
         except LeftError:
-            return None
-        self._pulled = {name: each.reshape(each.shape[1:]) for name, each in back.items()}
-        return self._pulled
+            self.failed = True
+            return {}
+        self.cotangents = {name: each.reshape(each.shape[1:]) for name, each in back.items()}
+        return self.cotangents
 
     def known(self, name: str, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Some entries of a value, with their own error, where that is far below what rounding makes."""
-        if self.table is None or not self._values:
-            return None
-        held = self._pulled if name.startswith("∂") else self._values
-        pair = (held or {}).get(name.removeprefix("∂"))
+        """Some entries of a value, or of a cotangent (`∂name`), with their own error, where that is far
+        below what rounding makes."""
+        held = self.cotangents if name.startswith("∂") else {} if self.failed else self.values
+        pair = held.get(name.removeprefix("∂"))
         if pair is None or self.table.kappa(pair.loss) > SHARP:
             return None
         middle, reach = (x.reshape(-1)[entries].astype(float) for x in (pair.v, pair.radius))
         error = reach * self.table.kappa(pair.loss)
         return (middle, error, reach) if np.isfinite(middle).all() and np.isfinite(reach).all() else None
+
+
+class Sieve:
+    """The fast arithmetic over one step; nothing where it is not worth it, or has no table.
+
+    Of 16 bits there are several ways: where anything may come out of a formula operation by operation,
+    kernels are looked at that compute its sums in float32, or all of it, and round once: see `explained`.
+    """
+
+    def __init__(self, nodes: tuple[Node, ...], given: Arrays, wanted: frozenset[str], dtype: DType) -> None:
+        self.nodes, self.dtype = nodes, dtype
+        self.ways: list[_Way] = []
+        if _USED.get() and work_of(nodes) > FEW and all(x.dtype != object for x in given.values()):
+            half = dtype.precision < FUSED.precision
+            roundings = [(dtype, None), (dtype, FUSED), (FUSED, None)] if half else [(dtype, None)]
+            tables = [table for of in roundings if (table := fast(*of)) is not None]
+            self.ways = [_Way(nodes, given, wanted, table) for table in tables]
+
+    def value(self, name: str) -> Pair | None:
+        """What is expected of a value; None where an operation has no fast form."""
+        if not self.ways or not self.ways[0].values:
+            return None
+        return self._merged(self.ways[0].values[name], lambda way: way.values.get(name))
+
+    def pulled(self, received: Arrays, names: Collection[str]) -> Mapping[str, Pair] | None:
+        """What is expected to arrive at the names, of one row of cotangents of the outputs."""
+        found = self.ways[0].pull(received) if self.ways else {}
+        if not found:
+            return None
+        others: dict[int, Mapping[str, Pair]] = {}
+
+        def other(way: _Way, name: str) -> Pair | None:
+            if id(way) not in others:
+                others[id(way)] = way.pull(received)
+            return others[id(way)].get(name)
+
+        return {name: self._merged(found[name], partial(other, name=name)) for name in names if name in found}
+
+    def _merged(self, first: Pair, of: Callable[[_Way], Pair | None]) -> Pair:
+        """A kernel's radius, rounded once, where operation by operation there is none."""
+        for way in self.ways[1:]:
+            if first.r is None or not np.isnan(first.r).any():
+                break
+            other = of(way)
+            if other is None:
+                continue
+            with np.errstate(all="ignore"):
+                once = self.ways[0].table.widened(other, 1)
+                radius = np.where(np.isnan(first.r), once.radius, first.r)
+            first = Pair(first.v, radius, max(first.loss, once.loss))
+        return first
+
+    def known(self, held: Enclosures | None = None) -> Known | None:
+        """What floats know on the way to some entries, by one of the roundings."""
+        if not self.ways:
+            return None
+        return self.ways[0 if held is None else 1 + kernels(self.dtype).index(held)].known
 
     def absent(self, expected: Pair, look: Look) -> Judgement | None:
         """No gradient, beside the entry that is largest."""
@@ -124,13 +175,12 @@ class Sieve:
 
     def astray(self, value: np.ndarray, expected: Pair) -> np.ndarray | None:
         """By how much each entry is off where rounding does not explain it, and 0 where it does."""
-        assert self.table is not None
-        off = np.where(self.table.passes(value, expected), 0.0, (value - expected.v).astype(float))
+        off = np.where(self.ways[0].table.passes(value, expected), 0.0, (value - expected.v).astype(float))
         return off if np.isfinite(off).all() else None
 
     def judged(self, value: np.ndarray, expected: Pair, dtype: DType, look: Look) -> Judgement | None:
-        assert self.table is not None
-        return judged(value, expected, dtype, self.table, look, work_of(self.nodes) <= MANY)
+        affordable = work_of(self.nodes) <= MANY
+        return judged(value, expected, dtype, self.ways[0].table, look, affordable)
 
 
 def sieve_sum(value: np.ndarray, terms: Sequence[np.ndarray], dtype: DType) -> Judgement | None:

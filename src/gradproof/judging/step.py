@@ -187,19 +187,21 @@ class Work:
 
     def _by_floats(self, name: str, value: np.ndarray, dtype: DType) -> Judgement | None:
         """A value's judgement by floats, and by balls where these must look."""
-        expected = self.sieve.values()
+        expected = self.sieve.value(name)
         if expected is None:
             return None
 
         def look(entries: np.ndarray, held: Enclosures | None = None) -> Comparison:
             by = held or self.enclosures
-            section = section_of_value(self.step.nodes, self.step.given, name, entries, self.sieve.known)
+            section = section_of_value(
+                self.step.nodes, self.step.given, name, entries, self.sieve.known(held)
+            )
             given = {n: balls(x) for n, x in section.of(self.step.given).items()}
             loose = section.run.evaluate(given, by.rounding)[name]
             sharp = by.settled(lambda: section.run.evaluate(given, by.exact)[name], loose, partial=True)
             return Comparison(value.reshape(-1)[entries], sharp, loose)
 
-        return self.sieve.judged(value, expected[name], dtype, look)
+        return self.sieve.judged(value, expected, dtype, look)
 
     def _passed_by_floats(self, trip: Pass) -> dict[str, Judgement] | None:
         """What was passed on, by input; None where balls must look at all of it."""
@@ -207,7 +209,7 @@ class Work:
         if len(next(iter(trip.received.values()))) != 1:
             return None
         received = {name: rows[0] for name, rows in trip.received.items()}
-        expected = self.sieve.pulled(received)
+        expected = self.sieve.pulled(received, step.inputs)
         if expected is None:
             return None
         run = self.run(tuple(received))
@@ -239,7 +241,7 @@ class Work:
         held: Enclosures | None = None,
     ) -> Comparison:
         """Balls of some entries of what should be passed on to an input."""
-        section = section_of_cotangent(run, self.step.given, name, entries, self.sieve.known)
+        section = section_of_cotangent(run, self.step.given, name, entries, self.sieve.known(held))
         given = {n: balls(x) for n, x in section.of(self.step.given).items()}
         rows = {n: balls(x) for n, x in section.rows(received).items()}
         pulled = (held or self.enclosures).pulled(section.run, given, rows)[name].row(0)

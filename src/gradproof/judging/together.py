@@ -92,7 +92,7 @@ FUSED = DTYPES["float32"]  # what kernels for 16 bits compute in, from end to en
 
 
 @lru_cache
-def _kernels(dtype: DType) -> tuple[Enclosures, ...]:
+def kernels(dtype: DType) -> tuple[Enclosures, ...]:
     return Enclosures(dtype, FUSED), Enclosures(FUSED)
 
 
@@ -107,7 +107,7 @@ def explained(
     """
     if dtype.precision >= FUSED.precision:
         return judged
-    for held in _kernels(dtype):
+    for held in kernels(dtype):
         if judged.verdict is not Verdict.UNDECIDED:
             break
         inner = by(held)

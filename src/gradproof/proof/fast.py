@@ -33,6 +33,7 @@ from .roundings import Roundings
 
 Radius = np.ndarray | None  # None: exact
 
+WIDE = 0.25  # of a divisor's relative radius
 MARGIN = 2.0**-11  # of the radius: what the radii's own float arithmetic may be off by
 SINGLE = 2**15  # terms of a sum of magnitudes up to which float32 is enough for it
 LONG = np.finfo(np.longdouble).nmant >= 63
@@ -99,9 +100,9 @@ class LeftError(Exception):
 class Fast:
     """The table for one dtype; `wide` is what midpoints are held in."""
 
-    def __init__(self, dtype: DType) -> None:
+    def __init__(self, dtype: DType, accumulator: DType | None = None) -> None:
         self.dtype = dtype
-        self.model = Roundings(dtype)
+        self.model = Roundings(dtype, accumulator)
         self.gamma = self.model.gamma
         self.u = dtype.unit_roundoff
         self.half = self.model.half
@@ -172,8 +173,8 @@ class Fast:
             r = np.stack([adding.sums(row) for row in terms.r.reshape(shape)])
         if adding.one_to_one:
             return Pair(v, r, terms.loss)
-        counts = np.maximum(adding.counts - 1, 0)
-        gamma = np.minimum(counts, 6.0 * np.sqrt(counts)) * self.u
+        several, which = np.unique(adding.counts, return_inverse=True)
+        gamma = np.array([self.gamma(int(count)) for count in several])[which].reshape(adding.counts.shape)
         sizes = np.stack([adding.sums(row) for row in _size(terms.v).reshape(shape)])
         r = sizes * gamma if r is None else sizes * gamma + r * (1 - gamma)
         return self._bounded(Pair(v, r, terms.loss))
@@ -185,9 +186,13 @@ class Fast:
             return terms
         gamma = self.gamma(prod(terms.shape[axis] for axis in axes))
         v = self._added(terms.v, axes)
-        r = None if terms.r is None else terms.r.sum(axis=axes) * (1 - gamma)
+        moved = None if terms.r is None else terms.r.sum(axis=axes)
+        r = None if moved is None else moved * (1 - gamma)
         if gamma:
-            r = _sum(_size(terms.v).sum(axis=axes) * gamma, r)
+            sizes = _size(terms.v).sum(axis=axes) * gamma
+            r = _sum(sizes, r)
+            if gamma > 0.1 and r is not None and moved is not None:
+                return self._bounded(self._shorter(v, r, sizes + moved, terms.loss))
         return self._bounded(Pair(v, r, terms.loss))
 
     def _added(self, v: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -211,29 +216,40 @@ class Fast:
             kind = np.float32 if single else np.float64
             return np.matmul(x.astype(kind, copy=False), y.astype(kind, copy=False)).astype(np.float64)
 
-        sizes = product(plan.first(_size(a.v)), plan.second(_size(b.v)))
+        sizes = product(plan.first(_size(a.v)), plan.second(_size(b.v))) * plan.repeats
+        moved, plain = self._moved(plan, a, b, (left, right), product)
         r = sizes * slack
-        plain: np.ndarray | None = None
-        its = np.abs(_plain(left))
-        if a.r is not None:
-            ra = plan.first(a.r)
-            r = r + product(ra, np.abs(_plain(right)))
-            if b.r is not None:
-                if _wide(a).any() and _wide(b).any():
-                    rb = plan.second(b.r)
-                    plain = r + product(its, rb) + product(ra, rb) * self.kappa(max(a.loss, b.loss))
-                its = np.maximum(its - ra, 0)  # the shorter side of a product of sets
-        if b.r is not None:
-            r = r + product(its, plan.second(b.r))
-        scale = plan.repeats * (1 - slack)
-        r = plan.unfolded(r * scale)
-        beyond = plan.unfolded(sizes) * plan.repeats
-        if beyond.size and not beyond.max() < self.dtype.largest / 4:
-            r = np.where(beyond < self.dtype.largest / 4, r, np.nan)
-        found = Pair(plan.unfolded(v), r, max(a.loss, b.loss))
-        if plain is None:
-            return found
-        return self._shorter(found.v, r, plan.unfolded(plain * scale), found.loss)
+        if moved is not None:
+            r = r + moved * (plan.repeats * (1 - slack))
+        r = plan.unfolded(np.where(sizes < self.dtype.largest / 4, r, np.nan))
+        v, loss = plan.unfolded(v), max(a.loss, b.loss)
+        if moved is None or (plain is None and slack <= 0.1):
+            return Pair(v, r, loss)
+        whole = sizes * slack + (moved if plain is None else plain) * plan.repeats
+        return self._shorter(v, r, plan.unfolded(whole), loss)
+
+    def _moved(
+        self,
+        plan: Contraction,
+        a: Pair,
+        b: Pair,
+        sides: tuple[np.ndarray, np.ndarray],
+        product: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """What the factors' own sets make of the sums, on the shorter side; and the plain radius, where that
+        may be much more."""
+        left, right = (np.abs(_plain(side)) for side in sides)
+        if a.r is None:
+            return (None if b.r is None else product(left, plan.second(b.r))), None
+        ra = plan.first(a.r)
+        moved = product(ra, right)
+        if b.r is None:
+            return moved, None
+        rb = plan.second(b.r)
+        plain = None
+        if _wide(a).any() and _wide(b).any():
+            plain = moved + product(left, rb) + product(ra, rb) * self.kappa(max(a.loss, b.loss))
+        return moved + product(np.maximum(left - ra, 0), rb), plain
 
     def _alone(self, side: np.ndarray, axis: int) -> np.ndarray:
         return np.expand_dims(self._added(side, (axis,)), axis)
@@ -328,7 +344,7 @@ class Fast:
             return Pair(v, None, y.loss)
         size = _size(v)
         plain = size * size * y.r
-        return self._shorter(v, plain / (1 + size * y.r), plain, y.loss)
+        return self._shorter(v, self._apart(plain / (1 + size * y.r), size * y.r), plain, y.loss)
 
     def _quotient(self, a: Pair, b: Pair) -> Pair:
         v, loss = a.v / b.v, max(a.loss, b.loss)
@@ -338,7 +354,12 @@ class Fast:
         plain = _size(v) * under * b.r
         if a.r is not None:
             plain = plain + under * a.r
-        return self._shorter(v, plain / (1 + under * b.r), plain, loss)
+        return self._shorter(v, self._apart(plain / (1 + under * b.r), under * b.r), plain, loss)
+
+    @staticmethod
+    def _apart(short: np.ndarray, relative: np.ndarray) -> np.ndarray:
+        """NaN where a divisor is so wide that its ball may hold 0: there the balls tell nothing either."""
+        return np.where(relative <= WIDE, short, np.nan)
 
     def _power(self, x: Pair, n: int) -> Pair:
         if n == 0:
@@ -567,6 +588,7 @@ def _slices(a: np.ndarray, axis: int, bits: int) -> list[np.ndarray]:
 
 
 @cache
-def fast(dtype: DType) -> Fast | None:
-    """The fast arithmetic for a dtype; None where this machine has no wider format to hold midpoints in."""
-    return None if dtype.precision > 24 and not LONG else Fast(dtype)
+def fast(dtype: DType, accumulator: DType | None = None) -> Fast | None:
+    """The fast arithmetic for a dtype, its sums held in `accumulator`; None where this machine has no wider
+    format to hold midpoints in."""
+    return None if dtype.precision > 24 and not LONG else Fast(dtype, accumulator)
