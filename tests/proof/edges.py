@@ -25,8 +25,8 @@ SHARPER = 1400  # ... in float64: exp of its largest number has 1024 bits before
 
 @dataclass
 class Tally:
-    """What came of probes: how many there were, those that passed, those that should not have, and entries
-    whose own error is more than κ of the radius."""
+    """What came of probes: how many there were, those that passed, those that should not have, those that
+    passed beside a ball that is not finite, and entries whose own error is more than κ of the radius."""
 
     probes: int = 0
     passed: int = 0
@@ -37,12 +37,14 @@ class Tally:
     worst: float = 0.0  # own error, in κ·r
     passing: list[str] = field(default_factory=list)
     loose: list[str] = field(default_factory=list)
+    endless: list[str] = field(default_factory=list)
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
             self.probes + other.probes, self.passed + other.passed, self.inside + other.inside,
             self.decided + other.decided, self.measured + other.measured, self.left + other.left,
             max(self.worst, other.worst), self.passing + other.passing, self.loose + other.loose,
+            self.endless + other.endless,
         )  # fmt: skip
 
 
@@ -78,7 +80,7 @@ def edge(label: str, rounded: Balls, sharp: Balls, pair: Pair, table: Fast, dtyp
             if not holds(rounded[n], float(values[n])) and not allowed(
                 values[n], sharp[n], rounded[n], dtype
             ):
-                tally.passing.append(
+                (tally.passing if there[n] else tally.endless).append(
                     f"{label}[{n}] of {shape}: {values[n]!r} passes beside {flat.v[n]!r} "
                     f"± {flat.radius[n]!r}, balls have {rounded[n]}, exactly {sharp[n].str(20)}"
                 )

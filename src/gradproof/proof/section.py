@@ -96,6 +96,8 @@ class _Needs:
         if name not in self.lists:
             first = self.first.get(name)
             rest = np.unique(np.concatenate(self.more.get(name, [np.zeros(0, np.int64)])))
+            if not rest.size and first is None:
+                rest = np.zeros(1, np.int64)  # all reads are outside, and still go somewhere
             self.lists[name] = rest if first is None else np.concatenate([first, np.setdiff1d(rest, first)])
         return self.lists[name]
 
