@@ -134,6 +134,10 @@ class Run:
         return [name for name in given if name in self.wanted or name in self.targets]
 
 
+class NoValuesError(Exception):
+    """A section without its outputs' values cannot be looked at from both sides."""
+
+
 LEAN = arb(2) ** -100  # of a step: what the other inputs are moved by, where ties go along with the step
 
 
@@ -433,8 +437,8 @@ class Enclosures:
         count = count_of(rows)
         nowhere = np.zeros(count, bool)
         for output, cotangents in rows.items():
-            if output not in values:  # of a section: the values are looked at elsewhere
-                continue
+            if output not in values or values[output].size * count != cotangents.size:
+                continue  # of a section: the values are looked at elsewhere
             lost = ~finite(values[output]).reshape(-1)
             lost[lost] = [not is_infinity(x) for x in values[output].reshape(-1)[lost]]
             if lost.any():  # a value that does not exist has no derivative
@@ -446,6 +450,8 @@ class Enclosures:
         look[nowhere] = False
         if not look.any():
             return seen
+        if any(output not in values for output in rows):
+            raise NoValuesError
         broken = ~finite(found)
         places = run.places()
         columns = [int(column) for column in np.flatnonzero(look.any(axis=0)) if places[column][0] in given]

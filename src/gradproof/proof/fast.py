@@ -148,6 +148,9 @@ class Fast:
         v = gathered(parent.v, where, fill)
         return Pair(v, None if parent.r is None else gathered(parent.r, where, 0.0), parent.loss)
 
+    def near_zero(self, array: Pair) -> bool:
+        return bool((~(_size(array.v) > 2 * array.radius)).any())
+
     def broadcast(self, array: Any, shape: Shape) -> Pair:
         return self.array(array).broadcast(shape)
 
@@ -340,7 +343,8 @@ class Fast:
         if y.r is None:
             return Pair(v, None, y.loss)
         size = _size(v)
-        part, plain = size * y.r, size * size * y.r
+        part = size * y.r  # first: the square may be too small for a float
+        plain = size * part
         return self._shorter(v, np.where(part < WIDE, plain / (1 + part), np.nan), plain, y.loss)
 
     def _quotient(self, a: Pair, b: Pair) -> Pair:
@@ -348,10 +352,10 @@ class Fast:
         if b.r is None:
             return Pair(v, None if a.r is None else a.r / _size(b.v), loss)
         under = 1 / _size(b.v)
-        plain = _size(v) * under * b.r
+        part = under * b.r
+        plain = _size(v) * part
         if a.r is not None:
             plain = plain + under * a.r
-        part = under * b.r
         return self._shorter(v, np.where(part < WIDE, plain / (1 + part), np.nan), plain, loss)
 
     def _power(self, x: Pair, n: int) -> Pair:
@@ -417,8 +421,6 @@ class Fast:
             sharp = math.isfinite(high) and found.rel_accuracy_bits() > 70
             return self.wide(high) + self.wide(as_float((found - high).mid())) if sharp else self.wide("nan")
 
-        if row.operands != 1:
-            raise LeftError(row.name)
         with precision(96):
             return np.asarray(np.frompyfunc(of, 1, 1)(x), dtype=self.wide)
 
@@ -542,9 +544,9 @@ class Fast:
 
         table["logaddexp"] = logaddexp
         for row in FUNCTIONS.values():
-            if row.roundings:
+            if row.roundings and row.operands == 1:
                 table[row.name] = self._function(row)
-            elif row.steps:
+            elif row.roundings or row.steps:
                 table[row.name] = partial(_no_operation, row.name)
         return table
 

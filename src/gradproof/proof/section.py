@@ -240,14 +240,18 @@ def section_of_value(
 
 
 def section_of_cotangent(
-    run: Run, given: Mapping[str, np.ndarray], name: str, entries: np.ndarray
+    run: Run, given: Mapping[str, np.ndarray], name: str, entries: np.ndarray, *, values: bool = False
 ) -> Section:
-    """The section of the entries of what arrives at one of the run's targets. Raises `UnsupportedError`
-    where it is too large."""
+    """The section of the entries of what arrives at one of the run's targets; with `values` the outputs'
+    own too, which a look from both sides of a kink asks for. Raises `UnsupportedError` where it is too large.
+    """
     maker = _Maker(run.nodes, given)
     maker.cotangents.first[name] = entries
     maker.values.first[name] = entries
     maker.needed_cotangents(run.wanted)
+    for output in run.outputs if values else ():
+        if output in maker.cotangents.more:
+            maker.values.add(output, maker.cotangents.list(output))
     maker.needed_values()
     maker.placed()
     used = {name for name, _ in maker.uses} | set(maker.parts)
