@@ -35,7 +35,7 @@ BINARY = [
     sympy.Max(z0, z1), sympy.Min(z0, z1), sympy.Piecewise((z0, z0 < z1), (z1**2, True)), 1 / (z0 - z1),
     sympy.exp(z0) / (sympy.exp(z0) + sympy.exp(z1)), z0**2 * z1, (z0 - z1) * z0 / 3,
     FORMS["logaddexp"](z0, z1), sympy.Piecewise((z0, z1 > 0), (0, True)), z0 / z1**2, -z0 * z1**3,
-    sympy.log(z0 + z1), z0 / sympy.sqrt(z1 + third),
+    sympy.log(z0 + z1), z0 / sympy.sqrt(z1 + third), sympy.atan2(z0, z1),
 ]  # fmt: skip
 SUMMED = [z0, z0, z0**2, sympy.exp(z0), z0 / 3, FORMS["sigmoid"](z0), abs(z0)]
 PAIRED = [z0 * z1, z0 * z1, z0 * z1, z0 * sympy.exp(z1), (z0 - z1) ** 2, z0 / z1]
