@@ -25,7 +25,7 @@ from ..proof.enclosure import Enclosures, Pulled
 from ..proof.fast import Fast, LeftError, Pair, fast
 from ..proof.graph import Node, Shape, size
 from ..proof.section import Known
-from ..proof.walk import evaluate, pullback
+from ..proof.walk import evaluate, pullback, tied
 from ..verdict import Judgement, Verdict
 from .together import FUSED, explained, kernels
 from .verdicts import Comparison, absent, compared_sum, judge, ulp_of
@@ -36,6 +36,7 @@ MANY = 500_000  # ... beyond which they are not asked for all of them
 MOST = 4_000  # entries that are looked at one by one
 SHARP = 2.0**-20  # of the rounding set: an own error that is of no account
 PROVED = 64  # of more than can be looked at, those that are furthest off
+TOLD = 64  # of those that may be furthest off, floats cannot tell which
 
 
 class Look(Protocol):
@@ -90,6 +91,9 @@ class _Way:
             return {}
         try:
             with np.errstate(all="ignore"):
+                small = work_of(self.nodes) <= MANY
+                if small and tied(self.nodes, values, self.wanted, arithmetic=self.table):
+                    return {}  # a formula may jump there, whatever its slopes are
                 rows = {name: self.table.of(x[None]) for name, x in received.items()}
                 back = pullback(self.nodes, values, rows, self.wanted, self.table)
         except LeftError:
@@ -170,8 +174,7 @@ class Sieve:
         """No gradient, beside the entry that is largest."""
         at = int(np.argmax(np.abs(np.nan_to_num(expected.v.reshape(-1).astype(float)))))
         judged = absent(look(np.array([at])).exact, passed=True)
-        index = tuple(int(n) for n in np.unravel_index(at, expected.shape))
-        return replace(judged, index=index) if judged.verdict is Verdict.WRONG else None
+        return replace(judged, index=(0,) * expected.ndim) if judged.verdict is Verdict.WRONG else None
 
     def astray(self, value: np.ndarray, expected: Pair) -> np.ndarray | None:
         """By how much each entry is off where rounding does not explain it, and 0 where it does."""
@@ -216,11 +219,14 @@ def judged(
         middle = near.v.astype(np.float64)
         apart = np.where(flat == near.v, 0.0, np.abs((flat - near.v).astype(np.float64)))
         ulp = ulp_of(middle, dtype)
-        off, slack = apart / ulp, table.kappa(near.loss) * near.radius
+        off, slack = np.where(np.isinf(flat), np.inf, apart / ulp), table.kappa(near.loss) * near.radius
         rounded = passes & (apart > ulp / 2 + slack)
         unsure = passes & ~rounded & ~(apart <= ulp / 2 - slack)
         relative = np.where(middle != 0, near.radius / np.abs(middle), np.nan)
-    asked = {_last_largest(np.where(rounded if rounded.any() else passes, off, -1.0))}
+        among, reach = np.where(rounded if rounded.any() else passes, off, -1.0), slack / ulp
+        furthest = np.flatnonzero(among + reach >= np.max(among - reach, initial=-1.0, where=among >= 0))
+        furthest = furthest[np.argsort(among[furthest], kind="stable")[-TOLD:]]
+    asked = {_last_largest(among), *furthest.tolist()}
     asked.add(_last_largest(np.where(relative < 1, relative, -1.0)))
     several = np.flatnonzero(unsure) if not rounded.any() else np.zeros(0, int)
     if several.size > MOST:

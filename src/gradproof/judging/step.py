@@ -14,7 +14,7 @@ from ..causes import Cause
 from ..dtypes import DType
 from ..proof.arithmetic import Arithmetic
 from ..proof.balls import NOUGHT, UNIT, Balls, balls, centres, fold, full, hull, lift, numbers
-from ..proof.enclosure import Enclosures, Pulled, Run
+from ..proof.enclosure import Enclosures, NoValuesError, Pulled, Run
 from ..proof.graph import Node, size
 from ..proof.section import section_of_cotangent, section_of_value
 from ..proof.walk import Values, evaluate, singular
@@ -241,11 +241,19 @@ class Work:
         held: Enclosures | None = None,
     ) -> Comparison:
         """Balls of some entries of what should be passed on to an input."""
-        section = section_of_cotangent(run, self.step.given, name, entries, self.sieve.known(held))
-        given = {n: balls(x) for n, x in section.of(self.step.given).items()}
-        rows = {n: balls(x) for n, x in section.rows(received).items()}
-        pulled = (held or self.enclosures).pulled(section.run, given, rows)[name].row(0)
-        return Comparison(value.reshape(-1)[entries], pulled.exact, pulled.rounding, pulled.kinks)
+        known = self.sieve.known(held)
+
+        def pulled(values: bool) -> Pulled:
+            section = section_of_cotangent(run, self.step.given, name, entries, known, values=values)
+            given = {n: balls(x) for n, x in section.of(self.step.given).items()}
+            rows = {n: balls(x) for n, x in section.rows(received).items()}
+            return (held or self.enclosures).pulled(section.run, given, rows)[name].row(0)
+
+        try:
+            found = pulled(values=False)
+        except NoValuesError:  # at a kink
+            found = pulled(values=True)
+        return Comparison(value.reshape(-1)[entries], found.exact, found.rounding, found.kinks)
 
     def _cotangents(self) -> list[Finding]:
         """What the step passed on: of the probes, and of what it really received, first and again."""

@@ -78,6 +78,10 @@ class Arithmetic:
         got = parent.reshape(-1)[where.flat]
         return got if where.inside is None else np.where(where.inside, got, full((), arb(fill)))
 
+    def near_zero(self, array: Balls) -> bool:
+        """Whether one of the numbers may be 0."""
+        return any(x is not ZERO and x.contains(NOUGHT) for x in array.reshape(-1))
+
     def broadcast(self, array: Balls, shape: Shape) -> Balls:
         return np.broadcast_to(np.asarray(array, dtype=object), shape)
 

@@ -15,7 +15,6 @@ import numpy as np
 from flint import arb
 
 from ..dtypes import DType
-from ..errors import UnsupportedError
 from .arithmetic import Arithmetic, exact, rounding
 from .balls import (
     NOUGHT,
@@ -141,6 +140,10 @@ class Run:
         return [name for name in given if name in self.wanted or name in self.targets]
 
 
+class NoValuesError(Exception):
+    """A section without its outputs' values cannot be looked at from both sides."""
+
+
 LEAN = arb(2) ** -100  # of a step: what the other inputs are moved by, where ties go along with the step
 
 
@@ -187,8 +190,6 @@ class Sides:
             return OneSided(a.ball.union(b.ball), smooth=a.smooth and b.smooth and not apart)
 
     def _values(self, step: arb, arithmetic: Arithmetic) -> Balls:
-        if self.run.partial:
-            raise UnsupportedError("a part of a run has not all of its values")
         values = self.run.evaluate(self._at(step), arithmetic)
         return np.concatenate([values[output].reshape(-1) for output in self.run.outputs])
 
@@ -443,8 +444,8 @@ class Enclosures:
         count = len(found)
         nowhere = np.zeros(count, bool)
         for output, cotangents in rows.items():
-            if output not in values:  # of a section: the values are looked at elsewhere
-                continue
+            if output not in values or values[output].size * count != cotangents.size:
+                continue  # of a section: the values are looked at elsewhere
             lost = ~finite(values[output]).reshape(-1)
             lost[lost] = [not is_infinity(x) for x in values[output].reshape(-1)[lost]]
             if lost.any():  # a value that does not exist has no derivative
@@ -456,6 +457,8 @@ class Enclosures:
         look[nowhere] = False
         if not look.any():
             return seen
+        if any(output not in values for output in rows):
+            raise NoValuesError
         broken = ~finite(found)
         places = run.places()
         columns = [int(column) for column in np.flatnonzero(look.any(axis=0)) if places[column][0] in given]

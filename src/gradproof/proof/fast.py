@@ -36,6 +36,10 @@ Radius = np.ndarray | None  # None: exact
 WIDE = 0.25  # of a divisor's relative radius
 MARGIN = 2.0**-11  # of the radius: what the radii's own float arithmetic may be off by
 SINGLE = 2**15  # terms of a sum of magnitudes up to which float32 is enough for it
+WIDE = 0.25  # part of a divisor that its radius may be: the ball may hold 0 from there on
+LEAST = 2.0**-1040  # a radius that is smaller has lost its last digits, and those of v: NaN
+FLOAT32_LEAST = 2.0**-125
+SLICES = 6  # of a matrix of long doubles: at most
 LONG = np.finfo(np.longdouble).nmant >= 63
 
 
@@ -145,6 +149,9 @@ class Fast:
         v = gathered(parent.v, where, fill)
         return Pair(v, None if parent.r is None else gathered(parent.r, where, 0.0), parent.loss)
 
+    def near_zero(self, array: Pair) -> bool:
+        return bool((~(_size(array.v) > 2 * array.radius)).any())
+
     def broadcast(self, array: Any, shape: Shape) -> Pair:
         return self.array(array).broadcast(shape)
 
@@ -207,21 +214,23 @@ class Fast:
         """Σ a*b by products of matrices; a factor common to a sum multiplies the sum."""
         plan = Contraction(a.shape, b.shape, axes, domain)
         left, right = plan.first(a.v, self._alone), plan.second(b.v, self._alone)
-        v = self._product(left, right) * plan.repeats
         gamma = self.gamma(plan.count)
         slack = self.u * (1 + gamma) + gamma
         single = plan.count <= SINGLE and self.u >= 2.0**-24
 
         def product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-            kind = np.float32 if single else np.float64
+            kind = np.float32 if single and _are_single(x, y, plan.count) else np.float64
             return np.matmul(x.astype(kind, copy=False), y.astype(kind, copy=False)).astype(np.float64)
 
-        sizes = product(plan.first(_size(a.v)), plan.second(_size(b.v))) * plan.repeats
+        sizes = product(plan.first(_size(a.v)), plan.second(_size(b.v)))
+        v, known = self._product(left, right, sizes)
+        v, sizes = v * plan.repeats, sizes * plan.repeats
         moved, plain = self._moved(plan, a, b, (left, right), product)
         r = sizes * slack
         if moved is not None:
             r = r + moved * (plan.repeats * (1 - slack))
-        r = plan.unfolded(np.where(sizes < self.dtype.largest / 4, r, np.nan))
+        sound = known & (sizes < self.dtype.largest / 4) & ((r >= LEAST) | (sizes == 0))
+        r = plan.unfolded(np.where(sound, r, np.nan))
         v, loss = plan.unfolded(v), max(a.loss, b.loss)
         if moved is None or (plain is None and slack <= 0.1):
             return Pair(v, r, loss)
@@ -254,10 +263,12 @@ class Fast:
     def _alone(self, side: np.ndarray, axis: int) -> np.ndarray:
         return np.expand_dims(self._added(side, (axis,)), axis)
 
-    def _product(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def _product(self, a: np.ndarray, b: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The product of matrices, and where it is good to the unit of what midpoints are held in, beside the
+        product of their sizes."""
         if a.dtype == np.float64 and b.dtype == np.float64:
-            return np.matmul(a, b)
-        return _sliced_product(a, b)
+            return np.matmul(a, b), np.ones((), bool)
+        return _sliced_product(a, b, sizes)
 
     def product(self, factors: Pair, axes: tuple[int, ...]) -> Pair:
         raise LeftError("a product")
@@ -293,8 +304,8 @@ class Fast:
     def widened(self, x: Pair, roundings: float, masked: Callable[[], np.ndarray] | None = None) -> Pair:
         """What so many roundings make of it; NaN where it may overflow. `masked` says where it is a mask's
         infinity, which is no overflow."""
-        relative = roundings * self.u
-        size = _size(x.v)
+        relative, v = roundings * self.u, x.v
+        size = _size(v)
         r = size * relative
         least, most = (size.min(), size.max()) if size.size else (1.0, 1.0)
         if x.r is not None:
@@ -302,18 +313,21 @@ class Fast:
         if least < self.dtype.smallest_normal:
             absolute = self.dtype.underflow * max(1.0, roundings / 2)
             r = np.where(size > 0, r + absolute, r)
-        if not most < self.dtype.largest / 4:
-            r = np.where(size < self.dtype.largest / 4, r, np.nan)
+            r = np.where((size > 0) & (r < LEAST), np.nan, r)
+            if v.dtype != np.float64:
+                v = np.where(size > 0, v, 0)  # below all numbers that a radius may be
+        largest = self.dtype.largest / 4
+        if not most < largest or (x.r is not None and not (size + r < largest).all()):
+            r = np.where(size + r < largest, r, np.nan)
             if masked is not None:
-                r = np.where(masked() & np.isinf(x.v), 0.0, r)
-        return Pair(x.v, r, x.loss)
+                r = np.where(masked() & np.isinf(v), 0.0, r)
+        return Pair(v, r, x.loss)
 
     def _bounded(self, x: Pair) -> Pair:
-        if x.r is not None and x.size:
-            size = _size(x.v)
-            if not size.max() < self.dtype.largest / 4:
-                return Pair(x.v, np.where(size < self.dtype.largest / 4, x.r, np.nan), x.loss)
-        return x
+        if x.r is None:
+            return x
+        sound = (_size(x.v) + x.r < self.dtype.largest / 4) & ((x.r >= LEAST) | (x.r == 0))
+        return x if sound.all() else Pair(x.v, np.where(sound, x.r, np.nan), x.loss)
 
     def _shorter(self, v: np.ndarray, short: np.ndarray, plain: np.ndarray, loss: float) -> Pair:
         """With the shorter side, where it is not too short for the own error to stay κ of it."""
@@ -343,23 +357,20 @@ class Fast:
         if y.r is None:
             return Pair(v, None, y.loss)
         size = _size(v)
-        plain = size * size * y.r
-        return self._shorter(v, self._apart(plain / (1 + size * y.r), size * y.r), plain, y.loss)
+        part = size * y.r  # first: the square may be too small for a float
+        plain = size * part
+        return self._shorter(v, np.where(part < WIDE, plain / (1 + part), np.nan), plain, y.loss)
 
     def _quotient(self, a: Pair, b: Pair) -> Pair:
         v, loss = a.v / b.v, max(a.loss, b.loss)
         if b.r is None:
             return Pair(v, None if a.r is None else a.r / _size(b.v), loss)
         under = 1 / _size(b.v)
-        plain = _size(v) * under * b.r
+        part = under * b.r
+        plain = _size(v) * part
         if a.r is not None:
             plain = plain + under * a.r
-        return self._shorter(v, self._apart(plain / (1 + under * b.r), under * b.r), plain, loss)
-
-    @staticmethod
-    def _apart(short: np.ndarray, relative: np.ndarray) -> np.ndarray:
-        """NaN where a divisor is so wide that its ball may hold 0: there the balls tell nothing either."""
-        return np.where(relative <= WIDE, short, np.nan)
+        return self._shorter(v, np.where(part < WIDE, plain / (1 + part), np.nan), plain, loss)
 
     def _power(self, x: Pair, n: int) -> Pair:
         if n == 0:
@@ -381,7 +392,7 @@ class Fast:
         half = self.half and not row.stepwise
         if half and row.in_half:
             return self._function(FUNCTIONS[row.in_half])
-        roundings = 1.25 if half else row.roundings
+        roundings, exact = 1.25 if half else row.roundings, row.ball or getattr(arb, row.name)
 
         def of(operand: Any) -> Pair:
             x = self.array(operand)
@@ -389,25 +400,27 @@ class Fast:
                 v = self._by_balls(row, x.v)
             else:
                 v = np.asarray(floats.value(np, x.v))
-            plain = self.widened(Pair(v, None, x.loss), roundings)
+            plain, last = self.widened(Pair(v, None, x.loss), roundings), 1 - roundings * self.u
             if (
                 row.magnitude is not None and floats is not None
             ):  # of an error that does not shrink with the value
                 unit = row.roundings * (2.0**-24 if half else self.u)
                 more = np.asarray(row.magnitude(_plain(x.v), _plain(v))) * unit
-                plain = Pair(v, plain.radius + more, plain.loss)
+                plain = Pair(plain.v, plain.radius + more * last, plain.loss)
             if x.r is not None:
                 if floats is None:
                     raise LeftError(f"{row.name} of what is rounded")
                 bend = np.asarray(floats.bend(np, _plain(x.v), _plain(v))) * x.r * x.r / 2
                 first = np.abs(floats.slope(np, _plain(x.v), _plain(v))) * x.r
                 near = x.r <= floats.within(np, _plain(x.v)) if floats.within is not None else True
-                short = np.maximum(first - bend, 0.0) + plain.radius
+                short = np.maximum(first - bend, 0.0) * last + plain.radius
                 whole = np.where(near, first + bend + plain.radius, np.inf)
-                plain = self._shorter(v, short, whole, plain.loss)
-            if not np.isfinite(v).all():
-                plain = Pair(v, np.where(np.isfinite(v), plain.radius, np.nan), plain.loss)
-            return plain
+                plain = self._shorter(plain.v, short, whole, plain.loss)
+            known = np.isfinite(v)
+            for infinity in (math.inf, -math.inf):  # a mask's: balls know some functions' limits there
+                if (x.v == infinity).any() and not exact(arb(infinity)).is_finite():
+                    known = known & (x.v != infinity)
+            return plain if known.all() else Pair(plain.v, np.where(known, plain.radius, np.nan), plain.loss)
 
         return of
 
@@ -422,8 +435,6 @@ class Fast:
             sharp = math.isfinite(high) and found.rel_accuracy_bits() > 70
             return self.wide(high) + self.wide(as_float((found - high).mid())) if sharp else self.wide("nan")
 
-        if row.operands != 1:
-            raise LeftError(row.name)
         with precision(96):
             return np.asarray(np.frompyfunc(of, 1, 1)(x), dtype=self.wide)
 
@@ -501,7 +512,7 @@ class Fast:
             a, b = pairs
 
             def masked() -> np.ndarray:
-                return np.isinf(a.v) | np.isinf(b.v)
+                return (np.isinf(a.v) & (a.radius == 0)) | (np.isinf(b.v) & (b.radius == 0))
 
             return widened(Pair(a.v + b.v, _sum(a.r, b.r), max(a.loss, b.loss)), 1, masked)
 
@@ -547,9 +558,9 @@ class Fast:
 
         table["logaddexp"] = logaddexp
         for row in FUNCTIONS.values():
-            if row.roundings:
+            if row.roundings and row.operands == 1:
                 table[row.name] = self._function(row)
-            elif row.steps:
+            elif row.roundings or row.steps:
                 table[row.name] = partial(_no_operation, row.name)
         return table
 
@@ -558,27 +569,46 @@ def _no_operation(name: str, *operands: Any) -> Pair:
     raise LeftError(name)
 
 
-def _sliced_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """A product of matrices of long doubles, to their precision: each is cut into slices so short that their
-    products are exact in float64, and these are added up.
+def _are_single(x: np.ndarray, y: np.ndarray, count: int) -> bool:
+    """Whether sums of so many products of these sizes neither overflow in float32 nor lose digits."""
+    least, most = 1.0, float(count)
+    for side in (x, y):
+        low = float(np.where(side > 0, side, np.inf).min(initial=1.0))
+        if not low >= FLOAT32_LEAST:
+            return False
+        least, most = least * low, most * max(1.0, float(side.max(initial=0.0)))
+    return least >= FLOAT32_LEAST and most < 1 / FLOAT32_LEAST
+
+
+def _sliced_product(a: np.ndarray, b: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A product of matrices of long doubles, and where it is good to their unit beside `sizes`, the product
+    of their sizes: each is cut into slices so short that their products are exact in float64, and these are
+    added up.
 
     Ozaki, Ogita, Oishi and Rump, Error-free transformations of matrix multiplication, Numer. Algorithms 59,
     2012.
     """
-    bits = (53 - math.ceil(math.log2(max(a.shape[-1], 2)))) // 2
+    count = max(a.shape[-1], 1)
+    bits = (53 - math.ceil(math.log2(max(count, 2)))) // 2
     left, right = _slices(a, -1, bits), _slices(b, -2, bits)
+    tops = _plain(np.abs(a).max(axis=-1, keepdims=True, initial=0)) * count
+    tops = tops * _plain(np.abs(b).max(axis=-2, keepdims=True, initial=0))
+    # Beside an entry that is much larger than the others of its row, theirs begin slices later.
+    depth = 72
+    while not (known := tops * 2.0 ** (3 - depth) <= sizes * 2.0**-64).all() and depth < SLICES * bits:
+        depth += bits
     total = np.zeros((*a.shape[:-1], b.shape[-1]), np.longdouble)
-    pairs = [(i, j) for i in range(len(left)) for j in range(len(right)) if (i + j) * bits < 72]
+    pairs = [(i, j) for i in range(len(left)) for j in range(len(right)) if (i + j) * bits < depth]
     for i, j in sorted(pairs, key=lambda at: -sum(at)):
         total += np.matmul(left[i], right[j])
-    return total
+    return total, known
 
 
 def _slices(a: np.ndarray, axis: int, bits: int) -> list[np.ndarray]:
     """The matrix as a sum: each slice has at most so many bits beside the largest of its row or column."""
     found: list[np.ndarray] = []
     rest = a
-    while len(found) < 6 and (rest.any() or not found):
+    while len(found) < SLICES and (rest.any() or not found):
         top = _plain(np.abs(rest).max(axis=axis, keepdims=True))
         unit = np.ldexp(1.0, np.frexp(top)[1] - bits)
         part = np.rint(rest / unit) * unit

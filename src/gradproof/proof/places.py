@@ -72,7 +72,7 @@ class Places:
             self.domain == self.parent
             and len(self.index) == len(self.indices)
             and all(
-                e is symbol or extent == 1
+                e is symbol or (extent == 1 and e is S.Zero)
                 for e, symbol, extent in zip(self.index, self.indices, self.domain, strict=True)
             )
         )

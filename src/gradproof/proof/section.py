@@ -129,11 +129,11 @@ class Section:
                 if name in self.entries}  # fmt: skip
 
     def rows(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The same of cotangents of the outputs, rows first."""
+        """The same of cotangents of the outputs that are needed, rows first."""
         return {
             name: array.reshape(len(array), -1)[:, self.entries[f"∂{name}"]]
             for name, array in arrays.items()
-            if name in self.run.outputs
+            if f"∂{name}" in self.entries
         }
 
 
@@ -301,13 +301,19 @@ def section_of_cotangent(
     name: str,
     entries: np.ndarray,
     known: Known | None = None,
+    *,
+    values: bool = False,
 ) -> Section:
-    """The section of the entries of what arrives at one of the run's targets. Raises `UnsupportedError`
-    where it is too large."""
+    """The section of the entries of what arrives at one of the run's targets; with `values` the outputs'
+    own too, which a look from both sides of a kink asks for. Raises `UnsupportedError` where it is too large.
+    """
     maker = _Maker(run.nodes, given, known)
     maker.cotangents.first[name] = entries
     maker.values.first[name] = entries
     maker.needed_cotangents(run.wanted)
+    for output in run.outputs if values else ():
+        if output in maker.cotangents.more:
+            maker.values.add(output, maker.cotangents.list(output))
     maker.needed_values()
     maker.placed()
     used = {name for name, _ in maker.uses} | set(maker.parts)

@@ -18,7 +18,7 @@ from sympy import S
 
 from ..causes import Singular
 from .arithmetic import Arithmetic, exact
-from .balls import NOUGHT, ZERO, Ball, Balls, as_float, ball, hull
+from .balls import ZERO, Ball, Balls, as_float, ball, hull
 from .formulas import compiled
 from .functions import second_slope
 from .graph import Node, Shape, open_axes, slot, still
@@ -264,20 +264,20 @@ def singular(nodes: Sequence[Node], values: Mapping[str, Balls], arithmetic: Ari
 
 def tied(
     nodes: Sequence[Node],
-    values: Mapping[str, Balls],
+    values: Mapping[str, Array],
     wanted: Collection[str],
     sites: Callable[[Node], Iterable[Site]] = lambda node: (Site(node),),
+    arithmetic: Algebra | None = None,
 ) -> bool:
     """Whether a branch's condition stands at its boundary, or a sign at 0, and something `wanted` is in it:
     there a formula may jump."""
-    arithmetic = exact()
+    arithmetic = arithmetic or exact()
     for node in nodes:
         moved = tuple(z for z, read in zip(node.slots, node.reads, strict=True) if read.parent in wanted)
         for edge in _edges(node.formula, moved):
             for site in sites(node):
-                if site.reads(edge.free_symbols) and any(
-                    x is not ZERO and x.contains(NOUGHT)
-                    for x in _over(site, edge, values, arithmetic).reshape(-1)
+                if site.reads(edge.free_symbols) and arithmetic.near_zero(
+                    _over(site, edge, values, arithmetic)
                 ):
                     return True
     return False
