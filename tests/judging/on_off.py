@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from net_cases import KINDS, drawn
 from tables import DEEP, FAULTS, NETS, REFUTED, RIGHT
 
-from gradproof import Report, check, check_function, load
+from gradproof import Report, assert_gradients, check, check_function, load
 from gradproof.judging import sieve
 from gradproof.judging.sieve import without_floats
 
@@ -115,6 +116,25 @@ OTHERS = (
     ("tinygrad", "float32"),
 )  # fmt: skip
 
+
+def doors() -> Iterator[Case]:
+    """A JAX function as it is, and numbers from anywhere."""
+    from test_doors import CASES
+
+    import gradproof.jax
+
+    def asserted(case: Any) -> Report:
+        try:
+            return assert_gradients(case.text, {"x": case.x}, {"x": case.gradient})
+        except AssertionError as error:
+            return error.report  # type: ignore[attr-defined] # assert_gradients puts it there
+
+    for case in CASES:
+        x = np.asarray(case.x, np.float64)
+        yield Case(f"{case.name}, jax", lambda c=case, x=x: gradproof.jax.check_function(c.jax, x))
+        yield Case(f"{case.name}, numbers", lambda c=case: asserted(c))
+
+
 GROUPS: dict[str, Callable[[], Iterator[Case]]] = {
     "faults": faults,
     "tricky": tricky,
@@ -122,4 +142,5 @@ GROUPS: dict[str, Callable[[], Iterator[Case]]] = {
     "nets": nets,
     "files": lambda: files(TORCH),
     "other engines": lambda: files(OTHERS),
+    "doors": doors,
 }

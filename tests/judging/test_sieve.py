@@ -18,7 +18,7 @@ from gradproof.proof.graph import Node, Read, free, slot
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own, of what is beta
 
-SAMPLED = {"faults": 40, "tricky": 12, "net": 6, "nets": 20, "files": 9, "other engines": 24}
+SAMPLED = {"faults": 60, "tricky": 16, "net": 6, "nets": 28, "files": 12, "other engines": 24, "doors": 4}
 
 
 def sampled() -> list[pytest.param]:
@@ -64,6 +64,9 @@ LARGE: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]] = {
     "all entries alike": (lambda x: x * x, lambda: (torch.full((900,), 1.1, requires_grad=True),)),
     "entries in pairs": (lambda x: x @ x.T, lambda: (numbers(30, 30),)),
     "a function of two": (lambda x: torch.atan2(x, x + 1), lambda: (numbers(900),)),
+    "an operation of several outputs": (
+        lambda x: torch.nn.functional.group_norm(x.view(5, 6, 10, 3), 2) * 2, lambda: (numbers(900),)
+    ),
     "a padding": (lambda x: torch.nn.functional.pad(x, (1, 2, 1, 1)) * 3, lambda: (numbers(30, 30),)),
     "a mask": (
         lambda x: torch.softmax(x.masked_fill(torch.ones(30, 30).triu(1).bool(), -torch.inf), -1),

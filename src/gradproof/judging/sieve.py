@@ -150,7 +150,7 @@ def judged(
         middle = near.v.astype(np.float64)
         apart = np.where(flat == near.v, 0.0, np.abs((flat - near.v).astype(np.float64)))
         ulp = ulp_of(middle, dtype)
-        off, slack = apart / ulp, table.kappa(near.loss) * near.radius
+        off, slack = np.where(np.isinf(flat), np.inf, apart / ulp), table.kappa(near.loss) * near.radius
         rounded = passes & (apart > ulp / 2 + slack)
         unsure = passes & ~rounded & ~(apart <= ulp / 2 - slack)
         relative = np.where(middle != 0, near.radius / np.abs(middle), np.nan)

@@ -122,9 +122,11 @@ class Section:
                 if name in self.entries}  # fmt: skip
 
     def rows(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The same of cotangents of the outputs, rows first."""
+        """The same of cotangents of the outputs that are needed, rows first."""
         return {
-            name: array.reshape(len(array), -1)[:, self.entries[f"∂{name}"]] for name, array in arrays.items()
+            name: array.reshape(len(array), -1)[:, self.entries[f"∂{name}"]]
+            for name, array in arrays.items()
+            if f"∂{name}" in self.entries
         }
 
 
