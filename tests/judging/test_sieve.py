@@ -152,12 +152,12 @@ def test_one_entry_of_a_million_is_found(dtype: str) -> None:
 def test_without_floats_no_table_is_there() -> None:
     node = Node("y", (900,), slot(0) ** 2, (Read("x", (free(0),)),))
     given = {"x": np.ones(900)}
-    assert Sieve((node,), given, frozenset("xy"), DTYPES["float32"]).values() is not None
+    assert Sieve((node,), given, frozenset("xy"), DTYPES["float32"]).value("y") is not None
     with without_floats():
-        assert Sieve((node,), given, frozenset("xy"), DTYPES["float32"]).values() is None
+        assert Sieve((node,), given, frozenset("xy"), DTYPES["float32"]).value("y") is None
     few = {"x": np.ones(9)}
     small = Node("y", (9,), slot(0) ** 2, (Read("x", (free(0),)),))
-    assert Sieve((small,), few, frozenset("xy"), DTYPES["float32"]).values() is None
+    assert Sieve((small,), few, frozenset("xy"), DTYPES["float32"]).value("y") is None
 
 
 def test_a_sum_is_judged_by_floats_as_by_balls() -> None:

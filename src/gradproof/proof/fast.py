@@ -317,7 +317,7 @@ class Fast:
             if v.dtype != np.float64:
                 v = np.where(size > 0, v, 0)  # below all numbers that a radius may be
         largest = self.dtype.largest / 4
-        if not most < largest or (x.r is not None and not (size + r < largest).all()):
+        if not most < largest or (x.r is not None and r.size and not most + r.max() < largest):
             r = np.where(size + r < largest, r, np.nan)
             if masked is not None:
                 r = np.where(masked() & np.isinf(v), 0.0, r)
@@ -326,7 +326,10 @@ class Fast:
     def _bounded(self, x: Pair) -> Pair:
         if x.r is None:
             return x
-        sound = (_size(x.v) + x.r < self.dtype.largest / 4) & ((x.r >= LEAST) | (x.r == 0))
+        size, largest = _size(x.v), self.dtype.largest / 4
+        if not x.size or (size.max() + x.r.max() < largest and x.r.min() >= LEAST):
+            return x
+        sound = (size + x.r < largest) & ((x.r >= LEAST) | (x.r == 0))
         return x if sound.all() else Pair(x.v, np.where(sound, x.r, np.nan), x.loss)
 
     def _shorter(self, v: np.ndarray, short: np.ndarray, plain: np.ndarray, loss: float) -> Pair:
@@ -417,7 +420,8 @@ class Fast:
                 whole = np.where(near, first + bend + plain.radius, np.inf)
                 plain = self._shorter(plain.v, short, whole, plain.loss)
             known = np.isfinite(v)
-            for infinity in (math.inf, -math.inf):  # a mask's: balls know some functions' limits there
+            ends = (math.inf, -math.inf) if np.isinf(x.v).any() else ()
+            for infinity in ends:  # a mask's: balls know some functions' limits there
                 if (x.v == infinity).any() and not exact(arb(infinity)).is_finite():
                     known = known & (x.v != infinity)
             return plain if known.all() else Pair(plain.v, np.where(known, plain.radius, np.nan), plain.loss)
