@@ -93,13 +93,8 @@ def tell(title: str, tallies: Iterator[Tally], seconds: float) -> bool:
     print(
         f"{title}: {total.probes:,} probes, {total.passed:,} passed, {share:.1%} of what is within 0.97 of "
         f"the radius; {len(total.passing)} passing, {len(total.endless)} endless, {len(total.loose)} loose "
-<<<<<<< HEAD
-        f"of {total.measured:,} measured, own error up to {total.worst:.2f} of κ·r; {total.left} without a "
-        f"fast form; {time.perf_counter() - start:.0f} s"
-=======
         f"of {total.measured:,} measured, own error up to {total.worst:.2f} of κ·r; "
         f"{total.left} without a fast form; {time.perf_counter() - start:.0f} s"
->>>>>>> fast-tests
     )
     return not total.passing and not total.loose
 

@@ -198,7 +198,9 @@ class Work:
             )
             given = {n: balls(x) for n, x in section.of(self.step.given).items()}
             loose = section.run.evaluate(given, by.rounding)[name]
-            sharp = by.settled(lambda: section.run.evaluate(given, by.exact)[name], loose, partial=True)
+            sharp = by.settled(
+                lambda: section.run.evaluate(given, by.exact)[name], loose, section.run.blurred
+            )
             return Comparison(value.reshape(-1)[entries], sharp, loose)
 
         return self.sieve.judged(value, expected, dtype, look)

@@ -88,11 +88,7 @@ class Run:
     at: Callable[[Node], Site | None] = Site
     use: Callable[[Node, int], Site | None] = lambda node, n: Site(node)
     told: Mapping[str, Callable[[Arithmetic], Balls]] = field(default_factory=dict)  # cotangents on the way
-
-    @property
-    def partial(self) -> bool:
-        """Whether it is a section of a run."""
-        return self.at is not Site
+    blurred: bool = False  # whether floats tell a part of it, with their own error
 
     def evaluate(self, given: Values, arithmetic: Arithmetic) -> Values:
         """The nodes' values, beside those given."""
@@ -103,7 +99,7 @@ class Run:
         return tied(self.nodes, values, self.wanted | set(self.targets), self._sites)
 
     def _sites(self, node: Node) -> list[Site]:
-        if not self.partial:
+        if self.at is Site:
             return [Site(node)]
         places = (self.at(node), *(self.use(node, n) for n in range(len(node.reads))))
         return [site for site in places if site is not None]
@@ -383,14 +379,14 @@ class Enclosures:
         self.exact: Arithmetic = exact()
         self.rounding: Arithmetic = rounding(dtype, accumulator)
 
-    def unsettled(self, exact_balls: Balls, rounded: Balls, partial: bool = False) -> np.ndarray:
+    def unsettled(self, exact_balls: Balls, rounded: Balls, blurred: bool = False) -> np.ndarray:
         """Entries whose exact ball is too wide to judge by, in itself and beside the rounding set; a
-        `partial` one may be made of what floats know."""
+        `blurred` one is made of what floats know."""
         radius = radii(exact_balls)
         with np.errstate(invalid="ignore"):
             narrow = radius <= np.abs(centres(exact_balls)) * self.dtype.unit_roundoff / 4096
             narrow |= radius <= self.dtype.smallest / 4096
-            if (partial or radius.size > SMALL) and not narrow.all():
+            if (blurred or radius.size > SMALL) and not narrow.all():
                 slack = radii(rounded)
                 narrow |= np.isfinite(slack) & (radius <= slack / 2**20)
         beyond = np.isinf(radius)  # of the floats' range, if there at all
@@ -399,11 +395,11 @@ class Enclosures:
             narrow = np.where(beyond, finite(exact_balls) & sharp, narrow)
         return ~narrow
 
-    def settled(self, compute: Callable[[], Balls], rounded: Balls, partial: bool = False) -> Balls:
+    def settled(self, compute: Callable[[], Balls], rounded: Balls, blurred: bool = False) -> Balls:
         """Exact balls, at a precision that doubles until they are narrow or stop getting narrower."""
         bits, found = START_BITS, numbers(np.asarray(compute(), object))
         limit = LIMIT_BITS if found.size <= LARGE else 4 * START_BITS
-        open_ = self.unsettled(found, rounded, partial)
+        open_ = self.unsettled(found, rounded, blurred)
         while open_.any() and bits < limit:
             bits *= 2
             with precision(bits):
@@ -414,14 +410,14 @@ class Enclosures:
                 bits = max(
                     bits, limit // 2
                 )  # an argument of a sine has bits before the point: one look with all there are
-            open_ = self.unsettled(found, rounded, partial)
+            open_ = self.unsettled(found, rounded, blurred)
         return found
 
     def pulled(self, run: Run, given: Values, rows: Cotangents) -> dict[str, Pulled]:
         """What arrives at each target for each row of cotangents."""
         tally: dict[str, tuple[int, Balls]] = {}
         rounded = numbers(run.pull(given, self.rounding, rows, tally))
-        found = self.settled(lambda: run.pull(given, self.exact, rows), rounded, run.partial)
+        found = self.settled(lambda: run.pull(given, self.exact, rows), rounded, run.blurred)
         kinks = np.zeros(found.shape, bool)
         seen = self._from_both_sides(run, given, rows, found, rounded, kinks)
         ties = Ties(run, given, rows, self.exact, kinks, seen) if (kinks.sum(axis=1) > 1).any() else None
@@ -452,7 +448,7 @@ class Enclosures:
                 nowhere |= ((centres(cotangents).reshape(count, -1) != 0) & lost).any(axis=1)
         if nowhere.any():
             found[nowhere] = NOWHERE
-        open_ = self.unsettled(found, rounded, run.partial)
+        open_ = self.unsettled(found, rounded, run.blurred)
         look = open_ | run.tied(values)
         look[nowhere] = False
         if not look.any():

@@ -149,6 +149,7 @@ class _Maker:
         self.uses: dict[tuple[str, int], Part] = {}
         self.told: dict[str, Callable[[Any], Balls]] = {}
         self.terms = 0
+        self.blurred = False  # whether floats tell a part of it
 
     def counted(self, part: Part) -> Part:
         self.terms += prod(part.domain)
@@ -207,6 +208,7 @@ class _Maker:
         if found is None:
             return None
         sharp, wide = _balls_of(found)
+        self.blurred = True
         part = Part(node, (len(entries),), 1, {})
         part.ready = lambda arithmetic: sharp if arithmetic.dtype is None else wide
         return part
@@ -253,6 +255,7 @@ class _Maker:
         if found is None:
             return False
         sharp, wide = _balls_of(found)
+        self.blurred = True
         self.told[parent] = lambda arithmetic: (sharp if arithmetic.dtype is None else wide)[None]
         return True
 
@@ -291,7 +294,9 @@ def section_of_value(
     maker.needed_values()
     maker.placed()
     needed = tuple(node for node in nodes if node.name in maker.parts)
-    run = Run(needed, (name,), {}, frozenset(), at=lambda node: maker.parts.get(node.name))
+    run = Run(
+        needed, (name,), {}, frozenset(), at=lambda node: maker.parts.get(node.name), blurred=maker.blurred
+    )
     return Section(run, {leaf: maker.values.list(leaf) for leaf in given if leaf in maker.values.more})
 
 
@@ -332,6 +337,7 @@ def section_of_cotangent(
         at=lambda node: maker.parts.get(node.name),
         use=lambda node, n: maker.uses.get((node.name, n)),
         told=maker.told,
+        blurred=maker.blurred,
     )
     return Section(part_of, entries_of)
 
