@@ -14,7 +14,7 @@ from ..causes import Cause
 from ..dtypes import DType
 from ..proof.arithmetic import Arithmetic
 from ..proof.balls import NOUGHT, UNIT, Balls, balls, centres, fold, full, hull, lift, numbers
-from ..proof.enclosure import Enclosures, Pulled, Run
+from ..proof.enclosure import Enclosures, Pulled, Run, SidesError
 from ..proof.graph import Node, size
 from ..proof.section import section_of_cotangent, section_of_value
 from ..proof.walk import Values, evaluate, singular
@@ -196,7 +196,7 @@ class Work:
             section = section_of_value(self.step.nodes, self.step.given, name, entries, self.sieve.known)
             given = {n: balls(x) for n, x in section.of(self.step.given).items()}
             loose = section.run.evaluate(given, by.rounding)[name]
-            sharp = by.settled(lambda: section.run.evaluate(given, by.exact)[name], loose)
+            sharp = by.settled(lambda: section.run.evaluate(given, by.exact)[name], loose, section.run.blunt)
             return Comparison(value.reshape(-1)[entries], sharp, loose)
 
         return self.sieve.judged(value, expected[name], dtype, look)
@@ -239,10 +239,20 @@ class Work:
         held: Enclosures | None = None,
     ) -> Comparison:
         """Balls of some entries of what should be passed on to an input."""
-        section = section_of_cotangent(run, self.step.given, name, entries, self.sieve.known)
-        given = {n: balls(x) for n, x in section.of(self.step.given).items()}
-        rows = {n: balls(x) for n, x in section.rows(received).items()}
-        pulled = (held or self.enclosures).pulled(section.run, given, rows)[name].row(0)
+        by = held or self.enclosures
+
+        def seen(beside: bool) -> Pulled:
+            section = section_of_cotangent(
+                run, self.step.given, name, entries, self.sieve.known, beside=beside
+            )
+            given = {n: balls(x) for n, x in section.of(self.step.given).items()}
+            rows = {n: balls(x) for n, x in section.rows(received).items()}
+            return by.pulled(section.run, given, rows)[name].row(0)
+
+        try:
+            pulled = seen(beside=False)
+        except SidesError:
+            pulled = seen(beside=True)
         return Comparison(value.reshape(-1)[entries], pulled.exact, pulled.rounding, pulled.kinks)
 
     def _cotangents(self) -> list[Finding]:

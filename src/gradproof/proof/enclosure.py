@@ -79,7 +79,8 @@ class Pulled:
 @dataclass(frozen=True, eq=False)
 class Run:
     """A run of nodes from its inputs to its outputs, and the targets whose cotangents are asked for; `at`
-    says where each node is evaluated, `use` where each of its slopes is (None: nowhere)."""
+    says where each node is evaluated, `use` where each of its slopes is (None: nowhere). Where it is `blunt`,
+    floats know some of its values, which no precision makes sharper."""
 
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
@@ -87,6 +88,7 @@ class Run:
     wanted: frozenset[str]
     at: Callable[[Node], Site | None] = Site
     use: Callable[[Node, int], Site | None] = lambda node, n: Site(node)
+    blunt: bool = False
 
     def evaluate(self, given: Values, arithmetic: Arithmetic) -> Values:
         """The nodes' values, beside those given."""
@@ -132,6 +134,10 @@ class Run:
     def moving(self, given: Values) -> list[str]:
         """The inputs that gradients flow to: all that a kink can be moved by."""
         return [name for name in given if name in self.wanted or name in self.targets]
+
+
+class SidesError(Exception):
+    """What has to be looked at from both sides, and is not made for it: see `section_of_cotangent`."""
 
 
 LEAN = arb(2) ** -100  # of a step: what the other inputs are moved by, where ties go along with the step
@@ -373,13 +379,14 @@ class Enclosures:
         self.exact: Arithmetic = exact()
         self.rounding: Arithmetic = rounding(dtype, accumulator)
 
-    def unsettled(self, exact_balls: Balls, rounded: Balls) -> np.ndarray:
-        """Entries whose exact ball is too wide to judge by, in itself and beside the rounding set."""
+    def unsettled(self, exact_balls: Balls, rounded: Balls, blunt: bool = False) -> np.ndarray:
+        """Entries whose exact ball is too wide to judge by, in itself, and of very many or of a blunt run
+        beside the rounding set, too."""
         radius = radii(exact_balls)
         with np.errstate(invalid="ignore"):
             narrow = radius <= np.abs(centres(exact_balls)) * self.dtype.unit_roundoff / 4096
             narrow |= radius <= self.dtype.smallest / 4096
-            if radius.size > SMALL and not narrow.all():
+            if (blunt or radius.size > SMALL) and not narrow.all():
                 slack = radii(rounded)
                 narrow |= np.isfinite(slack) & (radius <= slack / 2**20)
         beyond = np.isinf(radius)  # of the floats' range, if there at all
@@ -388,11 +395,11 @@ class Enclosures:
             narrow = np.where(beyond, finite(exact_balls) & sharp, narrow)
         return ~narrow
 
-    def settled(self, compute: Callable[[], Balls], rounded: Balls) -> Balls:
+    def settled(self, compute: Callable[[], Balls], rounded: Balls, blunt: bool = False) -> Balls:
         """Exact balls, at a precision that doubles until they are narrow or stop getting narrower."""
         bits, found = START_BITS, numbers(np.asarray(compute(), object))
         limit = LIMIT_BITS if found.size <= LARGE else 4 * START_BITS
-        open_ = self.unsettled(found, rounded)
+        open_ = self.unsettled(found, rounded, blunt)
         while open_.any() and bits < limit:
             bits *= 2
             with precision(bits):
@@ -403,14 +410,14 @@ class Enclosures:
                 bits = max(
                     bits, limit // 2
                 )  # an argument of a sine has bits before the point: one look with all there are
-            open_ = self.unsettled(found, rounded)
+            open_ = self.unsettled(found, rounded, blunt)
         return found
 
     def pulled(self, run: Run, given: Values, rows: Cotangents) -> dict[str, Pulled]:
         """What arrives at each target for each row of cotangents."""
         tally: dict[str, tuple[int, Balls]] = {}
         rounded = numbers(run.pull(given, self.rounding, rows, tally))
-        found = self.settled(lambda: run.pull(given, self.exact, rows), rounded)
+        found = self.settled(lambda: run.pull(given, self.exact, rows), rounded, run.blunt)
         kinks = np.zeros(found.shape, bool)
         seen = self._from_both_sides(run, given, rows, found, rounded, kinks)
         ties = Ties(run, given, rows, self.exact, kinks, seen) if (kinks.sum(axis=1) > 1).any() else None
@@ -441,11 +448,13 @@ class Enclosures:
                 nowhere |= ((centres(cotangents).reshape(count, -1) != 0) & lost).any(axis=1)
         if nowhere.any():
             found[nowhere] = NOWHERE
-        open_ = self.unsettled(found, rounded)
+        open_ = self.unsettled(found, rounded, run.blunt)
         look = open_ | run.tied(values)
         look[nowhere] = False
         if not look.any():
             return seen
+        if run.blunt or any(output not in values for output in rows):
+            raise SidesError
         broken = ~finite(found)
         places = run.places()
         columns = [int(column) for column in np.flatnonzero(look.any(axis=0)) if places[column][0] in given]

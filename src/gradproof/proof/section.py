@@ -83,7 +83,9 @@ class Part(Site):
         positions = [position(e, self.indices) for e in self.node.reads[n].index]
         flat, inside = flattened(positions, shape, len(self.domain))
         self.found[n] = flat, inside
-        return (flat if inside is None else flat[np.broadcast_to(inside, flat.shape)]).reshape(-1)
+        needed = (flat if inside is None else flat[np.broadcast_to(inside, flat.shape)]).reshape(-1)
+        # Where all is outside, any entry will do: there is something to read in the place of.
+        return needed if needed.size or not size(shape) else np.zeros(1, np.int64)
 
 
 @dataclass
@@ -143,6 +145,8 @@ class _Maker:
         self.parts: dict[str, Part] = {}
         self.uses: dict[tuple[str, int], Part] = {}
         self.terms = 0
+        self.blunt = False
+        self.ready = True  # may there be values that are not made of the inputs
 
     def counted(self, part: Part) -> Part:
         self.terms += prod(part.domain)
@@ -174,7 +178,7 @@ class _Maker:
 
     def long_sum(self, node: Node) -> Part | None:
         """A sum of very many numbers that are given: floats add them up exactly."""
-        if node.reduce != "sum" or node.formula != slot(0) or size(node.over) < LONG:
+        if not self.ready or node.reduce != "sum" or node.formula != slot(0) or size(node.over) < LONG:
             return None
         array = self.given.get(node.reads[0].parent)
         if array is None or array.dtype == object or not np.isfinite(array).all():
@@ -200,6 +204,7 @@ class _Maker:
         found = self.known(node.name, entries)
         if found is None:
             return None
+        self.blunt = True
         middle, error, reach = map(balls, found)
         around = arb(0, 1)
         sharp, wide = (np.asarray(middle + r * around, object) for r in (error, reach))
@@ -263,7 +268,7 @@ def section_of_value(
     maker.needed_values()
     maker.placed()
     needed = tuple(node for node in nodes if node.name in maker.parts)
-    run = Run(needed, (name,), {}, frozenset(), at=lambda node: maker.parts.get(node.name))
+    run = Run(needed, (name,), {}, frozenset(), at=lambda node: maker.parts.get(node.name), blunt=maker.blunt)
     return Section(run, {leaf: maker.values.list(leaf) for leaf in given if leaf in maker.values.more})
 
 
@@ -273,13 +278,23 @@ def section_of_cotangent(
     name: str,
     entries: np.ndarray,
     known: Known | None = None,
+    *,
+    beside: bool = False,
 ) -> Section:
     """The section of the entries of what arrives at one of the run's targets. Raises `UnsupportedError`
-    where it is too large."""
-    maker = _Maker(run.nodes, given, known)
+    where it is too large.
+
+    With `beside` it can be looked at from both sides of an entry: the outputs' values are in it, by which a
+    jump is seen, and every value moves with the entry.
+    """
+    maker = _Maker(run.nodes, given, None if beside else known)
+    maker.ready = not beside
     maker.cotangents.first[name] = entries
     maker.values.first[name] = entries
     maker.needed_cotangents(run.wanted)
+    for output in run.outputs if beside else ():
+        if output in maker.cotangents.more:
+            maker.values.add(output, maker.cotangents.list(output))
     maker.needed_values()
     maker.placed()
     used = {name for name, _ in maker.uses} | set(maker.parts)
@@ -296,6 +311,7 @@ def section_of_cotangent(
         run.wanted,
         at=lambda node: maker.parts.get(node.name),
         use=lambda node, n: maker.uses.get((node.name, n)),
+        blunt=maker.blunt,
     )
     return Section(part_of, entries_of)
 
