@@ -31,7 +31,7 @@ reports: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/corpora.py
-	$(BIN)/python benchmarks/cost.py
+	$(BIN)/python benchmarks/speed.py --write
 	$(BIN)/python benchmarks/planted.py
 	$(BIN)/python benchmarks/deep.py
 	$(BIN)/python benchmarks/operators.py

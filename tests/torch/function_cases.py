@@ -76,6 +76,7 @@ MASK = torch.tensor([[True, False, True, False], [False, False, True, True], [Fa
 WEIGHT = torch.tensor([0.3, -0.7, 1.1], dtype=torch.float64, requires_grad=True)
 AT_0 = numbers([0.0, 1.0, -2.0])
 
+MANY_AT_0 = numbers([n / 8 - 60 for n in range(1000)])
 RIGHT = (
     # saturation, overflow, cancellation
     Case("a saturated sigmoid and tanh", lambda x: torch.sigmoid(x) + torch.tanh(x), numbers([100.0, -100.0, 20.0, -88.0]), ALL),
@@ -102,6 +103,11 @@ RIGHT = (
         ("leaky relu", F.leaky_relu), ("relu6", F.relu6), ("softshrink", lambda x: F.softshrink(x, 1.0)), ("elu", F.elu),
         ("maximum", lambda x: torch.maximum(x, -x)), ("huber", lambda x: F.huber_loss(x, x.detach() * 0)),
     )),
+    *(Case(f"{name} of very many entries, some at its kinks", func, MANY_AT_0) for name, func in (
+        ("relu", torch.relu), ("abs", torch.abs), ("clamp", lambda x: x.clamp(-2, 1)), ("hardtanh", F.hardtanh),
+    )),
+    Case("two ways of very many entries", lambda x: torch.where(x > 0, x + 1, x), leaves((5000,)), ONE),
+    Case("the layer norm of many long rows", lambda x, w: F.layer_norm(x, (1024,), w), leaves((64, 1024), (1024,)), ONE),
     Case("a maximum with a tie", torch.max, numbers([1.0, 1.0, 0.0]), ALL),
     Case("amax with a tie", torch.amax, numbers([1.0, 1.0, 0.0]), ALL),
     Case("maximum along an axis with a tie", lambda x: x.max(0).values, numbers([1.0, 1.0, 0.0]), ALL),

@@ -233,6 +233,23 @@ def test_a_parameter_that_is_only_read_detached_is_named() -> None:
 # Kinks and special points
 
 
+def test_a_kink_among_very_many_entries_excuses_no_wrong_gradient() -> None:
+    class Relu(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            ctx.save_for_backward(x)
+            return x.clamp(min=0)
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            (x,) = ctx.saved_tensors
+            return grad * torch.where(x == 0, 1.5, (x > 0) * 1.0)  # of a relu's 0 to 1
+
+    report = check_function(Relu.apply, (torch.arange(2001.0) - 1000).requires_grad_())
+    (wrong,) = (f for f in report.findings if f.verdict is Verdict.WRONG and not f.inherited)
+    assert wrong.index == (1000,)
+
+
 def test_pieces_with_kinks_may_make_a_smooth_whole() -> None:
     def softplus(x: torch.Tensor) -> torch.Tensor:
         return torch.relu(x) + torch.log1p(torch.exp(-x.abs()))

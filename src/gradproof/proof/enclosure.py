@@ -79,7 +79,8 @@ class Pulled:
 @dataclass(frozen=True, eq=False)
 class Run:
     """A run of nodes from its inputs to its outputs, and the targets whose cotangents are asked for; `at`
-    says where each node is evaluated, `use` where each of its slopes is (None: nowhere)."""
+    says where each node is evaluated, `use` where each of its slopes is (None: nowhere). Where it is `blunt`,
+    floats know some of its values, which no precision makes sharper."""
 
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]

@@ -84,7 +84,9 @@ class Part(Site):
         positions = [position(e, self.indices) for e in self.node.reads[n].index]
         flat, inside = flattened(positions, shape, len(self.domain))
         self.found[n] = flat, inside
-        return (flat if inside is None else flat[np.broadcast_to(inside, flat.shape)]).reshape(-1)
+        needed = (flat if inside is None else flat[np.broadcast_to(inside, flat.shape)]).reshape(-1)
+        # Where all is outside, any entry will do: there is something to read in the place of.
+        return needed if needed.size or not size(shape) else np.zeros(1, np.int64)
 
 
 @dataclass
@@ -181,7 +183,7 @@ class _Maker:
 
     def long_sum(self, node: Node) -> Part | None:
         """A sum of very many numbers that are given: floats add them up exactly."""
-        if node.reduce != "sum" or node.formula != slot(0) or size(node.over) < LONG:
+        if not self.ready or node.reduce != "sum" or node.formula != slot(0) or size(node.over) < LONG:
             return None
         array = self.given.get(node.reads[0].parent)
         if array is None or array.dtype == object or not np.isfinite(array).all():
