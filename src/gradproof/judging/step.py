@@ -243,9 +243,9 @@ class Work:
         held: Enclosures | None = None,
     ) -> Comparison:
         """Balls of some entries of what should be passed on to an input."""
-        known = self.sieve.known(held)
 
         def pulled(values: bool) -> Pulled:
+            known = None if values else self.sieve.known(held)
             section = section_of_cotangent(run, self.step.given, name, entries, known, values=values)
             given = {n: balls(x) for n, x in section.of(self.step.given).items()}
             rows = {n: balls(x) for n, x in section.rows(received).items()}

@@ -79,8 +79,8 @@ class Pulled:
 @dataclass(frozen=True, eq=False)
 class Run:
     """A run of nodes from its inputs to its outputs, and the targets whose cotangents are asked for; `at`
-    says where each node is evaluated, `use` where each of its slopes is (None: nowhere). Where it is `blunt`,
-    floats know some of its values, which no precision makes sharper."""
+    says where each node is evaluated, `use` where each of its slopes is (None: nowhere). Of a `blurred` one
+    floats tell a part, with their own error, which no precision makes sharper."""
 
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
@@ -454,7 +454,7 @@ class Enclosures:
         look[nowhere] = False
         if not look.any():
             return seen
-        if any(output not in values for output in rows):
+        if run.blurred or any(output not in values for output in rows):
             raise NoValuesError
         broken = ~finite(found)
         places = run.places()

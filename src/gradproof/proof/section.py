@@ -141,9 +141,15 @@ class Section:
 
 class _Maker:
     def __init__(
-        self, nodes: Sequence[Node], given: Mapping[str, np.ndarray], known: Known | None = None
+        self,
+        nodes: Sequence[Node],
+        given: Mapping[str, np.ndarray],
+        known: Known | None = None,
+        *,
+        moving: bool = False,
     ) -> None:
         self.nodes, self.given, self.known = nodes, given, known
+        self.moving = moving  # whether the given numbers will be moved: then no sum of theirs is ready
         self.shapes = {name: array.shape for name, array in given.items()}
         self.shapes |= {node.name: node.shape for node in nodes}
         self.values, self.cotangents = _Needs(), _Needs()
@@ -183,7 +189,7 @@ class _Maker:
 
     def long_sum(self, node: Node) -> Part | None:
         """A sum of very many numbers that are given: floats add them up exactly."""
-        if not self.ready or node.reduce != "sum" or node.formula != slot(0) or size(node.over) < LONG:
+        if self.moving or node.reduce != "sum" or node.formula != slot(0) or size(node.over) < LONG:
             return None
         array = self.given.get(node.reads[0].parent)
         if array is None or array.dtype == object or not np.isfinite(array).all():
@@ -314,7 +320,7 @@ def section_of_cotangent(
     """The section of the entries of what arrives at one of the run's targets; with `values` the outputs'
     own too, which a look from both sides of a kink asks for. Raises `UnsupportedError` where it is too large.
     """
-    maker = _Maker(run.nodes, given, known)
+    maker = _Maker(run.nodes, given, known, moving=values)
     maker.cotangents.first[name] = entries
     maker.values.first[name] = entries
     maker.needed_cotangents(run.wanted)
