@@ -36,6 +36,7 @@ MANY = 500_000  # ... beyond which they are not asked for all of them
 MOST = 4_000  # entries that are looked at one by one
 SHARP = 2.0**-20  # of the rounding set: an own error that is of no account
 PROVED = 64  # of more than can be looked at, those that are furthest off
+BLOCK = 2**15  # entries that are looked at together: they stay in the processor's cache
 TOLD = 64  # of those that may be furthest off, floats cannot tell which
 
 
@@ -204,39 +205,19 @@ def judged(
 ) -> Judgement | None:
     """The judgement of an array by the entries that balls must look at; None where they must look at all of
     them, and may."""
-    if value.shape != expected.shape or np.isnan(value).any():
+    if value.shape != expected.shape:
         return None
     shape, flat = value.shape, value.reshape(-1)
-    near = Pair(expected.v.reshape(-1), None if expected.r is None else expected.radius.reshape(-1),
-                expected.loss)  # fmt: skip
+    near = expected.broadcast(shape).reshape(-1)
     if near.r is None and np.array_equal(flat, near.v):
         at = _last_largest(np.isinf(flat))  # a mask's infinity is told before a number
         return _found(judge(look(np.array([at])), dtype), at, shape, 0)
-    passes = table.passes(flat, near)
-    open_ = np.flatnonzero(~passes)
-    if open_.size > MOST and affordable:
+    seen = _Scan(flat, near, dtype, table)
+    if seen.broken or (seen.open.size > MOST and affordable):
         return None
-    with np.errstate(all="ignore"):
-        middle = near.v.astype(np.float64)
-        apart = np.where(flat == near.v, 0.0, np.abs((flat - near.v).astype(np.float64)))
-        ulp = ulp_of(middle, dtype)
-        off, slack = np.where(np.isinf(flat), np.inf, apart / ulp), table.kappa(near.loss) * near.radius
-        rounded = passes & (apart > ulp / 2 + slack)
-        unsure = passes & ~rounded & ~(apart <= ulp / 2 - slack)
-        relative = np.where(middle != 0, near.radius / np.abs(middle), np.nan)
-        among, reach = np.where(rounded if rounded.any() else passes, off, -1.0), slack / ulp
-        furthest = np.flatnonzero(among + reach >= np.max(among - reach, initial=-1.0, where=among >= 0))
-        furthest = furthest[np.argsort(among[furthest], kind="stable")[-TOLD:]]
-    asked = {_last_largest(among), *furthest.tolist()}
-    asked.add(_last_largest(np.where(relative < 1, relative, -1.0)))
-    several = np.flatnonzero(unsure) if not rounded.any() else np.zeros(0, int)
-    if several.size > MOST:
-        several = several[np.argsort(-apart[several] / ulp[several])[:MOST]]
-    left = open_
-    if open_.size > MOST:
-        left = open_[np.argsort(-np.nan_to_num(off[open_], nan=np.inf))[:PROVED]]
-    told = np.array(sorted(asked))
-    entries = np.unique(np.concatenate([told, several, left]).astype(int))
+    left = seen.open if seen.open.size <= MOST else seen.open[np.argsort(-seen.off)[:PROVED]]
+    told = seen.asked()
+    entries = np.unique(np.concatenate([told, seen.unsure, left]))
     try:
         compared = look(entries)
         found = judge(compared, dtype)
@@ -248,14 +229,102 @@ def judged(
         found = judge(_by_floats(flat, near, table, told), dtype)
     if affordable and (not found.verdict.passes or found.verdict is Verdict.KINK):
         return None
-    if found.verdict.passes and left.size < open_.size:
-        found = replace(
-            found, verdict=Verdict.UNDECIDED, causes=(because.LeftOpen(int(open_.size - left.size)),)
+    if found.verdict.passes and left.size < seen.open.size:
+        why = because.LeftOpen(int(seen.open.size - left.size))
+        found = replace(found, verdict=Verdict.UNDECIDED, causes=(why,))
+    at = int(entries[found.index[0]]) if found.index else 0
+    return _found(found, at, shape, seen.cancelled - int(seen.is_cancelled(entries).sum()))
+
+
+class _Scan:
+    """What floats tell of every entry, a block after the other: those that they leave open, with how far
+    `off` they are, those that may be the one that is furthest off, or the most sensitive one."""
+
+    def __init__(self, flat: np.ndarray, near: Pair, dtype: DType, table: Fast) -> None:
+        self.near, self.dtype, self.table = near, dtype, table
+        self.kappa = table.kappa(near.loss)
+        self.broken = False  # whether there is NaN among the values
+        self.cancelled = 0  # entries that would pass with an error as large as themselves
+        self.rounded = False  # whether one is surely not correctly rounded
+        self.bound, self.contenders = -1.0, np.zeros((0, 3))  # places, how far off they may be, and seem
+        self.sensitive = (-1.0, 0)
+        parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        with np.errstate(all="ignore"):
+            for start in range(0, flat.size, BLOCK):
+                parts.append(self._block(start, flat[start : start + BLOCK]))
+        self.open, self.off, unsure = map(np.concatenate, zip(*parts, strict=True))
+        self.unsure = np.zeros(0, int) if self.rounded else unsure[:MOST]
+
+    def _block(self, start: int, value: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        stop = start + value.size
+        v = self.near.v[start:stop]
+        r = np.zeros(value.size) if self.near.r is None else self.near.r[start:stop]
+        middle = v.astype(np.float64, copy=False)
+        apart = np.abs(value - v).astype(np.float64, copy=False)
+        if not np.isfinite(apart).all():
+            apart = np.where(value == v, 0.0, apart)
+            self.broken |= bool(np.isnan(value).any())
+        passes = self.table.holds(apart, r, self.near.loss)
+        ulp = ulp_of(middle, self.dtype)
+        off = apart / ulp
+        if np.isinf(value).any():
+            off = np.where(np.isinf(value), np.inf, off)
+        slack = self.kappa * r
+        rounded = passes & (apart > ulp * 0.5 + slack)
+        exact = passes & (apart <= ulp * 0.5 - slack)
+        self._contend(start, off, slack / ulp, passes, rounded, exact)
+        self._most_sensitive(start, r, middle)
+        all_pass = bool(passes.all())
+        open_ = np.zeros(0, int) if all_pass else np.flatnonzero(~passes)
+        unsure = np.zeros(0, int) if self.rounded else np.flatnonzero(passes & ~rounded & ~exact)
+        return open_ + start, np.nan_to_num(off[open_], nan=np.inf), unsure + start
+
+    def _contend(
+        self, start: int, off: np.ndarray, reach: np.ndarray, passes: np.ndarray, rounded: np.ndarray,
+        exact: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Keep those that may be further off than all others; one that is surely not correctly rounded
+        outweighs those that are."""
+        if not self.rounded and rounded.any():
+            self.rounded, self.bound = True, -1.0
+        sure, may = (rounded, passes & ~exact) if self.rounded else (passes, passes)
+        self.bound = max(self.bound, float(np.max(np.where(sure, off - reach, -1.0), initial=-1.0)))
+        most = np.where(may, off + reach, -1.0)
+        if float(np.max(most, initial=-1.0)) < self.bound:
+            return
+        places = np.flatnonzero(most >= self.bound)
+        found = np.stack([places + float(start), most[places], off[places]], 1)
+        self.contenders = _furthest(
+            np.concatenate([self.contenders, _furthest(found, self.bound)]), self.bound
         )
-    at = entries[found.index[0]] if found.index else 0
-    others = np.ones(flat.size, bool)
-    others[entries] = False
-    return _found(found, int(at), shape, int(((relative >= 1) & others).sum()))
+
+    def _most_sensitive(self, start: int, r: np.ndarray, middle: np.ndarray) -> None:
+        relative = r / np.abs(middle)  # infinite or NaN where the midpoint is 0
+        sensible = relative < 1
+        if sensible.all():
+            at = int(np.argmax(relative))
+        else:
+            self.cancelled += int(((relative >= 1) & (middle != 0)).sum())
+            relative = np.where(sensible, relative, -1.0)
+            at = _last_largest(relative)
+        if relative[at] >= self.sensitive[0]:
+            self.sensitive = float(relative[at]), start + at
+
+    def is_cancelled(self, entries: np.ndarray) -> np.ndarray:
+        middle, r = self.near.v[entries].astype(float), self.near.radius[entries]
+        with np.errstate(all="ignore"):
+            return (r / np.abs(middle) >= 1) & (middle != 0)
+
+    def asked(self) -> np.ndarray:
+        """The entries that a report tells."""
+        return np.unique(np.array([*self.contenders[:, 0], self.sensitive[1]], dtype=int))
+
+
+def _furthest(contenders: np.ndarray, bound: float) -> np.ndarray:
+    """Of places in order those that may be furthest off, and those that seem to be."""
+    found = contenders[contenders[:, 1] >= bound]
+    kept = [np.argsort(found[:, column], kind="stable")[-TOLD:] for column in (1, 2)]
+    return found[np.unique(np.concatenate(kept))]
 
 
 def _found(judged: Judgement, at: int, shape: Shape, cancelled: int) -> Judgement:

@@ -132,13 +132,17 @@ class Fast:
 
     def passes(self, value: np.ndarray, expected: Pair) -> np.ndarray:
         """Where a number is surely in the rounding set; False where this arithmetic cannot tell."""
-        kappa = self.kappa(expected.loss) + MARGIN
         with np.errstate(all="ignore"):
             if expected.r is None:
                 return np.asarray(value == expected.v)
             apart = _size(np.asarray(value, self.wide) - expected.v)
-            inside = (apart < expected.r * (1 - kappa)) & (expected.r < self.dtype.largest)
-            return inside | ((expected.r == 0) & (value == expected.v))
+            apart = np.where(value == expected.v, 0.0, apart)
+            return self.holds(apart, expected.r, expected.loss)
+
+    def holds(self, apart: np.ndarray, r: np.ndarray, loss: float) -> np.ndarray:
+        """The same of the distance from the midpoint."""
+        inside = (apart < r * (1 - self.kappa(loss) - MARGIN)) & (r < self.dtype.largest)
+        return inside | ((r == 0) & (apart == 0))
 
     # Arrays
 
