@@ -1,8 +1,9 @@
 """A list of targets, one after the other or several at a time: what came of each, and why it did not of
 others.
 
-A bad one does not stop the others, nor does Ctrl-C lose what is done. Python of the user's runs in a worker;
-files alone are checked here, unless several are at a time.
+A bad one does not stop the others, nor does Ctrl-C lose what is done. Python of the user's runs in a process
+of its own; files alone are checked here, or in processes that take one after the other where several are at a
+time.
 """
 
 from __future__ import annotations
@@ -72,24 +73,32 @@ def checked(
     elif isinstance(broken, GradproofError):
         raise broken
     else:
-        guarded = [asked or own is not None or isinstance(make, str) for _, make in work]
+        users = [own is not None or isinstance(make, str) for _, make in work]
         run = partial(_check, engines=engines, dtype=dtype)
-        outcomes = _outcomes(work, [limits if guard else None for guard in guarded], run, jobs)
+        outcomes = _outcomes(work, users, limits, asked, run, jobs)
     failed = partial(_failed, engines=engines, dtype=dtype, limits=limits)
     return _gathered(work, _reported(work, outcomes, failed), came)
 
 
-def _outcomes(work: Work, limits: Sequence[Limits | None], run: Callable[[Any], T], jobs: int) -> Outcomes[T]:
-    """Of every target: so many at a time, or one by one, and then here where it has no limits."""
+def _outcomes(
+    work: Work, users: Sequence[bool], limits: Limits, asked: bool, run: Callable[[Any], T], jobs: int
+) -> Outcomes[T]:
+    """Of every target: so many at a time, or one by one, and then here where it has no limits.
+
+    What is no Python of the user's has limits only where they were `asked` for.
+    """
     from .worker import Limits, alone, supervised
 
-    if jobs > 1 and len(work) > 1:
-        items = [(make, most or Limits(0, 0)) for (_, make), most in zip(work, limits, strict=True)]
-        yield from tracked(supervised(items, run, jobs), len(items), lambda pair: work[pair[0]][0])
+    if len(work) > 1 and (jobs > 1 or asked):
+        items = [
+            (make, limits if asked or user else Limits(0, 0))
+            for (_, make), user in zip(work, users, strict=True)
+        ]
+        shared = {n for n, user in enumerate(users) if not user}
+        yield from tracked(supervised(items, run, jobs, shared), len(items), lambda pair: work[pair[0]][0])
         return
     for n, (_, make) in tracked(enumerate(work), len(work), lambda pair: pair[1][0]):
-        most = limits[n]
-        yield n, _here(run, make) if most is None else alone(make, most, run)
+        yield n, alone(make, limits, run) if asked or users[n] else _here(run, make)
 
 
 def _reported(work: Work, outcomes: Outcomes[T], failed: Callable[..., T]) -> Outcomes[T]:
