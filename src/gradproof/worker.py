@@ -135,18 +135,19 @@ def supervised(
     function: Callable[[T], R],
     jobs: int = 1,
     shared: Collection[int] = (),
+    where: str = "",
 ) -> Generator[tuple[int, R | GradproofError]]:
     """What the function gives for each item, as it comes, so many at a time, each in a process of its own
     with its limits.
 
     The items with the numbers `shared`, which run nothing of the user's, go to processes that take one after
     the other, with what they have loaded and derived so far. Where such a process breaks off, its item has
-    one of its own, and the rest another one.
+    one of its own, and the rest another one. All run in the folder `where`, or in that of who calls.
 
     Errors of ours that it raises are given too, and a `TargetError` for whatever else happens. When the
     iteration is closed, what is under way ends.
     """
-    crew = _Crew(items, function, jobs, shared)
+    crew = _Crew(items, function, jobs, shared, where or str(Path.cwd()))
     try:
         while crew.busy:
             crew.fill()
@@ -156,7 +157,7 @@ def supervised(
         for run in crew.running:
             run.gone()
     for n in crew.again:
-        yield n, alone(*items[n], function)
+        yield n, alone(*items[n], function, where)
 
 
 class _Crew(Generic[T, R]):
@@ -168,8 +169,9 @@ class _Crew(Generic[T, R]):
         function: Callable[[T], R],
         jobs: int,
         shared: Collection[int],
+        where: str,
     ) -> None:
-        self.items, self.function, self.jobs = items, function, jobs
+        self.items, self.function, self.jobs, self.where = items, function, jobs, where
         self.context = _context()
         self.own = deque(n for n in range(len(items)) if n not in shared)
         self.many = deque(n for n in range(len(items)) if n in shared)
@@ -185,7 +187,7 @@ class _Crew(Generic[T, R]):
         while (self.own or self.many) and len(self.running) < self.jobs:
             one = bool(self.own)
             n = (self.own or self.many).popleft()
-            run = _start(self.context, n, *self.items[n], self.function, shared=not one)
+            run = _start(self.context, n, *self.items[n], self.function, self.where, 0 if one else self.jobs)
             self.running.append(run)
             self.feed(run)
 
@@ -211,7 +213,7 @@ class _Crew(Generic[T, R]):
             n, late = run.pieces.popleft(), False
             run.begin()
             self.feed(run)
-            yield n, _loaded(text)
+            yield n, loaded(text)
         if run.pieces and not (late or ended or run.ended):
             return
         self.running.remove(run)
@@ -238,24 +240,32 @@ def _context() -> Any:
     return context
 
 
-def alone(item: T, limits: Limits, function: Callable[[T], R]) -> R | GradproofError:
+def alone(item: T, limits: Limits, function: Callable[[T], R], where: str = "") -> R | GradproofError:
     """What the function gives for one item."""
-    ((_, outcome),) = supervised([(item, limits)], function)
+    ((_, outcome),) = supervised([(item, limits)], function, where=where)
     return outcome
 
 
 def _start(
-    context: Any, n: int, item: T, limits: Limits, function: Callable[[T], object], *, shared: bool
+    context: Any,
+    n: int,
+    item: T,
+    limits: Limits,
+    function: Callable[[T], object],
+    where: str,
+    shared: int,
 ) -> _Run:
-    """A process for an item of its own, or a shared one that has this item first."""
+    """A process for an item of its own; or one of so many shared ones, that has this item first."""
     folder = tempfile.TemporaryDirectory(prefix="gradproof.", ignore_cleanup_errors=True)
     ours: Any = None
     its: Any = None
     if shared:
         ours, its = context.Pipe()
-    told = (function, its if shared else item, folder.name, limits, str(Path.cwd()))
+    told: tuple[Any, ...] = (function, its if shared else item, folder.name, limits, where)
     for left in reversed(range(STARTS)):
-        process = context.Process(target=_work_on if shared else _work, args=told)
+        process = context.Process(
+            target=_work_on if shared else _work, args=(*told, shared) if shared else told
+        )
         try:
             process.start()
             break
@@ -287,7 +297,8 @@ class _Reader(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name}")
 
 
-def _loaded(text: bytes) -> Any:
+def loaded(text: bytes) -> Any:
+    """What was packed; a `TargetError` where that cannot be read, or is no record of ours."""
     try:
         return _Reader(io.BytesIO(text)).load()
     except Exception as error:
@@ -297,7 +308,7 @@ def _loaded(text: bytes) -> Any:
 def _outcome(run: _Run, in_time: bool) -> Any:
     folder = Path(run.folder.name)
     with suppress(OSError):  # it gave nothing
-        return _loaded((folder / "given").read_bytes())
+        return loaded((folder / "given").read_bytes())
     try:
         place = _last_line((folder / "trace").read_text(errors="replace"))
     except OSError:
@@ -356,19 +367,27 @@ def _work(function: Callable[[T], object], item: T, name: str, limits: Limits, w
         given = TargetError(
             f"{said(error)}: it may use {_amount(limits.memory)}; --memory gives it more", raised_at(error)
         )
-    _leave(_packed(given), Path(name))
+    _leave(packed(given), Path(name))
     leave(0)
 
 
-def _work_on(function: Callable[[T], object], line: Any, name: str, limits: Limits, where: str) -> NoReturn:
-    """Run the function of one item after the other, and tell what it gives at once, until nobody asks."""
+def _work_on(
+    function: Callable[[T], object], line: Any, name: str, limits: Limits, where: str, jobs: int
+) -> NoReturn:
+    """Run the function of one item after the other, and tell what it gives at once, until nobody asks.
+
+    Where there are several such processes, torch's threads would wait for one another: each has its share.
+    """
     trace = _begun(name, limits, where)
+    torch = sys.modules.get("torch")
+    if torch is not None and jobs > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
     with suppress(EOFError, OSError, MemoryError):  # out of memory after many: the item has another chance
         while True:
             item = line.recv()
             if limits.seconds:
                 faulthandler.dump_traceback_later(limits.seconds * 0.95, file=trace)
-            line.send_bytes(_packed(_given(function, item)))
+            line.send_bytes(packed(_given(function, item)))
     os._exit(1)
 
 
@@ -443,7 +462,8 @@ def _limit(memory: int) -> None:
         )
 
 
-def _packed(given: object) -> bytes:
+def packed(given: object) -> bytes:
+    """As it goes from process to process; where it cannot, a `TargetError` that says so."""
     try:
         return pickle.dumps(given)
     except Exception as error:
