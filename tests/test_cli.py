@@ -66,9 +66,9 @@ def test_a_pipe_gets_no_colour_and_one_file_no_progress() -> None:
 
 def test_jobs_give_the_same_reports() -> None:
     def findings(*options: str) -> list[object]:
-        done = run(
-            "check", "expressions/ols.toml", "expressions/relu_at_zero.toml", "--format", "json", *options
-        )
+        files = "ols relu_at_zero saturated_sigmoid softplus_from_relu planck_energy".split()
+        named = [f"expressions/{file}.toml" for file in files]
+        done = run("check", *named, "--format", "json", *options)
         return [report["findings"] for report in json.loads(done.stdout)["reports"]]
 
     assert findings("--jobs", "2") == findings()

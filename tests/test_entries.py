@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import gradproof
 from gradproof import Verdict, check, parse
-from gradproof.attempts import checked
+from gradproof.attempts import Way, checked
 from gradproof.cli import main
 from gradproof.exact import gradients
 from gradproof.worker import Limits
@@ -76,7 +76,9 @@ def test_they_come_back_from_a_worker(tmp_path: Path) -> None:
     from gradproof import load
 
     work = [("a", partial(load, tmp_path / "a.toml"))]
-    ((_, (report,)),) = checked(work, ["torch"], None, Limits(), True, 1, lambda n, reports: None).done
+    ((_, (report,)),) = checked(
+        work, ["torch"], None, Way(Limits(), asked=True), lambda n, reports: None
+    ).done
     assert report.gradients["w"].exact == 6
 
 

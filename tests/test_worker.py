@@ -307,6 +307,58 @@ def test_outcomes_come_as_they_are_there() -> None:
     assert [n for n, _ in supervised(items, giving, 2)] == [1, 2, 0]
 
 
+def going(item: Any) -> Any:
+    """Of a number its process; a word says what to do there."""
+    if item == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if item == "hang":
+        time.sleep(1000)
+    if item == "much":
+        raise MemoryError
+    if item == "raise":
+        raise ZeroDivisionError
+    return os.getpid()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_shared_processes_take_one_after_the_other(jobs: int) -> None:
+    outcomes = dict(supervised([(n, Limits()) for n in range(30)], going, jobs, range(30)))
+    assert sorted(outcomes) == list(range(30))
+    assert 1 <= len(set(outcomes.values())) <= jobs
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_shared_process_that_breaks_off_loses_one_item(jobs: int) -> None:
+    items = [0, 1, "crash", 3, "hang", 5, "much", "raise", *range(8, 20)]
+    outcomes = dict(supervised([(item, Limits(3.0)) for item in items], going, jobs, range(20)))
+    assert list(map(type, (outcomes[n] for n in (2, 4, 6, 7)))) == [TargetError] * 4
+    told = [str(outcomes[n]) for n in (2, 4, 6, 7)]
+    assert all(word in text for word, text in zip(("SIGSEGV", "3 s", "Memory", "ZeroDiv"), told, strict=True))
+    assert all(isinstance(outcomes[n], int) for n in range(20) if n not in (2, 4, 6, 7))
+
+
+def test_what_runs_pythons_of_the_user_has_a_process_of_its_own_beside_shared_ones() -> None:
+    outcomes = dict(supervised([(n, Limits()) for n in range(20)], going, 2, range(3, 20)))
+    own = {outcomes[n] for n in range(3)}
+    shared = {outcomes[n] for n in range(3, 20)}
+    assert len(own) == 3 and len(shared) <= 2 and own.isdisjoint(shared)
+
+
+def test_shared_processes_end_with_the_iteration() -> None:
+    outcomes = supervised([(1, Limits()), ("hang", Limits()), ("hang", Limits())], going, 2, range(3))
+    start = time.monotonic()
+    next(outcomes)
+    outcomes.close()
+    assert time.monotonic() - start < 500
+
+
+def test_what_a_shared_process_gives_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ((_, outcome),) = supervised([(None, Limits())], foreign, 1, [0])
+    assert isinstance(outcome, TargetError) and "cannot be read" in str(outcome)
+    assert not Path("ran").exists()
+
+
 def test_what_is_under_way_ends_with_the_iteration() -> None:
     outcomes = supervised([(1, Limits()), (1000.0, Limits())], giving, 2)
     start = time.monotonic()

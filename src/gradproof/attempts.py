@@ -1,8 +1,9 @@
 """A list of targets, one after the other or several at a time: what came of each, and why it did not of
 others.
 
-A bad one does not stop the others, nor does Ctrl-C lose what is done. Python of the user's runs in a worker;
-files alone are checked here, unless several are at a time.
+A bad one does not stop the others, nor does Ctrl-C lose what is done. Python of the user's runs in a process
+of its own; files alone are checked here, or in processes that take one after the other where several are at a
+time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .progress import tracked
 
 if TYPE_CHECKING:
     from .language.files import Problem
+    from .record import Record
     from .report import Report
     from .worker import Limits
 
@@ -25,6 +27,7 @@ T = TypeVar("T")
 # Of each target its name, and how to read it: a function's name, or what makes the problem.
 Work = list[tuple[str, Any]]
 Outcomes = Generator[tuple[int, T | GradproofError]]
+Run = Callable[[Any], "list[Report]"]
 
 
 @dataclass
@@ -45,51 +48,98 @@ def attempted(work: Work, function: Callable[[Any], T]) -> Attempts[T]:
     return _gathered(work, _one_by_one(work, function))
 
 
+@dataclass(frozen=True)
+class Way:
+    """How targets are checked.
+
+    The `limits` hold for Python of the user's, a function or an engine; where they were `asked` for, for
+    every target. So many `jobs` are under way at a time, here or on the Dask cluster at an address. What a
+    record of earlier runs holds is not checked again.
+    """
+
+    limits: Limits
+    asked: bool = False
+    jobs: int = 1
+    cluster: str | None = None
+    record: Record | None = None
+
+
 def checked(
     work: Work,
     engines: Sequence[str],
     dtype: str | None,
-    limits: Limits,
-    asked: bool,
-    jobs: int,
+    way: Way,
     came: Callable[[int, list[Report]], None],
 ) -> Attempts[list[Report]]:
     """The reports of every target, one an engine, told to `came` at once.
 
-    The limits hold for Python of the user's, a function or an engine; where they were `asked` for, for every
-    target.
-
-    Raises what loading an engine of the user's raises.
+    Raises what loading an engine of the user's raises, and `InputError` where there is no such cluster.
     """
     from .targets import is_function
     from .worker import alone
 
     own = next(filter(is_function, engines), None)
-    broken = alone(own, limits, _loaded) if own is not None else None
+    broken = alone(own, way.limits, _loaded) if own is not None else None
     outcomes: Outcomes[list[Report]]
     if isinstance(broken, TargetError):
         outcomes = _one_by_one(work, partial(_raise, broken))
     elif isinstance(broken, GradproofError):
         raise broken
     else:
-        guarded = [asked or own is not None or isinstance(make, str) for _, make in work]
         run = partial(_check, engines=engines, dtype=dtype)
-        outcomes = _outcomes(work, [limits if guard else None for guard in guarded], run, jobs)
-    failed = partial(_failed, engines=engines, dtype=dtype, limits=limits)
+        outcomes = _outcomes(work, own is not None, way, run)
+    failed = partial(_failed, engines=engines, dtype=dtype, limits=way.limits)
     return _gathered(work, _reported(work, outcomes, failed), came)
 
 
-def _outcomes(work: Work, limits: Sequence[Limits | None], run: Callable[[Any], T], jobs: int) -> Outcomes[T]:
+def _outcomes(work: Work, own: bool, way: Way, run: Run) -> Outcomes[list[Report]]:
+    """Of every target, what a record holds, and what comes of the others; `own` is an engine of the
+    user's."""
+    if way.record is None:
+        yield from _fresh(work, own, way, run)
+        return
+    from .record import Seen, watched
+
+    left: list[int] = []
+    for n, (target, make) in enumerate(work):
+        if (reports := way.record.known(target, make)) is not None:
+            yield n, reports
+        else:
+            left.append(n)
+    if len(left) < len(work):
+        tell(f"{len(work) - len(left)} of {len(work)} unchanged: shown from the record of earlier runs")
+    outcomes: Outcomes[Seen] = _fresh([work[n] for n in left], own, way, partial(watched, run))
+    try:
+        for m, outcome in outcomes:
+            if isinstance(outcome, GradproofError):
+                yield left[m], outcome
+            else:
+                way.record.keep(*work[left[m]], outcome)
+                yield left[m], [*outcome.reports]
+    finally:
+        outcomes.close()
+
+
+def _fresh(work: Work, own: bool, way: Way, run: Callable[[Any], T]) -> Outcomes[T]:
     """Of every target: so many at a time, or one by one, and then here where it has no limits."""
     from .worker import Limits, alone, supervised
 
-    if jobs > 1 and len(work) > 1:
-        items = [(make, most or Limits(0, 0)) for (_, make), most in zip(work, limits, strict=True)]
-        yield from tracked(supervised(items, run, jobs), len(items), lambda pair: work[pair[0]][0])
+    users = [own or isinstance(make, str) for _, make in work]
+    most = [way.limits if way.asked or user else Limits(0, 0) for user in users]
+    items = [(make, limits) for (_, make), limits in zip(work, most, strict=True)]
+    shared = {n for n, user in enumerate(users) if not user}
+    several: Outcomes[T] | None = None
+    if way.cluster is not None:
+        from .cluster import spread
+
+        several = spread(way.cluster, items, run, shared)
+    elif len(work) > 1 and (way.jobs > 1 or way.asked):
+        several = supervised(items, run, way.jobs, shared)
+    if several is not None:
+        yield from tracked(several, len(items), lambda pair: work[pair[0]][0])
         return
     for n, (_, make) in tracked(enumerate(work), len(work), lambda pair: pair[1][0]):
-        most = limits[n]
-        yield n, _here(run, make) if most is None else alone(make, most, run)
+        yield n, alone(make, most[n], run) if way.asked or users[n] else _here(run, make)
 
 
 def _reported(work: Work, outcomes: Outcomes[T], failed: Callable[..., T]) -> Outcomes[T]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
-from .attempts import Attempts, Work, attempted, checked
+from .attempts import Attempts, Way, Work, attempted, checked
 from .errors import GradproofError, InputError, Place, did_you_mean
 from .output import form_of, page_names, show, tell, write
 from .progress import tracked
@@ -243,6 +243,12 @@ def _engine_options(parser: argparse.ArgumentParser) -> None:
 
 def _running_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="check N targets at a time")
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", help="check them on the Dask cluster there, as tcp://10.0.0.1:8786"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="keep a record, and skip what it has and is unchanged"
+    )
     parser.add_argument(
         "--timeout",
         type=_seconds,
@@ -548,17 +554,32 @@ def _checked(
 ) -> Attempts[Report]:
     """A report for every target that can be read, told to `came` at once, and the reasons why the others
     cannot."""
-    from .worker import Limits, half_of_memory
-
-    asked = arguments.timeout is not None or arguments.memory is not None
-    seconds = Limits.seconds if arguments.timeout is None else arguments.timeout
-    limits = Limits(seconds, half_of_memory() if arguments.memory is None else arguments.memory)
-    found = checked(work, engines, arguments.dtype, limits, asked, arguments.jobs, came)
+    found = checked(work, engines, arguments.dtype, _way(arguments, engines), came)
     return Attempts(
         [(target, report) for target, reports in found.done for report in reports],
         found.errors,
         found.interrupted,
     )
+
+
+def _way(arguments: argparse.Namespace, engines: Sequence[str]) -> Way:
+    from .worker import Limits, half_of_memory
+
+    seconds = Limits.seconds if arguments.timeout is None else arguments.timeout
+    limits = Limits(seconds, half_of_memory() if arguments.memory is None else arguments.memory)
+    asked = arguments.timeout is not None or arguments.memory is not None
+    if arguments.dask is not None and arguments.jobs > 1:
+        raise InputError(
+            "--jobs is for processes here, --dask for those of a cluster; give the one or the other"
+        )
+    record = None
+    if arguments.resume:
+        from .record import Record, folder_of_records
+
+        marked = arguments.format not in ("json", "csv", "junit")
+        record = Record(folder_of_records(), tuple(engines), arguments.dtype, marked)
+        record.tidy()
+    return Way(limits, asked, arguments.jobs, arguments.dask, record)
 
 
 def _only_their_own(arguments: argparse.Namespace) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from types import CodeType, FunctionType
+from typing import Any
 
 import sympy
 from sympy.printing.str import StrPrinter
@@ -149,4 +151,19 @@ def compiled(
     formula: sympy.Expr, args: tuple[sympy.Symbol, ...], arithmetic: Arithmetic, mode: str
 ) -> Callable[..., Operand]:
     """The formula as a function of arrays, lambdified for one arithmetic; `mode` names one of its tables."""
-    return sympy.lambdify(args, formula, modules=[arithmetic.tables[mode]], printer=_Printer, cse=True)
+    return FunctionType(_code(formula, args), _names(arithmetic, mode), "compiled")
+
+
+@cache
+def _names(arithmetic: Arithmetic, mode: str) -> dict[str, Any]:
+    return dict(arithmetic.tables[mode])
+
+
+@cache
+def _code(formula: sympy.Expr, args: tuple[sympy.Symbol, ...]) -> CodeType:
+    """What SymPy makes of a formula, once for all arithmetics: only the operations' names stand in it.
+
+    Random roundings are an arithmetic each, of which there are many.
+    """
+    code: CodeType = sympy.lambdify(args, formula, modules=[{}], printer=_Printer, cse=True).__code__
+    return code

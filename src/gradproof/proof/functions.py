@@ -73,6 +73,17 @@ def _made(row: Function) -> Callable[..., Expr]:
 FORMS: dict[str, Callable[..., Expr]] = {name: _made(row) for name, row in FUNCTIONS.items()}
 
 
+def __getattr__(name: str) -> Callable[..., Expr]:
+    """A function of a row's own, as pickle asks this module for it by its name.
+
+    Raises `AttributeError` where there is none.
+    """
+    form = FORMS.get(name)
+    if isinstance(form, type) and form.__module__ == __name__:
+        return form
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 @cache
 def read(text: str) -> Expr:
     """A formula of the table: `x`, `y` and `z` are its operands."""

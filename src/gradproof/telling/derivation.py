@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import sympy
 from sympy import S
@@ -89,6 +89,7 @@ class Derivation:
         return " + ".join(parts) or "0"
 
 
+@lru_cache(maxsize=4)  # several engines or dtypes, one after the other, have one derivation
 def derive(graph: Graph) -> Derivation:
-    """The derivation of a graph; its formulas are made when they are asked for."""
+    """The derivation of a graph; its formulas are made when they are asked for, and once."""
     return Derivation(calculus.fused(graph))
