@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum, prod
+from math import frexp, inf, isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -197,10 +197,8 @@ class _Maker:
         where = Site(node).where(0, self.given)
         terms = np.broadcast_to(gathered(array, where, node.reads[0].fill), node.domain)
         rows = terms.reshape(-1, size(node.over))[self.values.list(node.name)]
-        totals = balls([fsum(row) for row in rows])
-        rest = balls([fsum([*row, -total]) for row, total in zip(rows, totals.astype(float), strict=True)])
-        totals = np.asarray(totals + rest * arb(1, 2.0**-52), object)
-        sizes = np.asarray(balls([fsum(abs(row)) for row in rows]) * arb(1, 2.0**-52), object)
+        totals = np.array([sum(map(arb, exact_sum(row)), arb(0)) for row in rows], dtype=object)
+        sizes = np.asarray(balls(np.abs(rows).sum(axis=1)) * arb(1, 2.0**-53 * size(node.over)), object)
         part = Part(node, (len(rows),), 1, {})
         part.ready = lambda arithmetic: arithmetic.model.of_total(totals, sizes, size(node.over))
         return part
@@ -279,6 +277,25 @@ class _Maker:
                 part.listed[n] = Listed(mine, inside, (len(self.values.list(name)),), read)
             if part.own is not None:
                 part.own = self.cotangents.placed(part.node.name, part.own)
+
+
+def exact_sum(numbers: np.ndarray) -> list[float]:
+    """A few floats whose sum is that of all these, exactly.
+
+    Beside a power of two that is larger than the sum of their sizes, the leading bits of all of them add up
+    without rounding; what is left of each is the next round's. Rump, Ogita and Oishi, Accurate floating-point
+    summation, SIAM J. Sci. Comput. 31(1), 2008.
+    """
+    parts: list[float] = []
+    rest = numbers
+    while (top := float(np.max(np.abs(rest), initial=0.0))) > 0:
+        beyond = 2.0 ** (frexp(top)[1] + len(numbers).bit_length() + 1) if top < 1e280 else inf
+        if len(parts) > 8 or not isfinite(beyond) or beyond < 1e-250:
+            return [*parts, *rest.tolist()]
+        leading = (rest + beyond) - beyond
+        parts.append(float(leading.sum()))
+        rest = rest - leading
+    return parts
 
 
 def _balls_of(found: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[Balls, Balls]:
