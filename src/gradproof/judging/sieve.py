@@ -324,8 +324,20 @@ class _Scan:
 def _furthest(contenders: np.ndarray, bound: float) -> np.ndarray:
     """Of places in order those that may be furthest off, and those that seem to be."""
     found = contenders[contenders[:, 1] >= bound]
-    kept = [np.argsort(found[:, column], kind="stable")[-TOLD:] for column in (1, 2)]
-    return found[np.unique(np.concatenate(kept))]
+    if len(found) <= TOLD:
+        return found
+    return found[np.unique(np.concatenate([_largest(found[:, 1]), _largest(found[:, 2])]))]
+
+
+def _largest(numbers: np.ndarray) -> np.ndarray:
+    """The places of the `TOLD` largest numbers; of equal ones the last."""
+    most = np.flatnonzero(numbers == numbers.max())
+    if len(most) >= TOLD:  # all may be alike
+        return most[-TOLD:]
+    over = numbers[numbers > 0]
+    least = np.partition(over, -TOLD)[-TOLD] if len(over) > TOLD else np.sort(numbers)[-TOLD]
+    above = np.flatnonzero(numbers > least)
+    return np.concatenate([above, np.flatnonzero(numbers == least)[len(above) - TOLD :]])
 
 
 def _found(judged: Judgement, at: int, shape: Shape, cancelled: int) -> Judgement:

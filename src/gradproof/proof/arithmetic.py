@@ -202,7 +202,7 @@ class Arithmetic:
 
     # Tables
 
-    def _table(self, mode: str) -> Table:
+    def _table(self, mode: str) -> Table:  # long because it is a table: one entry an operation
         slopes = mode != "values"
         once = self._one_rounding
         four = self.model.widened(1.25 if self.model.half else 4)

@@ -508,7 +508,7 @@ class Fast:
         held = (q & (q - 1)) == 0 and abs(p).bit_length() <= self.dtype.precision
         return Pair(v) if held or p == 0 else self.widened(Pair(v), 1)
 
-    def _table(self, mode: str) -> dict[str, Any]:
+    def _table(self, mode: str) -> dict[str, Any]:  # long because it is a table: one entry an operation
         slopes = mode == "slopes"
         arr, widened = self.array, self.widened
         four, quotient = (1.25, 1.25) if self.half else (4.0, 2.0)
