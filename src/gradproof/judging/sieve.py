@@ -334,8 +334,10 @@ def _largest(numbers: np.ndarray) -> np.ndarray:
     most = np.flatnonzero(numbers == numbers.max())
     if len(most) >= TOLD:  # all may be alike
         return most[-TOLD:]
-    over = numbers[numbers > 0]
-    least = np.partition(over, -TOLD)[-TOLD] if len(over) > TOLD else np.sort(numbers)[-TOLD]
+    over = np.flatnonzero(numbers > 0)
+    if len(over) < TOLD:
+        return np.concatenate([over, np.flatnonzero(numbers <= 0)[len(over) - TOLD :]])
+    least = np.partition(numbers[over], -TOLD)[-TOLD]
     above = np.flatnonzero(numbers > least)
     return np.concatenate([above, np.flatnonzero(numbers == least)[len(above) - TOLD :]])
 
