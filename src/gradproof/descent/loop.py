@@ -79,21 +79,7 @@ def descend(
     asked = _steps(steps, problem)
     held = _held(problem, format_)
     batches = _batches(held, micro_batches, batch, reduction)
-    if callable(optimizer):
-        if learning_rate is not None or options:
-            raise InputError(
-                "the optimizer brings its own learning rate and options; give them where it is made"
-            )
-        make = optimizer
-    else:
-        named = rule_named(optimizer)
-        said = named.with_defaults(options or {})
-        lr = (
-            learning_rate
-            if learning_rate is not None
-            else float(problem.descent.get("learning_rate", named.lr))
-        )
-        make = engine.built_in(named.torch, lr, said)
+    make = _maker(problem, optimizer, learning_rate, options)
     names = [leaf.name for leaf in held.graph.parameters]
     taken = step or engine.plain_step(micro_batches, zero=not accumulate)
     loop = engine.Loop(held.point, names, format_, make, taken)
@@ -119,6 +105,27 @@ def descend(
     return replace(
         judged.report("torch", shown, asked, until, time.perf_counter() - start), interrupted=interrupted
     )
+
+
+def _maker(
+    problem: Problem,
+    optimizer: str | MakeOptimizer,
+    learning_rate: float | None,
+    options: Mapping[str, object] | None,
+) -> MakeOptimizer:
+    """What makes the optimizer of a list of tensors."""
+    from ..engines import torch_descent as engine
+
+    if callable(optimizer):
+        if learning_rate is not None or options:
+            raise InputError(
+                "the optimizer brings its own learning rate and options; give them where it is made"
+            )
+        return optimizer
+    named = rule_named(optimizer)
+    said = named.with_defaults(options or {})
+    lr = problem.descent.get("learning_rate", named.lr) if learning_rate is None else learning_rate
+    return engine.built_in(named.torch, float(lr), said)
 
 
 def check_descent(

@@ -372,6 +372,19 @@ def _told(tally: Mapping[str, tuple[int, Balls]], target: str) -> tuple[int, Bal
     return tally.get(target, (0, None))
 
 
+def _nowhere(values: Values, rows: Cotangents, count: int) -> np.ndarray:
+    """Which rows ask for the derivative of a value that does not exist; values that are not there are looked
+    at elsewhere."""
+    nowhere = np.zeros(count, bool)
+    for output, cotangents in rows.items():
+        if output in values and values[output].size * count == cotangents.size:
+            lost = ~finite(values[output]).reshape(-1)
+            lost[lost] = [not is_infinity(x) for x in values[output].reshape(-1)[lost]]
+            if lost.any():
+                nowhere |= ((centres(cotangents).reshape(count, -1) != 0) & lost).any(axis=1)
+    return nowhere
+
+
 class Enclosures:
     """Enclosures for one dtype."""
 
@@ -438,15 +451,7 @@ class Enclosures:
         """
         seen: list[Balls] = []
         values = run.evaluate(given, self.exact)
-        count = len(found)
-        nowhere = np.zeros(count, bool)
-        for output, cotangents in rows.items():
-            if output not in values or values[output].size * count != cotangents.size:
-                continue  # of a section: the values are looked at elsewhere
-            lost = ~finite(values[output]).reshape(-1)
-            lost[lost] = [not is_infinity(x) for x in values[output].reshape(-1)[lost]]
-            if lost.any():  # a value that does not exist has no derivative
-                nowhere |= ((centres(cotangents).reshape(count, -1) != 0) & lost).any(axis=1)
+        nowhere = _nowhere(values, rows, len(found))
         if nowhere.any():
             found[nowhere] = NOWHERE
         open_ = self.unsettled(found, rounded, run.blurred)

@@ -373,33 +373,8 @@ def _preimage(node: Node, n: int, entries: np.ndarray, shapes: Mapping[str, Shap
     The first axis is that of the entries. Indices that the read's map ties together share an axis, which
     lists the places that give an entry; an index that the map does not depend on keeps its own.
     """
-    parent = shapes[node.reads[n].parent]
-    goal = np.unravel_index(entries, parent) if parent else ()
-    extents = dict(zip(node.indices, node.domain, strict=True))
-    count = len(entries)
-    valid: list[np.ndarray] = []  # of each axis
-    places: list[dict[sympy.Symbol, np.ndarray]] = []
-    here = np.ones((count, 1), bool)
-    for symbols, dims in _tied_together(node.reads[n].index):
-        wanted = [goal[d] for d in dims]
-        expressions = [node.reads[n].index[d] for d in dims]
-        if not symbols:
-            for e, at in zip(expressions, wanted, strict=True):
-                here &= (position(e, {}) == at)[:, None]
-            continue
-        if len(dims) == 1 and expressions[0].is_Symbol:
-            found, fits = wanted[0][:, None], (wanted[0] < extents[symbols[0]])[:, None]
-            index = {symbols[0]: np.where(fits, found, 0)}
-        else:
-            index, fits = _solved(symbols, [extents[s] for s in symbols], expressions, wanted,
-                                  [parent[d] for d in dims])  # fmt: skip
-        if fits.shape[1] == 1:
-            here &= fits
-            places.append(index)
-            valid.append(np.ones((1, 1), bool))
-        else:
-            places.append(index)
-            valid.append(fits)
+    places, valid, here = _places_that_give(node, n, entries, shapes[node.reads[n].parent])
+    extents, count = dict(zip(node.indices, node.domain, strict=True)), len(entries)
     used = {symbol for index in places for symbol in index}
     unread = [symbol for symbol in node.indices if symbol not in used]
     several = [k for k, fits in enumerate(valid) if fits.shape[1] > 1]
@@ -424,6 +399,37 @@ def _preimage(node: Node, n: int, entries: np.ndarray, shapes: Mapping[str, Shap
     read = (*(extent > 1 for extent in listed), *(False,) * len(unread))
     part.passed = Listed(flat, None if inside.all() else np.broadcast_to(inside, open_), (count,), read)
     return part
+
+
+def _places_that_give(
+    node: Node, n: int, entries: np.ndarray, parent: Shape
+) -> tuple[list[dict[sympy.Symbol, np.ndarray]], list[np.ndarray], np.ndarray]:
+    """For each group of indices that are tied together their places, a row for each entry, and which of them
+    there are; and for which entries there are any."""
+    goal = np.unravel_index(entries, parent) if parent else ()
+    extents = dict(zip(node.indices, node.domain, strict=True))
+    valid: list[np.ndarray] = []
+    places: list[dict[sympy.Symbol, np.ndarray]] = []
+    here = np.ones((len(entries), 1), bool)
+    for symbols, dims in _tied_together(node.reads[n].index):
+        wanted = [goal[d] for d in dims]
+        expressions = [node.reads[n].index[d] for d in dims]
+        if not symbols:
+            for e, at in zip(expressions, wanted, strict=True):
+                here &= (position(e, {}) == at)[:, None]
+            continue
+        if len(dims) == 1 and expressions[0].is_Symbol:
+            found, fits = wanted[0][:, None], (wanted[0] < extents[symbols[0]])[:, None]
+            index = {symbols[0]: np.where(fits, found, 0)}
+        else:
+            ranges = [extents[s] for s in symbols]
+            index, fits = _solved(symbols, ranges, expressions, wanted, [parent[d] for d in dims])
+        if fits.shape[1] == 1:
+            here &= fits
+            fits = np.ones((1, 1), bool)
+        places.append(index)
+        valid.append(fits)
+    return places, valid, here
 
 
 def _tied_together(

@@ -77,7 +77,12 @@ def fused(graph: Graph) -> Graph:
             kept[node.name] = composed
         else:
             loose[node.name] = composed
-    used = {graph.output.name}
+    return Graph(graph.leaves, _named(graph.output.name, kept))
+
+
+def _named(output: str, kept: dict[str, Node]) -> tuple[Node, ...]:
+    """The nodes that the output is made of, auxiliary ones named by their sources."""
+    used = {output}
     for node in reversed(kept.values()):
         if node.name in used:
             used.update(read.parent for read in node.reads)
@@ -89,7 +94,7 @@ def fused(graph: Graph) -> Graph:
     for name in names:
         reads = tuple(replace(read, parent=names.get(read.parent, read.parent)) for read in kept[name].reads)
         nodes.append(replace(kept[name], name=names[name], reads=reads))
-    return Graph(graph.leaves, tuple(nodes))
+    return tuple(nodes)
 
 
 def _plain(formula: Expr) -> bool:

@@ -176,32 +176,36 @@ def pullback(
         if node.shift or node.name not in arriving:
             continue
         cotangent = arrived[node.name] = arithmetic.settle(arithmetic.add_all(arriving.pop(node.name)))
-        weight: Array | None = None
         slopes = partials(node.formula, len(node.reads), textbook=arithmetic.dtype is not None)
         for n, (read, slope) in enumerate(zip(node.reads, slopes, strict=True)):
-            if slope is S.Zero or read.parent not in wanted:
-                continue
-            site = use(node, n)
-            if site is None:
-                continue
-            terms = site.spread(cotangent)
-            if node.reduce in ("prod", "max", "min"):
-                weight = (
-                    arithmetic.weights(_over(site, node.formula, values, arithmetic), node, mode)
-                    if weight is None
-                    else weight
-                )
-                terms = arithmetic.multiply(terms, weight)
-            factor = None
-            if slope is S.NegativeOne:
-                terms = -terms
-            elif slope is not S.One:
-                factor = _factor(site, slope, values, wanted, arithmetic, mode)
-            terms = _scattered(terms, factor, site, site.target(n, values), arithmetic)
-            arriving.setdefault(read.parent, []).append(terms)
+            site = None if slope is S.Zero or read.parent not in wanted else use(node, n)
+            if site is not None:
+                terms, factor = _passed(site, slope, cotangent, values, wanted, arithmetic, mode)
+                terms = _scattered(terms, factor, site, site.target(n, values), arithmetic)
+                arriving.setdefault(read.parent, []).append(terms)
     if tally is not None:
         tally |= {name: (len(terms), reduce(np.add, map(np.abs, terms))) for name, terms in arriving.items()}
     return arrived | {name: arithmetic.settle(arithmetic.add_all(terms)) for name, terms in arriving.items()}
+
+
+def _passed(
+    site: Site,
+    slope: sympy.Expr,
+    cotangent: Array,
+    values: Mapping[str, Array],
+    wanted: Collection[str],
+    arithmetic: Algebra,
+    mode: str,
+) -> tuple[Array, Array | None]:
+    """A cotangent over a node's domain, and the slope that it is multiplied with, where that is not 1 or
+    -1."""
+    node, terms = site.node, site.spread(cotangent)
+    if node.reduce in ("prod", "max", "min"):
+        weight = arithmetic.weights(_over(site, node.formula, values, arithmetic), node, mode)
+        terms = arithmetic.multiply(terms, weight)
+    if slope is S.NegativeOne:
+        return -terms, None
+    return terms, None if slope is S.One else _factor(site, slope, values, wanted, arithmetic, mode)
 
 
 def _factor(
