@@ -314,7 +314,7 @@ class Fast:
         least, most = (size.min(), size.max()) if size.size else (1.0, 1.0)
         if x.r is not None:
             r = r + x.r * (1 - relative)
-        if least < self.dtype.smallest_normal:
+        if least < max(self.dtype.smallest_normal, LEAST / self.u):
             absolute = self.dtype.underflow * max(1.0, roundings / 2)
             r = np.where(size > 0, r + absolute, r)
             r = np.where((size > 0) & (r < LEAST), np.nan, r)

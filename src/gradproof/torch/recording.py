@@ -296,10 +296,10 @@ def _alike(a: torch.Tensor | None, b: torch.Tensor | None, times: float) -> bool
     """Whether a tensor is bit for bit so many times the other; NaN is NaN."""
     if a is None or b is None:
         return a is b
-    if insides.has_own_rules(b) or b.is_nested or b.layout != torch.strided:
+    if isinstance(b, torch.Tensor) and (insides.has_own_rules(b) or b.is_nested or b.layout != torch.strided):
         b = _kept(b)
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
-        return a is b
+        return a is b  # what has no numbers of its own
     b = _plain(b)
     if a.element_size() == 1 and a.dtype == b.dtype:  # formats of 8 bits have no arithmetic
         a, b = a.double(), b.double()
