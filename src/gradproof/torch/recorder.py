@@ -334,7 +334,8 @@ def equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     try:
         return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
     except NotImplementedError:  # of complex numbers of 16 bits it has no kernel
-        return np.array_equal(*(torch.view_as_real(x).numpy() for x in (a, b)), equal_nan=True)
+        one, other = (torch.view_as_real(x).numpy() for x in (a, b))
+        return np.array_equal(one, other, equal_nan=True)
 
 
 @lru_cache(maxsize=4096)
