@@ -128,6 +128,13 @@ class LeftOpen(Cause):
     entries: int
 
 
+class LookedAt(Cause):
+    """So many entries were looked at by balls, of those that floats do not pass."""
+
+    looked: int
+    left: int
+
+
 class TooLarge(Cause):
     """An operation of so many terms that balls are not asked for them, and that floats cannot tell."""
 

@@ -230,9 +230,13 @@ def judged(
         found = judge(_by_floats(flat, near, table, told), dtype)
     if affordable and (not found.verdict.passes or found.verdict is Verdict.KINK):
         return None
-    if found.verdict.passes and left.size < seen.open.size:
-        why = because.LeftOpen(int(seen.open.size - left.size))
-        found = replace(found, verdict=Verdict.UNDECIDED, causes=(why,))
+    if left.size < seen.open.size:
+        if found.verdict.passes:
+            why = because.LeftOpen(int(seen.open.size - left.size))
+            found = replace(found, verdict=Verdict.UNDECIDED, causes=(why,))
+        else:
+            told_of = because.LookedAt(int(left.size), int(seen.open.size))
+            found = replace(found, causes=(*found.causes, told_of))
     at = int(entries[found.index[0]]) if found.index else 0
     return _found(found, at, shape, seen.cancelled - int(seen.is_cancelled(entries).sum()))
 

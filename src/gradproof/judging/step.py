@@ -205,7 +205,7 @@ class Work:
 
         return self.sieve.judged(value, expected, dtype, look)
 
-    def _passed_by_floats(self, trip: Pass) -> dict[str, Judgement] | None:
+    def _passed_by_floats(self, trip: Pass) -> list[Finding] | None:
         """What was passed on, by input; None where balls must look at all of it."""
         step = self.step
         if len(next(iter(trip.received.values()))) != 1:
@@ -215,7 +215,7 @@ class Work:
         if expected is None:
             return None
         run = self.run(tuple(received))
-        found: dict[str, Judgement] = {}
+        found = []
         for name, shape in step.inputs.items():
             value, dtype = _only(trip.passed.get(name)), step.dtypes[name]
             if dtype is None or name not in expected or not size(shape):
@@ -228,9 +228,12 @@ class Work:
             )
             if quick is None:
                 return None
-            found[name] = quick
+            looks: tuple[Cause, ...] = ()
             if quick.verdict is Verdict.WRONG and value is not None:
                 self.seen.astray.setdefault(name, self.sieve.astray(value, expected[name]))
+                extents = tuple({n for each in (shape, *(x.shape for x in received.values())) for n in each})
+                looks = likeness(value, balls(expected[name].v.astype(float)), Clues(dtype, extents))
+            found.append(self._told(name, quick, looks))
         return found
 
     def _look_at_passed(
@@ -275,8 +278,7 @@ class Work:
         if step.probes is None and first is not None and first.passed:
             quick = self._passed_by_floats(first)
             if quick is not None:
-                found += [self._told(name, judged, ()) for name, judged in quick.items()]
-                return found + self._again()
+                return [*found, *quick, *self._again()]
         if (terms := work_of(step.nodes)) > TOO_MANY:
             return [*found, bare_finding("local", step.name, Verdict.UNDECIDED, because.TooLarge(terms))]
         pulls = Pulls(self, trips)

@@ -185,6 +185,7 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.NoEntries: "it has no entries",
     c.LeftOpen: "{entries} entries are too near to the edge of what rounding explains for floats to tell, "
     "and too many to look at one by one",
+    c.LookedAt: "balls looked at {looked} of the {left} entries that floats do not pass, those furthest off",
     c.TooLarge: "it runs over {terms} terms: floats cannot judge it, and for balls these are too many",
     c.NoGradient: _no_gradient,
     c.GivenGradient: "a gradient on a given tensor",
