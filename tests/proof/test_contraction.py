@@ -232,3 +232,21 @@ def test_magnitudes_far_apart_lose_no_digits():
         a, b = (a * scale[:, None] * scale[::-1])[:, :, None], (b * scale * np.roll(scale, 7)[:, None])[None]
         found = exact().contract(a, b, (1,), (60, 60, 60))
         assert radii(found / elementwise(exact(), a, b, (1,), (60, 60, 60))).max() < 2.0**-110
+
+
+@pytest.mark.parametrize("arithmetic", [rounding(dtype) for dtype in DTYPES.values()], ids=list(DTYPES))
+def test_an_allowance_does_not_jump_with_the_number_of_terms(arithmetic: Arithmetic) -> None:
+    """A factor common to all of a sum multiplies the sum, and not each term's magnitude, for few terms and
+    many."""
+    assert arithmetic.dtype is not None
+    common = np.asarray(balls([1.0]) + arb(0, 8 * arithmetic.dtype.unit_roundoff), object)  # rounded before
+    reaches = []
+    for count in range(2, 200):
+        terms = balls(np.cos(np.arange(count)))  # they nearly cancel
+        total = arithmetic.contract(terms, common, (0,), (count,))
+        alone = radii(arithmetic.contract(terms, balls([1.0]), (0,), (count,)))
+        reaches.append(float(radii(np.asarray(total, object)) / alone))
+    assert max(reaches) / min(reaches) < 8 and max(np.abs(np.diff(np.log(reaches)))) < np.log(8)
+    # Between 63 and 64 nothing changes but one term.
+    beside = [reaches[n - 2] for n in (62, 63, 64, 65)]
+    assert max(beside) / min(beside) < 1.2
