@@ -25,8 +25,8 @@ from ..proof.balls import balls
 from ..proof.enclosure import Enclosures, Pulled
 from ..proof.fast import Fast, LeftError, Pair, fast
 from ..proof.graph import Node, Shape, size
-from ..proof.section import Known
-from ..proof.walk import evaluate, pullback, tied
+from ..proof.section import MAX_TERMS, Known
+from ..proof.walk import evaluate, is_contraction, pullback, tied
 from ..verdict import Judgement, Verdict
 from .together import FUSED, explained, kernels
 from .verdicts import Comparison, absent, compared_sum, judge, ulp_of
@@ -34,6 +34,8 @@ from .witness import Arrays
 
 FEW = 600  # entries of all domains together: up to here balls alone are as quick
 MANY = 500_000  # ... beyond which they are not asked for all of them
+LONG, SMALL_NODE = 50, 1_000  # nodes of a long run, and entries of each that are few
+SMALL = 5_000  # terms of a section that are soon looked at
 MOST = 4_000  # entries that are looked at one by one
 SHARP = 2.0**-20  # of the rounding set: an own error that is of no account
 PROVED = 64  # of more than can be looked at, those that are furthest off
@@ -64,6 +66,13 @@ def without_floats() -> Iterator[None]:
 def work_of(nodes: Sequence[Node]) -> int:
     """Entries of all domains together."""
     return sum(size(node.domain) for node in nodes)
+
+
+def is_worth_it(nodes: Sequence[Node]) -> bool:
+    """Whether floats, and balls for some entries, cost less than balls for all of them: not for few entries,
+    nor for long recurrences of small tensors, where some entries are made of nearly all nodes."""
+    values = sum(size(node.shape if is_contraction(node) else node.domain) for node in nodes)
+    return work_of(nodes) > FEW and (len(nodes) <= LONG or values > SMALL_NODE * len(nodes))
 
 
 class _Way:
@@ -126,7 +135,7 @@ class Sieve:
     def __init__(self, nodes: tuple[Node, ...], given: Arrays, wanted: frozenset[str], dtype: DType) -> None:
         self.nodes, self.dtype = nodes, dtype
         self.ways: list[_Way] = []
-        if _USED.get() and work_of(nodes) > FEW and all(x.dtype != object for x in given.values()):
+        if _USED.get() and is_worth_it(nodes) and all(x.dtype != object for x in given.values()):
             half = dtype.precision < FUSED.precision
             roundings = [(dtype, None), (dtype, FUSED), (FUSED, None)] if half else [(dtype, None)]
             tables = [table for of in roundings if (table := fast(*of)) is not None]
@@ -165,6 +174,12 @@ class Sieve:
                 radius = np.where(np.isnan(first.r), once.radius, first.r)
             first = Pair(first.v, radius, max(first.loss, once.loss))
         return first
+
+    @property
+    def most(self) -> int:
+        """Terms of some entries, beyond which balls look at all entries instead, where they may."""
+        work = work_of(self.nodes)
+        return max(SMALL, work // 8) if work <= MANY else MAX_TERMS
 
     def known(self, held: Enclosures | None = None) -> Known | None:
         """What floats know on the way to some entries, by one of the roundings."""

@@ -194,7 +194,7 @@ class Work:
         def look(entries: np.ndarray, held: Enclosures | None = None) -> Comparison:
             by = held or self.enclosures
             section = section_of_value(
-                self.step.nodes, self.step.given, name, entries, self.sieve.known(held)
+                self.step.nodes, self.step.given, name, entries, self.sieve.known(held), most=self.sieve.most
             )
             given = {n: balls(x) for n, x in section.of(self.step.given).items()}
             loose = section.run.evaluate(given, by.rounding)[name]
@@ -249,7 +249,9 @@ class Work:
 
         def pulled(values: bool) -> Pulled:
             known = None if values else self.sieve.known(held)
-            section = section_of_cotangent(run, self.step.given, name, entries, known, values=values)
+            section = section_of_cotangent(
+                run, self.step.given, name, entries, known, values=values, most=self.sieve.most
+            )
             given = {n: balls(x) for n, x in section.of(self.step.given).items()}
             rows = {n: balls(x) for n, x in section.rows(received).items()}
             return (held or self.enclosures).pulled(section.run, given, rows)[name].row(0)

@@ -147,7 +147,9 @@ class _Maker:
         known: Known | None = None,
         *,
         moving: bool = False,
+        most: int = MAX_TERMS,
     ) -> None:
+        self.most = most
         self.nodes, self.given, self.known = nodes, given, known
         self.moving = moving  # whether the given numbers will be moved: then no sum of theirs is ready
         self.shapes = {name: array.shape for name, array in given.items()}
@@ -161,7 +163,7 @@ class _Maker:
 
     def counted(self, part: Part) -> Part:
         self.terms += prod(part.domain)
-        if self.terms > MAX_TERMS:
+        if self.terms > self.most:
             raise UnsupportedError("it is made of too many terms")
         return part
 
@@ -311,10 +313,12 @@ def section_of_value(
     name: str,
     entries: np.ndarray,
     known: Known | None = None,
+    *,
+    most: int = MAX_TERMS,
 ) -> Section:
     """The section of a value's entries; floats may know what very many terms come to. Raises
-    `UnsupportedError` where it is too large."""
-    maker = _Maker(nodes, given, known)
+    `UnsupportedError` where it is made of more than so many terms."""
+    maker = _Maker(nodes, given, known, most=most)
     maker.values.first[name] = entries
     maker.needed_values()
     maker.placed()
@@ -333,11 +337,12 @@ def section_of_cotangent(
     known: Known | None = None,
     *,
     values: bool = False,
+    most: int = MAX_TERMS,
 ) -> Section:
     """The section of the entries of what arrives at one of the run's targets; with `values` the outputs'
     own too, which a look from both sides of a kink asks for. Raises `UnsupportedError` where it is too large.
     """
-    maker = _Maker(run.nodes, given, known, moving=values)
+    maker = _Maker(run.nodes, given, known, moving=values, most=most)
     maker.cotangents.first[name] = entries
     maker.values.first[name] = entries
     maker.needed_cotangents(run.wanted)

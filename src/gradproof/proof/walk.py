@@ -109,9 +109,9 @@ def _settled(
     return formula.xreplace(names), tuple(names.get(symbol, symbol) for symbol in symbols)
 
 
-def _is_contraction(node: Node) -> bool:
-    """Whether the terms are products of two reads, as in a product of matrices or a convolution."""
-    return len(node.reads) == 2 and node.formula == sympy.Mul(*node.slots)
+def is_contraction(node: Node) -> bool:
+    """Whether it sums products of two reads, as a product of matrices or a convolution does."""
+    return node.reduce == "sum" and len(node.reads) == 2 and node.formula == sympy.Mul(*node.slots)
 
 
 def evaluate(
@@ -130,7 +130,7 @@ def evaluate(
         if site.ready is not None:
             known[node.name] = arithmetic.settle(site.ready(arithmetic))
             continue
-        if node.reduce == "sum" and _is_contraction(node):
+        if is_contraction(node):
             a, b = (
                 arithmetic.read(known[read.parent], site.where(n, known), read.fill)
                 for n, read in enumerate(node.reads)
