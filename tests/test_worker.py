@@ -311,6 +311,7 @@ def going(item: Any) -> Any:
     """Of a number its process; a word says what to do there."""
     if item == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
+        time.sleep(1000)  # another thread may be told of it, a little later
     if item == "hang":
         time.sleep(1000)
     if item == "much":
@@ -412,9 +413,9 @@ def test_files_have_a_limit_where_one_was_asked_for(
 ) -> None:
     file = tmp_path / "large.toml"
     file.write_text(
-        'title = "t"\ngraph = "l = sum(exp(tanh(A @ B)))"\n[given]\nA = { shape = [60, 60], sample = '
+        'title = "t"\ngraph = "l = sum(exp(tanh(A @ B)))"\n[given]\nA = { shape = [150, 150], sample = '
         '"normal", seed = 0 }\n'
-        '[parameters]\nB = { shape = [60, 60], sample = "normal", seed = 1 }\n'
+        '[parameters]\nB = { shape = [150, 150], sample = "normal", seed = 1 }\n'
     )
     assert main(["check", str(file), "--timeout", "0.5"]) == 1
     assert "longer than 0.5 s" in capfd.readouterr().out
