@@ -16,14 +16,13 @@ from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
-from flint import arb
 
 from .. import causes as because
 from ..dtypes import DType
 from ..errors import UnsupportedError
 from ..proof.balls import balls
 from ..proof.enclosure import Enclosures, Pulled
-from ..proof.fast import Fast, LeftError, Pair, fast
+from ..proof.fast import Fast, LeftError, Pair, Told, balls_of, fast
 from ..proof.graph import Node, Shape, size
 from ..proof.section import MAX_TERMS, Known
 from ..proof.walk import evaluate, is_contraction, pullback, tied
@@ -80,6 +79,7 @@ class _Way:
 
     def __init__(self, nodes: tuple[Node, ...], given: Arrays, wanted: frozenset[str], table: Fast) -> None:
         self.nodes, self.given, self.wanted, self.table = nodes, given, wanted, table
+        self.affordable = work_of(nodes) <= MANY
         self.failed = False
         self.cotangents: Mapping[str, Pair] = {}
 
@@ -102,8 +102,7 @@ class _Way:
             return {}
         try:
             with np.errstate(all="ignore"):
-                small = work_of(self.nodes) <= MANY
-                if small and tied(self.nodes, values, self.wanted, arithmetic=self.table):
+                if self.affordable and tied(self.nodes, values, self.wanted, arithmetic=self.table):
                     return {}  # a formula may jump there, whatever its slopes are
                 rows = {name: self.table.of(x[None]) for name, x in received.items()}
                 back = pullback(self.nodes, values, rows, self.wanted, self.table)
@@ -113,16 +112,15 @@ class _Way:
         self.cotangents = {name: each.reshape(each.shape[1:]) for name, each in back.items()}
         return self.cotangents
 
-    def known(self, name: str, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    def known(self, name: str, entries: np.ndarray) -> Told | None:
         """Some entries of a value, or of a cotangent (`∂name`), with their own error, where that is far
         below what rounding makes."""
         held = self.cotangents if name.startswith("∂") else {} if self.failed else self.values
         pair = held.get(name.removeprefix("∂"))
         if pair is None or self.table.kappa(pair.loss) > SHARP:
             return None
-        middle, reach = (x.reshape(-1)[entries].astype(float) for x in (pair.v, pair.radius))
-        error = reach * self.table.kappa(pair.loss)
-        return (middle, error, reach) if np.isfinite(middle).all() and np.isfinite(reach).all() else None
+        told = self.table.told(pair, entries)
+        return told if all(np.isfinite(numbers).all() for numbers in told) else None
 
 
 class Sieve:
@@ -133,7 +131,7 @@ class Sieve:
     """
 
     def __init__(self, nodes: tuple[Node, ...], given: Arrays, wanted: frozenset[str], dtype: DType) -> None:
-        self.nodes, self.dtype = nodes, dtype
+        self.work, self.dtype = work_of(nodes), dtype
         self.ways: list[_Way] = []
         if _USED.get() and is_worth_it(nodes) and all(x.dtype != object for x in given.values()):
             half = dtype.precision < FUSED.precision
@@ -178,8 +176,7 @@ class Sieve:
     @property
     def most(self) -> int:
         """Terms of some entries, beyond which balls look at all entries instead, where they may."""
-        work = work_of(self.nodes)
-        return max(SMALL, work // 8) if work <= MANY else MAX_TERMS
+        return max(SMALL, self.work // 8) if self.work <= MANY else MAX_TERMS
 
     def known(self, held: Enclosures | None = None) -> Known | None:
         """What floats know on the way to some entries, by one of the roundings."""
@@ -199,8 +196,7 @@ class Sieve:
         return off if np.isfinite(off).all() else None
 
     def judged(self, value: np.ndarray, expected: Pair, dtype: DType, look: Look) -> Judgement | None:
-        affordable = work_of(self.nodes) <= MANY
-        return judged(value, expected, dtype, self.ways[0].table, look, affordable)
+        return judged(value, expected, dtype, self.ways[0].table, look, self.work <= MANY)
 
 
 def sieve_sum(value: np.ndarray, terms: Sequence[np.ndarray], dtype: DType) -> Judgement | None:
@@ -242,7 +238,7 @@ def judged(
         if affordable:
             return None
         left, entries = np.zeros(0, int), told
-        found = judge(_by_floats(flat, near, table, told), dtype)
+        found = judge(Comparison(flat[told], *balls_of(table.told(near, told))), dtype)  # what floats know
     if affordable and (not found.verdict.passes or found.verdict is Verdict.KINK):
         return None
     if left.size < seen.open.size:
@@ -294,15 +290,19 @@ class _Scan:
         exact = passes & (apart <= ulp * 0.5 - slack)
         self._contend(start, off, slack / ulp, passes, rounded, exact)
         self._most_sensitive(start, r, middle)
-        all_pass = bool(passes.all())
-        open_ = np.zeros(0, int) if all_pass else np.flatnonzero(~passes)
+        open_ = np.flatnonzero(~passes)
         unsure = np.zeros(0, int) if self.rounded else np.flatnonzero(passes & ~rounded & ~exact)
         return open_ + start, np.nan_to_num(off[open_], nan=np.inf), unsure + start
 
     def _contend(
-        self, start: int, off: np.ndarray, reach: np.ndarray, passes: np.ndarray, rounded: np.ndarray,
+        self,
+        start: int,
+        off: np.ndarray,
+        reach: np.ndarray,
+        passes: np.ndarray,
+        rounded: np.ndarray,
         exact: np.ndarray,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Keep those that may be further off than all others; one that is surely not correctly rounded
         outweighs those that are."""
         if not self.rounded and rounded.any():
@@ -365,16 +365,6 @@ def _found(judged: Judgement, at: int, shape: Shape, cancelled: int) -> Judgemen
     """What was judged of some entries as the judgement of all of them."""
     index = tuple(int(n) for n in np.unravel_index(at, shape))
     return replace(judged, index=index, entries=size(shape), cancelled=judged.cancelled + cancelled)
-
-
-def _by_floats(value: np.ndarray, near: Pair, table: Fast, entries: np.ndarray) -> Comparison:
-    """Entries that are made of too much for balls: what floats know of them, with their own error."""
-    middle, reach = balls(near.v[entries].astype(float)), near.radius[entries]
-    around = arb(0, 1)
-    error = balls(reach * table.kappa(near.loss)) * around
-    return Comparison(
-        value[entries], np.asarray(middle + error, object), np.asarray(middle + balls(reach) * around, object)
-    )
 
 
 def _expected(compared: Comparison) -> Pulled:

@@ -383,12 +383,11 @@ class Work:
             return []
         first, second, third = step.passes[:3]
         found = []
-        repeated = second.times == 1 or not _times(first.received, second.received, 1)
-        if not repeated and not _times(first.passed, second.passed, 1):
+        again = second.times != 1 and _times(first.received, second.received, 1)
+        if again and not _times(first.passed, second.passed, 1):
             found.append(bare_finding("local", step.name, Verdict.FAILED, because.NoRepeat()))
-        if third.times == -2:
-            return found
-        if _times(first.received, third.received, -2) and _times(first.passed, third.passed, -2):
+        alike = _times(first.received, third.received, -2) and _times(first.passed, third.passed, -2)
+        if third.times == -2 or alike:
             return found
         if third.unusable is not None:
             other = [bare_finding("local", step.name, Verdict.UNDECIDED, third.unusable, inherited=True)]

@@ -25,13 +25,16 @@ from flint import arb
 
 from ..dtypes import DType
 from ..functions import FUNCTIONS, Function
-from .balls import as_float, precision
+from .arithmetic import Table
+from .balls import Balls, Operand, as_float, balls, precision
 from .contraction import Contraction
 from .graph import Node, Shape
 from .places import Places, Scatter, gathered
 from .roundings import Roundings
 
 Radius = np.ndarray | None  # None: exact
+Each = Callable[[np.ndarray], np.ndarray]
+Told = tuple[np.ndarray, np.ndarray, np.ndarray]  # midpoints, their own error, inner radii
 
 WIDE = 0.25  # of a divisor's relative radius
 MARGIN = 2.0**-11  # of the radius: what the radii's own float arithmetic may be off by
@@ -72,7 +75,7 @@ class Pair:
     def broadcast(self, shape: Shape) -> Pair:
         return self if self.shape == shape else self._each(lambda x: np.broadcast_to(x, shape))
 
-    def _each(self, change: Callable[[np.ndarray], np.ndarray]) -> Pair:
+    def _each(self, change: Each) -> Pair:
         return Pair(change(self.v), None if self.r is None else change(self.r), self.loss)
 
     @property
@@ -95,6 +98,13 @@ def _wide(x: Pair) -> np.ndarray:
 def _sum(*radii: Radius) -> Radius:
     there = [r for r in radii if r is not None]
     return reduce(np.add, there) if there else None
+
+
+def balls_of(told: Told) -> tuple[Balls, Balls]:
+    """What floats know, as exact balls and as what rounding explains."""
+    middle, error, reach = map(balls, told)
+    around = arb(0, 1)
+    return np.asarray(middle + error * around, object), np.asarray(middle + reach * around, object)
 
 
 class LeftError(Exception):
@@ -144,9 +154,14 @@ class Fast:
         inside = (apart < r * (1 - self.kappa(loss) - MARGIN)) & (r < self.dtype.largest)
         return inside | ((r == 0) & (apart == 0))
 
+    def told(self, pair: Pair, entries: np.ndarray) -> Told:
+        """What is known of some entries, by their places in a flat array."""
+        middle, reach = (x.reshape(-1)[entries].astype(float) for x in (pair.v, pair.radius))
+        return middle, reach * self.kappa(pair.loss), reach
+
     # Arrays
 
-    def array(self, computed: Any) -> Pair:
+    def array(self, computed: Operand) -> Pair:
         return computed if isinstance(computed, Pair) else Pair(np.asarray(computed, self.wide))
 
     def read(self, parent: Pair, where: Places, fill: float) -> Pair:
@@ -156,7 +171,7 @@ class Fast:
     def near_zero(self, array: Pair) -> bool:
         return bool((~(_size(array.v) > 2 * array.radius)).any())
 
-    def broadcast(self, array: Any, shape: Shape) -> Pair:
+    def broadcast(self, array: Operand, shape: Shape) -> Pair:
         return self.array(array).broadcast(shape)
 
     def settle(self, array: Pair) -> Pair:
@@ -401,7 +416,7 @@ class Fast:
             return self._function(FUNCTIONS[row.in_half])
         roundings, exact = 1.25 if half else row.roundings, row.ball or getattr(arb, row.name)
 
-        def of(operand: Any) -> Pair:
+        def of(operand: Operand) -> Pair:
             x = self.array(operand)
             if floats is None or not (floats.wide or self.wide is np.float64):
                 v = self._by_balls(row, x.v)
@@ -436,7 +451,7 @@ class Fast:
         """The function's values where no library has them in this format: midpoints of balls."""
         exact = row.ball or getattr(arb, row.name)
 
-        def of(number: Any) -> Any:
+        def of(number: np.floating) -> np.floating:
             near = float(number)
             found = exact(arb(near) + arb(float(number - near)))
             high = as_float(found.mid())
@@ -446,7 +461,7 @@ class Fast:
         with precision(96):
             return np.asarray(np.frompyfunc(of, 1, 1)(x), dtype=self.wide)
 
-    def _less(self, a: Any, b: Any, equal: bool, tie: bool) -> np.ndarray:
+    def _less(self, a: Operand, b: Operand, equal: bool, tie: bool) -> np.ndarray:
         """1, 0, or where that is open 0.5."""
         if not isinstance(a, Pair) and not isinstance(b, Pair):
             return np.asarray(np.less_equal(a, b) if equal else np.less(a, b), float)
@@ -457,7 +472,7 @@ class Fast:
         apart, reach = _plain(x.v - y.v), 2 * (x.radius + y.radius)
         return np.where(apart < -reach, 1.0, np.where(apart > reach, 0.0, 0.5))
 
-    def _equal(self, a: Any, b: Any, tie: bool) -> np.ndarray:
+    def _equal(self, a: Operand, b: Operand, tie: bool) -> np.ndarray:
         if not isinstance(a, Pair) and not isinstance(b, Pair):
             return np.asarray(np.equal(a, b), float)
         x, y = self.array(a), self.array(b)
@@ -466,7 +481,7 @@ class Fast:
         exactly = (x.r is None and y.r is None) and not tie
         return np.where(apart > reach, 0.0, np.where((apart == 0) & exactly, 1.0, 0.5))
 
-    def _piecewise(self, *pieces: tuple[Any, Any]) -> Pair:
+    def _piecewise(self, *pieces: tuple[Operand, Operand]) -> Pair:
         (last, _), *rest = reversed(pieces)
         result = self.array(last)
         for value, condition in rest:
@@ -480,7 +495,7 @@ class Fast:
             result = Pair(v, None if r is None else np.broadcast_to(r, v.shape), max(one.loss, result.loss))
         return result
 
-    def _extreme_of(self, pick: Callable[..., np.ndarray], operands: Sequence[Any]) -> Pair:
+    def _extreme_of(self, pick: Callable[..., np.ndarray], operands: Sequence[Operand]) -> Pair:
         found, *rest = map(self.array, operands)
         for other in rest:
             v: np.ndarray = pick(found.v, other.v)
@@ -494,7 +509,7 @@ class Fast:
             found = Pair(v, r, max(found.loss, other.loss))
         return found
 
-    def _jumps(self, operand: Any, function: Callable[[np.ndarray], np.ndarray], tie: bool) -> Pair:
+    def _jumps(self, operand: Operand, function: Each, tie: bool) -> Pair:
         """A function that is constant but for its jump at 0."""
         x = self.array(operand)
         v: np.ndarray = np.asarray(function(x.v), self.wide)
@@ -508,12 +523,12 @@ class Fast:
         held = (q & (q - 1)) == 0 and abs(p).bit_length() <= self.dtype.precision
         return Pair(v) if held or p == 0 else self.widened(Pair(v), 1)
 
-    def _table(self, mode: str) -> dict[str, Any]:  # long because it is a table: one entry an operation
+    def _table(self, mode: str) -> Table:  # long because it is a table: one entry an operation
         slopes = mode == "slopes"
         arr, widened = self.array, self.widened
         four, quotient = (1.25, 1.25) if self.half else (4.0, 2.0)
 
-        def add(*terms: Any) -> Pair:
+        def add(*terms: Operand) -> Pair:
             pairs = [arr(t) for t in terms]
             if len(pairs) > 2:
                 return widened(self.add_all(pairs), 1)
@@ -524,23 +539,25 @@ class Fast:
 
             return widened(Pair(a.v + b.v, _sum(a.r, b.r), max(a.loss, b.loss)), 1, masked)
 
-        def mul(*factors: Any) -> Pair:
+        def mul(*factors: Operand) -> Pair:
             return reduce(lambda a, b: widened(self._times(a, arr(b)), 1), factors[1:], arr(factors[0]))
 
-        def power(x: Any, n: int) -> Pair:
+        def power(x: Operand, n: int) -> Pair:
             return widened(self._power(arr(x), n), 1 if n <= 2 else 2 if n == 3 else four)
 
         def pi() -> Pair:
             return widened(Pair(np.asarray(4 * np.arctan(self.wide(1)))), 1)
 
-        def jump(function: Callable[[np.ndarray], np.ndarray], tie: bool = slopes) -> Callable[[Any], Pair]:
+        def jump(
+            function: Callable[[np.ndarray], np.ndarray], tie: bool = slopes
+        ) -> Callable[[Operand], Pair]:
             return lambda x: self._jumps(x, function, tie)
 
-        def absolute(x: Any) -> Pair:
+        def absolute(x: Operand) -> Pair:
             return Pair(np.abs(arr(x).v), arr(x).r, arr(x).loss)
 
         heaviside, flat = (lambda v: v > 0), (lambda v: v * 0)
-        table: dict[str, Any] = {
+        table: Table = {
             "add": add, "mul": mul, "neg": lambda x: -arr(x),
             "div": lambda a, b: widened(self._quotient(arr(a), arr(b)), quotient),
             "inverse": lambda b: widened(self._inverse(arr(b)), 1), "power": power, "number": self._number,
@@ -560,7 +577,7 @@ class Fast:
             "pow": partial(_no_operation, "pow"), "powlog": partial(_no_operation, "powlog"),
         }  # fmt: skip
 
-        def logaddexp(a: Any, b: Any) -> Pair:
+        def logaddexp(a: Operand, b: Operand) -> Pair:
             less = -absolute(add(a, -arr(b)))
             return add(table["maximum"](a, b), table["log1p"](table["exp"](less)))
 
@@ -573,7 +590,7 @@ class Fast:
         return table
 
 
-def _no_operation(name: str, *operands: Any) -> Pair:
+def _no_operation(name: str, *operands: Operand) -> Pair:
     raise LeftError(name)
 
 

@@ -9,6 +9,7 @@ differentiates scalar formulas only, and all tensor structure is gathering and i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from math import prod
@@ -240,6 +241,14 @@ def open_axes(domain: Shape) -> tuple[np.ndarray, ...]:
         np.arange(extent, dtype=np.int64).reshape((1,) * n + (extent,) + (1,) * (rank - n - 1))
         for n, extent in enumerate(domain)
     )
+
+
+def strided(start: int, steps: Sequence[int], shape: Shape) -> np.ndarray:
+    """Places of a tensor's entries that lie so far apart along each axis, from a start on."""
+    flat = np.full((1,) * len(shape), start, dtype=np.int64)
+    for axis, step in zip(open_axes(shape), steps, strict=True):
+        flat = flat + step * axis
+    return np.broadcast_to(flat, shape)
 
 
 def unravelled(flat: sympy.Expr, shape: Shape) -> tuple[sympy.Expr, ...]:

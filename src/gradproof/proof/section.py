@@ -20,8 +20,9 @@ from flint import arb
 from ..errors import UnsupportedError
 from .balls import Balls, balls
 from .enclosure import Run
+from .fast import Told, balls_of
 from .functions import second_slope
-from .graph import Node, Shape, size, slot
+from .graph import Node, Shape, open_axes, size, slot
 from .places import flattened, gathered, position
 from .slopes import partials
 from .walk import Site
@@ -32,9 +33,7 @@ LONG = 200  # terms of a sum that is added up in floats
 HEAVY = 20_000  # terms of some entries of a value, beyond which floats tell them where they are sharp enough
 
 
-# Of some entries of a value, in floats: midpoints, their own error, and inner radii of the rounding set; None
-# where floats are not sharp enough.
-Known = Callable[[str, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray] | None]
+Known = Callable[[str, np.ndarray], Told | None]  # of some entries of a value, where floats are sharp enough
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +83,7 @@ class Part(Site):
         positions = [position(e, self.indices) for e in self.node.reads[n].index]
         flat, inside = flattened(positions, shape, len(self.domain))
         self.found[n] = flat, inside
-        needed = (flat if inside is None else flat[np.broadcast_to(inside, flat.shape)]).reshape(-1)
-        # Where all is outside, any entry will do: there is something to read in the place of.
-        return needed if needed.size or not size(shape) else np.zeros(1, np.int64)
+        return (flat if inside is None else flat[np.broadcast_to(inside, flat.shape)]).reshape(-1)
 
 
 @dataclass
@@ -96,6 +93,7 @@ class _Needs:
     first: dict[str, np.ndarray] = field(default_factory=dict)
     more: dict[str, list[np.ndarray]] = field(default_factory=dict)
     lists: dict[str, np.ndarray] = field(default_factory=dict)
+    orders: dict[str, np.ndarray] = field(default_factory=dict)  # of each list, what sorts it
 
     def add(self, name: str, positions: np.ndarray) -> None:
         self.more.setdefault(name, []).append(positions.reshape(-1))
@@ -113,7 +111,9 @@ class _Needs:
     def placed(self, name: str, positions: np.ndarray) -> np.ndarray:
         """Positions in the whole as positions in the list."""
         mine = self.list(name)
-        order = np.argsort(mine, kind="stable")
+        if name not in self.orders:
+            self.orders[name] = np.argsort(mine, kind="stable")
+        order = self.orders[name]
         found = np.searchsorted(mine, positions.reshape(-1), sorter=order)
         return order[np.minimum(found, len(mine) - 1)].reshape(positions.shape)
 
@@ -127,8 +127,8 @@ class Section:
 
     def of(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The lists of the entries of these arrays that are needed."""
-        return {name: array.reshape(-1)[self.entries[name]] for name, array in arrays.items()
-                if name in self.entries}  # fmt: skip
+        needed = {name: array for name, array in arrays.items() if name in self.entries}
+        return {name: array.reshape(-1)[self.entries[name]] for name, array in needed.items()}
 
     def rows(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The same of cotangents of the outputs that are needed, rows first."""
@@ -176,15 +176,10 @@ class _Maker:
                 self.parts[node.name] = ready
                 continue
             at = np.unravel_index(self.values.list(node.name), node.shape) if node.shape else ()
-            count, rank = len(self.values.list(node.name)), len(node.over)
-            axes = {
-                symbol: index.reshape((count,) + (1,) * rank)
-                for symbol, index in zip(node.indices, at, strict=False)
-            }
-            for k, extent in enumerate(node.over):
-                shape = (1,) * (k + 1) + (extent,) + (1,) * (rank - k - 1)
-                axes[node.indices[len(node.shape) + k]] = np.arange(extent).reshape(shape)
-            part = self.counted(Part(node, (count, *node.over), 1, axes))
+            domain = (len(self.values.list(node.name)), *node.over)
+            entries, *over = open_axes(domain)
+            places = [*(index.reshape(entries.shape) for index in at), *over]
+            part = self.counted(Part(node, domain, 1, dict(zip(node.indices, places, strict=True))))
             self.parts[node.name] = part
             for n, read in enumerate(node.reads):
                 self.values.add(read.parent, part.find(n, self.shapes[read.parent]))
@@ -215,7 +210,7 @@ class _Maker:
         found = self.known(node.name, entries)
         if found is None:
             return None
-        sharp, wide = _balls_of(found)
+        sharp, wide = balls_of(found)
         self.blurred = True
         part = Part(node, (len(entries),), 1, {})
         part.ready = lambda arithmetic: sharp if arithmetic.dtype is None else wide
@@ -262,7 +257,7 @@ class _Maker:
         found = self.known(f"∂{parent}", entries)
         if found is None:
             return False
-        sharp, wide = _balls_of(found)
+        sharp, wide = balls_of(found)
         self.blurred = True
         self.told[parent] = lambda arithmetic: (sharp if arithmetic.dtype is None else wide)[None]
         return True
@@ -298,13 +293,6 @@ def exact_sum(numbers: np.ndarray) -> list[float]:
         parts.append(float(leading.sum()))
         rest = rest - leading
     return parts
-
-
-def _balls_of(found: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[Balls, Balls]:
-    """What floats know, as exact balls and as what rounding explains."""
-    middle, error, reach = map(balls, found)
-    around = arb(0, 1)
-    return np.asarray(middle + error * around, object), np.asarray(middle + reach * around, object)
 
 
 def section_of_value(
@@ -383,26 +371,22 @@ def _preimage(node: Node, n: int, entries: np.ndarray, shapes: Mapping[str, Shap
     used = {symbol for index in places for symbol in index}
     unread = [symbol for symbol in node.indices if symbol not in used]
     several = [k for k, fits in enumerate(valid) if fits.shape[1] > 1]
-    rank = 1 + len(several) + len(unread)
-    axes: dict[sympy.Symbol, np.ndarray] = {}
-    inside = here.reshape((count,) + (1,) * (rank - 1))
+    listed = (count, *(valid[k].shape[1] for k in several))
+    domain = (*listed, *(extents[symbol] for symbol in unread))
+    first, *ranges = open_axes(domain)
+    axes = dict(zip(unread, ranges[len(several) :], strict=True))
+    inside = here.reshape(first.shape)
     for k, index in enumerate(places):
-        shape = [1] * rank
-        shape[0] = count
+        shape = list(first.shape)
         if k in several:
             shape[1 + several.index(k)] = valid[k].shape[1]
             inside = inside & valid[k].reshape(shape)
         axes |= {symbol: at.reshape(shape) for symbol, at in index.items()}
-    for k, symbol in enumerate(unread):
-        axes[symbol] = np.arange(extents[symbol]).reshape((1,) * (1 + len(several) + k) + (-1,)
-                                                          + (1,) * (len(unread) - k - 1))  # fmt: skip
-    listed = (count, *(valid[k].shape[1] for k in several))
-    domain = (*listed, *(extents[symbol] for symbol in unread))
     part = Part(node, domain, 0, axes)
     open_ = (*listed, *(1,) * len(unread))
-    flat = np.broadcast_to(np.arange(count).reshape((count,) + (1,) * (rank - 1)), open_)
     read = (*(extent > 1 for extent in listed), *(False,) * len(unread))
-    part.passed = Listed(flat, None if inside.all() else np.broadcast_to(inside, open_), (count,), read)
+    fits = None if inside.all() else np.broadcast_to(inside, open_)
+    part.passed = Listed(np.broadcast_to(first, open_), fits, (count,), read)
     return part
 
 
@@ -466,9 +450,9 @@ def _solved(
     if prod(extents) > MAX_GRID:
         raise UnsupportedError("an index map that is too large to turn about")
     grid = np.unravel_index(np.arange(prod(extents)), tuple(extents))
-    flat, inside = flattened(
-        [np.broadcast_to(position(e, dict(zip(symbols, grid, strict=True))), grid[0].shape)
-         for e in expressions], tuple(parent), 1)  # fmt: skip
+    axes = dict(zip(symbols, grid, strict=True))
+    places = [np.broadcast_to(position(e, axes), grid[0].shape) for e in expressions]
+    flat, inside = flattened(places, tuple(parent), 1)
     keys, _ = flattened(wanted, tuple(parent), 1)
     if inside is not None:
         flat = np.where(inside, flat, -1)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from sympy import Expr, Integer
 
-from ..proof.graph import Shape, free, lookup, open_axes, size, unravelled
+from ..proof.graph import Shape, free, lookup, open_axes, size, strided, unravelled
 
 
 class Located(Protocol):
@@ -77,27 +77,20 @@ class Lying(Content):
     """Entries of one node, so many places apart along each axis: arrays are made when they are asked for."""
 
     def __init__(self, number: int, shape: Shape, start: int, steps: tuple[int, ...]) -> None:
-        for name, value in (("number", number), ("shape", shape), ("start", start), ("steps", steps)):
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "alien", False)
+        vars(self).update(number=number, shape=shape, start=start, steps=steps, alien=False)
 
     number: int
     shape: Shape
     start: int
     steps: tuple[int, ...]
 
-    def __getattr__(self, name: str) -> np.ndarray:
-        if name == "who":
-            made = np.full(self.shape, self.number, np.int32)
-        elif name == "where":
-            flat = np.full((1,) * len(self.shape), self.start, np.int64)
-            for axis, step in zip(open_axes(self.shape), self.steps, strict=True):
-                flat = flat + step * axis
-            made = np.broadcast_to(flat, self.shape)
-        else:
-            raise AttributeError(name)
-        object.__setattr__(self, name, made)
-        return made
+    @cached_property
+    def who(self) -> np.ndarray:
+        return np.full(self.shape, self.number, np.int32)
+
+    @cached_property
+    def where(self) -> np.ndarray:
+        return strided(self.start, self.steps, self.shape)
 
     @property
     def sources(self) -> list[int]:

@@ -12,7 +12,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from ..errors import Place, UnsupportedError
-from ..proof.graph import open_axes
+from ..proof.graph import strided
 
 NOWHERE = Place("")
 Edge = tuple[int, int]  # an autograd node's number, and which of its outputs
@@ -62,10 +62,7 @@ class Region:
     @cached_property
     def positions(self) -> np.ndarray:
         """Where each entry lies in the storage."""
-        flat = np.full((1,) * len(self.shape), self.offset, dtype=np.int64)
-        for axis, stride in zip(open_axes(self.shape), self.stride, strict=True):
-            flat = flat + stride * axis
-        return np.broadcast_to(flat, self.shape)
+        return strided(self.offset, self.stride, self.shape)
 
     @property
     def key(self) -> tuple[Any, ...]:
