@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import __version__
 from .attempts import Attempts, Way, Work, attempted, checked
 from .errors import GradproofError, InputError, Place, did_you_mean
-from .output import form_of, page_names, show, tell, write
+from .output import form_of, page_names, show, tell, write, write_anything
 from .progress import tracked
 from .telling import EXPLANATIONS, FORMATS, GRADIENTS
 
@@ -389,7 +389,7 @@ def _quiz(arguments: argparse.Namespace) -> int:
 
     if arguments.format != "text" or arguments.output:
         raise InputError("--quiz asks on the terminal; --format and --output do not go with it")
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal without UTF-8 is no error
+    write_anything()
     made = attempted(_problem_makers(arguments), lambda make: quiz.made(make()))
     for _, asked in made.done:
         _ask(asked)

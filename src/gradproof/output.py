@@ -46,7 +46,7 @@ def show(text: str, *, coloured: bool = False) -> None:
         if coloured and sys.stdout.isatty() and "NO_COLOR" not in os.environ:
             _in_colour(visible(text))
         else:
-            sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal without UTF-8 is no error
+            write_anything()
             print(visible(text))
         sys.stdout.flush()
     except BrokenPipeError:
@@ -54,6 +54,11 @@ def show(text: str, *, coloured: bool = False) -> None:
     except OSError as error:
         _discarded()
         raise InputError(f"cannot be written: {error.strerror}", Place("stdout")) from None
+
+
+def write_anything() -> None:
+    """A terminal without UTF-8 is no error: what it has no sign for stands as a question mark."""
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr] # as a text file, which it is
 
 
 def _discarded() -> None:

@@ -29,7 +29,7 @@ from .arithmetic import Table
 from .balls import Balls, Operand, as_float, balls, precision
 from .contraction import Contraction
 from .graph import Node, Shape
-from .places import Places, Scatter, gathered
+from .places import Places, gathered
 from .roundings import Roundings
 
 Radius = np.ndarray | None  # None: exact
@@ -191,7 +191,7 @@ class Fast:
         batch = terms.shape[0]
         if where.whole:
             return terms
-        adding = Scatter(where)
+        adding = where.scatter
         shape = (batch, *adding.left)
         v = np.stack([adding.sums(row) for row in terms.v.reshape(shape)])
         r = None

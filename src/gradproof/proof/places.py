@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, reduce
 from itertools import product
@@ -64,6 +64,11 @@ class Places:
     def strides(self) -> Strides | None:
         """The map as strides, where it is affine."""
         return _strides(self.index, self.indices, self.domain, self.parent)
+
+    @cached_property
+    def scatter(self) -> Scatter:
+        """Its transpose."""
+        return Scatter(self)
 
     @property
     def whole(self) -> bool:
@@ -177,48 +182,37 @@ class Scatter:
     def __init__(self, where: Places) -> None:
         self.where = where
         self.left = tuple(extent for extent, read in zip(where.domain, where.read, strict=True) if read)
-        self.alone: tuple[int, ...] = ()  # axes that go one after the other, so that no two terms meet
-        self.strided = where.strides is not None and self._plan()
+        strides = where.strides
+        steps = () if strides is None else strides.steps
+        self.steps = [step for step, read in zip(steps, where.read, strict=False) if read]
+        # Axes that go one after the other, so that no two terms meet; None: each entry goes alone.
+        self.alone = None if strides is None else self._alone()
 
-    def _plan(self) -> bool:
-        strides = self.where.strides
-        assert strides is not None
-        steps = [step for step, read in zip(strides.steps, self.where.read, strict=True) if read]
-        reach, alone = 0, []
-        for axis in sorted(range(len(steps)), key=lambda n: (abs(steps[n]), -self.left[n])):
-            if abs(steps[axis]) <= reach:
-                alone.append(axis)
-            else:
-                reach += abs(steps[axis]) * (self.left[axis] - 1)
-        # What moves least is the loop: a kernel's offsets, and not the image's.
-        self.alone = tuple(alone)
-        if size(tuple(self.left[n] for n in alone)) > MAX_LOOPS:
-            small = self._smallest_loops(steps)
-            if small is None:
-                return False
-            self.alone = small
-        self.steps = steps
-        return True
-
-    def _smallest_loops(self, steps: Sequence[int]) -> tuple[int, ...] | None:
-        """The fewest additions: of the axes that meet others, those of small extent go alone."""
-        order = sorted(range(len(steps)), key=lambda n: self.left[n])
-        for count in range(1, len(order) + 1):
-            alone = order[:count]
-            if size(tuple(self.left[n] for n in alone)) > MAX_LOOPS:
-                return None
-            reach, apart = 0, True
-            for axis in sorted((n for n in order if n not in alone), key=lambda n: abs(steps[n])):
-                apart &= abs(steps[axis]) > reach
-                reach += abs(steps[axis]) * (self.left[axis] - 1)
-            if apart:
+    def _alone(self) -> tuple[int, ...] | None:
+        """What moves least is the loop, a kernel's offsets and not the image's; where that is too much, the
+        axes of small extent."""
+        alone = self._meeting(range(len(self.left)))
+        order = sorted(range(len(self.left)), key=lambda n: self.left[n])
+        for small in (order[:count] for count in range(1, len(order) + 1)):
+            if size(tuple(self.left[n] for n in alone)) <= MAX_LOOPS:
                 return tuple(sorted(alone))
+            alone = [*small, *self._meeting(n for n in order if n not in small)]
         return None
+
+    def _meeting(self, axes: Iterable[int]) -> list[int]:
+        """Those of the axes along which terms meet the terms of others."""
+        reach, meeting = 0, []
+        for axis in sorted(axes, key=lambda n: (abs(self.steps[n]), -self.left[n])):
+            if abs(self.steps[axis]) <= reach:
+                meeting.append(axis)
+            else:
+                reach += abs(self.steps[axis]) * (self.left[axis] - 1)
+        return meeting
 
     @cached_property
     def one_to_one(self) -> bool:
         """Whether no two terms meet."""
-        if self.strided:
+        if self.alone is not None:
             return not self.alone
         return int(self.counts.max(initial=0)) <= 1
 
@@ -230,19 +224,19 @@ class Scatter:
     def sums(self, terms: np.ndarray) -> np.ndarray:
         """The terms' sums, in the parent's shape."""
         terms = np.broadcast_to(terms, self.left)
-        return self._by_strides(terms) if self.strided else self._one_by_one(terms)
+        return self._one_by_one(terms) if self.alone is None else self._by_strides(terms, self.alone)
 
-    def _by_strides(self, terms: np.ndarray) -> np.ndarray:
+    def _by_strides(self, terms: np.ndarray, alone: tuple[int, ...]) -> np.ndarray:
         strides = self.where.strides
         assert strides is not None
         out = np.zeros(size(strides.padded), terms.dtype)
-        kept = [n for n in range(len(self.left)) if n not in self.alone]
+        kept = [n for n in range(len(self.left)) if n not in alone]
         shape = tuple(self.left[n] for n in kept)
         apart = tuple(self.steps[n] * out.itemsize for n in kept)
-        for at in product(*(range(self.left[n]) for n in self.alone)):
-            start = strides.start + sum(k * self.steps[n] for k, n in zip(at, self.alone, strict=True))
+        for at in product(*(range(self.left[n]) for n in alone)):
+            start = strides.start + sum(k * self.steps[n] for k, n in zip(at, alone, strict=True))
             here: list[slice | int] = [slice(None)] * len(self.left)
-            for k, n in zip(at, self.alone, strict=True):
+            for k, n in zip(at, alone, strict=True):
                 here[n] = k
             view = np.lib.stride_tricks.as_strided(out[start:], shape, apart)
             view += terms[tuple(here)]

@@ -271,25 +271,26 @@ class _Hooks:
 
     def _before(self, grad_outputs: Any) -> None:
         self.received = tuple(map(_kept, grad_outputs))
-        self.same = self.first is not None and self._is_like(self.first.received, self.received)
+        self.same = self.first is not None and _all_alike(self.first.received, self.received, self.times)
 
     def _after(self, grad_inputs: Any, grad_outputs: Any) -> None:
-        self.changed = not self._is_like(self.received, grad_outputs, 1.0)
-        self.alike = self.same and self.first is not None and self._is_like(self.first.passed, grad_inputs)
+        self.changed = not _all_alike(self.received, grad_outputs, 1.0)
+        self.alike = (
+            self.same and self.first is not None and _all_alike(self.first.passed, grad_inputs, self.times)
+        )
         self.passed = () if self.alike else tuple(map(_kept, grad_inputs))
-
-    def _is_like(self, first: Tensors, now: Sequence[Any], times: float | None = None) -> bool:
-        times = self.times if times is None else times
-        if len(first) != len(now):
-            return False
-        with torch.no_grad(), insides.without_functions():
-            return all(_alike(a, b, times) for a, b in zip(first, now, strict=True))
 
     def remove(self) -> None:
         for handle in self.handles:
             handle.remove()
         if self.alike:
             self.received = ()
+
+
+def _all_alike(first: Tensors, now: Sequence[Any], times: float) -> bool:
+    """Whether tensors are bit for bit so many times the others."""
+    with torch.no_grad(), insides.without_functions():
+        return len(first) == len(now) and all(_alike(a, b, times) for a, b in zip(first, now, strict=True))
 
 
 def _alike(a: torch.Tensor | None, b: torch.Tensor | None, times: float) -> bool:
