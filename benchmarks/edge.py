@@ -36,7 +36,7 @@ from gradproof.progress import tracked  # noqa: E402
 from gradproof.torch.check import our_fault  # noqa: E402
 from gradproof.torch.recording import record  # noqa: E402
 from gradproof.torch.witness import witness_of  # noqa: E402
-from operators import Settings, choose, function_of, operators  # noqa: E402
+from operators import Settings, drawn, function_of, operators  # noqa: E402
 
 
 def of_graphs(dtype: str, seeds: range) -> Iterator[Tally]:
@@ -53,12 +53,7 @@ def of_operators(dtype: str, only: str, samples: int) -> Iterator[Tally]:
         if not re.search(only, name):
             continue
         tally = Tally()
-        try:
-            chosen = choose(op, settings)[1]
-        except Exception as error:
-            print(f"{name}: no samples: {error}", file=sys.stderr)
-            continue
-        for place, sample in chosen:
+        for place, sample in drawn(op, settings):
             try:
                 function, inputs = function_of(op, sample)
                 leaves = [x.detach().clone().requires_grad_() for x in inputs]

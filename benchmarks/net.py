@@ -36,7 +36,7 @@ from gradproof.torch.net import contradictions, plain_findings
 from gradproof.torch.recording import record
 from gradproof.torch.state import eager, untouched
 from gradproof.verdict import Finding
-from operators import Settings, choose, function_of, operators
+from operators import Settings, drawn, function_of, operators
 
 Right = tuple[str, Callable[..., Any], Sequence[Any]]
 DTYPES = ("float64", "float32", "bfloat16")
@@ -71,12 +71,7 @@ def database(dtype: str, share: int) -> Iterator[Right]:
     """Every so many-th operator's samples."""
     settings = Settings(dtype, 3, 200, 60.0)
     for op in list(operators(dtype).values())[::share] if share else ():
-        try:
-            chosen = choose(op, settings)[1]
-        except Exception as error:
-            print(f"{op.full_name}: the samples cannot be drawn: {error}", file=sys.stderr)
-            continue
-        for name, sample in chosen:
+        for name, sample in drawn(op, settings):
             yield f"{op.full_name} {name}, {dtype}", *function_of(op, sample)
 
 

@@ -235,6 +235,15 @@ def choose(op: Any, settings: Settings) -> tuple[Choice, list[tuple[str, Any]]]:
     return Choice(available, eligible, tuple(name for name, _ in chosen)), chosen
 
 
+def drawn(op: Any, settings: Settings) -> list[tuple[str, Any]]:
+    """What `choose` takes; nothing where no sample can be drawn, which stderr is told."""
+    try:
+        return choose(op, settings)[1]
+    except Exception as error:
+        print(f"{op.full_name}: the samples cannot be drawn: {error}", file=sys.stderr)
+        return []
+
+
 def function_of(op: Any, sample: Any) -> tuple[Function, list[torch.Tensor]]:
     """The operator as a function of those of the sample's tensors that require grad, and these; the rest
     stays as it is."""
