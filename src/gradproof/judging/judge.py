@@ -484,7 +484,7 @@ class Judge:
         bounds = self.witness.boundaries
         if not lost and (bounds or any(f.verdict in OPEN or f.inherited for f in found)):
             found = self._guarded(partial(self._end_to_end, found), found)
-        if any(f.verdict.passes and f.value is not None and np.isinf(f.value) for f in found):
+        if any(map(overflows, found)):
             found += self._guarded(self._overflowed)
         return found
 
@@ -599,7 +599,13 @@ class Judge:
         dtype = self.witness.dtype
         if dtype is None:
             return []
-        whole = self.witness.whole()
+        try:
+            whole = self.witness.whole()
+        except UnsupportedError as error:
+            why = because.Uncovered(str(error))
+            return [
+                bare_finding("forward", "the function", Verdict.UNDECIDED, because.OverflowOnTheWay(), why)
+            ]
         values = evaluate(whole.run.nodes, whole.given, exact())
         found = []
         for name, value in self.witness.values.items():
@@ -628,6 +634,12 @@ def bounds_alone(boundaries: Sequence[str], found: Sequence[Finding]) -> bool:
         f.verdict is Verdict.KINK and f.kind != "gradient" for f in found
     )
     return bool(boundaries) and told
+
+
+def overflows(finding: Finding) -> bool:
+    """Whether an infinity passes that stands for a number; a mask's stands for itself."""
+    infinite = finding.verdict.passes and finding.value is not None and np.isinf(finding.value)
+    return bool(infinite) and finding.exact is not None and np.isfinite(finding.exact)
 
 
 def not_finite(finding: Finding) -> bool:

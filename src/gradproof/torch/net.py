@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ FINER = STEPS[2:]
 AGREE = 1e-4  # relative: what neighbouring steps, and the two sides, may differ by where they are believed
 NOISE = 256  # units of roundoff: the rounding of a function's value
 CONTRADICTS = 2e-3  # relative: what is told, beside what rounding hides
+CLOSE = 2.0**-20  # a step at which most functions are told to agree, and need no others
 COARSE = 0.3  # ... where the gradients are of a coarser dtype: they may have cancelled to so few digits
 
 Func = Callable[..., Any]
@@ -314,8 +316,16 @@ def _along_directions(
     floor: float,
 ) -> Net:
     random = np.random.default_rng(0)
-    if value(here) != value(here):
+    middle = value(here)
+    if middle != value(here):
         return Net([], "it does not repeat itself")
+
+    def beside(along: Sequence[torch.Tensor], step: float) -> tuple[float, float]:
+        right, left = (
+            value([x + sign * step * d for x, d in zip(here, along, strict=True)]) for sign in (1, -1)
+        )
+        return right, left
+
     large = sum(tensor.numel() for tensor in here) > LARGE
     for _ in range(1 if large else DIRECTIONS):
         along = [direction(tensor, random) for tensor in here]
@@ -324,7 +334,10 @@ def _along_directions(
         ]
         said_so = float(sum((g * d).sum() for g, d in pairs))
         scale = float(sum(np.abs(g * d).sum() for g, d in pairs)) * min(1024 * unit, 0.25) + floor
-        told = _slope(value, here, along, unit, FINER if large else STEPS)
+        line = partial(beside, along)
+        if unit == UNIT and _agrees(middle, line, said_so):
+            continue
+        told = _slope(middle, line, unit, FINER if large else STEPS)
         coarse = CONTRADICTS if unit == UNIT else COARSE
         if (
             told is not None
@@ -351,23 +364,29 @@ def _declared(event: Event) -> bool:
     return drawn or event.name in SYMMETRIC or (padding is not None and padding >= 0)
 
 
-def _slope(
-    value: Callable[..., float],
-    here: Sequence[torch.Tensor],
-    along: Sequence[torch.Tensor],
-    unit: float,
-    steps: Sequence[float],
-) -> tuple[float, float] | None:
-    """The derivative along the direction and what rounding makes of it, where four steps in a row and both
-    sides agree."""
-    middle = value(here)
+Line = Callable[[float], tuple[float, float]]  # the function's values so far to the one side and the other
+
+
+def _agrees(middle: float, line: Line, said_so: float) -> bool:
+    """Whether both sides surely change as the gradients say, close by: then no other step contradicts."""
+    right, left = line(CLOSE)
+    off = max(abs((right - middle) / CLOSE - said_so), abs((middle - left) / CLOSE - said_so))
+    return off + _noise(UNIT, CLOSE, right, left, middle) <= CONTRADICTS / 2 * abs(said_so)
+
+
+def _noise(unit: float, step: float, *values: float) -> float:
+    """What rounding makes of a difference quotient."""
+    return NOISE * unit * sum(map(abs, values)) / step
+
+
+def _slope(middle: float, line: Line, unit: float, steps: Sequence[float]) -> tuple[float, float] | None:
+    """The derivative along a line and what rounding makes of it, where four steps in a row and both sides
+    agree."""
     good: list[float] = []
     apart = np.inf  # how far the two sides were, a step before
     changed = False
     for step in steps:
-        right, left = (
-            value([x + sign * step * d for x, d in zip(here, along, strict=True)]) for sign in (1, -1)
-        )
+        right, left = line(step)
         if changed and right == left == middle:
             return None  # a staircase, as of a coarser dtype inside: below its steps nothing is told
         changed = changed or right != left
@@ -376,7 +395,7 @@ def _slope(
             (middle - left) / step,
             (right - left) / (2 * step),
         )
-        noise = NOISE * unit * (abs(right) + abs(left) + abs(middle)) / step
+        noise = _noise(unit, step, right, left, middle)
         near = AGREE * abs(central) + noise
         before, apart = apart, abs(forward - backward)
         # The two sides differ by the curvature, which goes with the step; by a kink they differ at every step

@@ -24,6 +24,7 @@ from .tape import Event, Tape, Trail, whole_numbers
 
 Func = Callable[..., Any]
 Run = tuple[list[Event], Trail]
+SAMPLE = 10_000  # entries that tell a tensor's typical size
 FAR = 64  # times what the leaves are moved by, relative: what changes by more has jumped, as a condition does
 
 
@@ -160,10 +161,12 @@ def _numbers(event: Event, kept: Container[int]) -> Iterator[float]:
 def direction(tensor: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
     """A random direction, of the size of the entries."""
     size = tensor.detach().abs()
-    there = size[torch.isfinite(size) & (size > 0)]
+    some = size.reshape(-1)[:: max(1, size.numel() // SAMPLE)]
+    there = some[torch.isfinite(some) & (some > 0)]
     typical = float(there.median()) if there.numel() else 1.0
-    drawn = random.uniform(0.5, 1.5, tuple(tensor.shape)) * random.choice([-1.0, 1.0], tuple(tensor.shape))
-    return torch.from_numpy(np.asarray(drawn)).to(size) * torch.where(size > 0, size, typical)
+    drawn = np.asarray(random.uniform(-1.0, 1.0, tuple(tensor.shape)))
+    drawn = drawn + np.copysign(0.5, drawn)
+    return torch.from_numpy(drawn).to(size) * torch.where(size > 0, size, typical)
 
 
 def move(tensors: Sequence[torch.Tensor], points: Sequence[torch.Tensor]) -> None:
