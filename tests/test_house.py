@@ -12,7 +12,7 @@ import gradproof
 SOURCE = Path(gradproof.__file__).parent
 Sources = dict[str, str]  # of each module its text
 
-GROUND = ("errors", "dtypes", "display", "verdict", "causes", "functions")
+GROUND = ("errors", "dtypes", "display", "verdict", "causes", "functions", "packing")
 ENGINES = ("torch", "jax", "jaxlib", "autograd", "tinygrad")
 RECORDER = tuple(
     f"torch.{name}"

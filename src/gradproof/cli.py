@@ -523,14 +523,23 @@ def _exit_code(reports: Sequence[Report], found: Attempts[Any]) -> int:
 # Targets
 
 
+def _prepare() -> None:
+    """Libraries load where processes come from while targets are read here."""
+    from .worker import prepare
+
+    prepare()
+
+
 def _work(arguments: argparse.Namespace) -> tuple[Work, Sequence[str]]:
     """What is to be checked, and by which engines."""
     from .dtypes import dtype_named
-    from .engines import engine_named, installed
+    from .engines import expect, installed
     from .targets import is_function
 
     if arguments.dtype:
         dtype_named(arguments.dtype)
+    if arguments.jobs > 1:
+        _prepare()
     engines = installed() if arguments.engine == "all" else (arguments.engine,)
     work: Work = []
     functions = [target for target in arguments.targets if is_function(target)]
@@ -541,7 +550,7 @@ def _work(arguments: argparse.Namespace) -> tuple[Work, Sequence[str]]:
     if arguments.targets or not functions:
         for engine in engines:
             if not is_function(engine):  # which is loaded where it runs
-                engine_named(engine)
+                expect(engine)
         work += _problem_makers(arguments)
     return work, engines
 

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from . import __version__
 from .errors import GradproofError, InputError, TargetError, said, shown
-from .worker import Limits, loaded, packed, supervised
+from .packing import loaded, packed
+from .worker import Limits, supervised
 
 T = TypeVar("T")
 R = TypeVar("R")

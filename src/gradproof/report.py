@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
 
 from . import display
 from .display import Displayed
+from .errors import TargetError
 from .language.files import Expectation, Problem
+from .packing import loaded, packed
 from .telling.derivation import Derivation
 from .verdict import Finding, Numbers, Verdict, worst
 
@@ -55,7 +59,7 @@ class Report(Displayed):
         """Everything compared passes, or the file's expectation is met."""
         return self.as_expected if self.expected else self.verdict.passes
 
-    @property
+    @cached_property
     def expected(self) -> Expectation | None:
         """What the file says will come of this engine, in this dtype."""
         return self.problem.expected(self.engine, self.dtype) if self.problem else None
@@ -78,3 +82,40 @@ class Report(Displayed):
 
     def to_json(self) -> str:
         return display.telling().render([self], "json")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process: the formulas, which take the longest to read, folded."""
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _FORMULAS}
+        formulas = packed([getattr(self, name) for name in _FORMULAS])
+        return _told, ({**told, "expected": self.expected}, formulas)
+
+
+_FORMULAS = ("problem", "derivation")
+
+
+class _Told(Report):
+    """One of another process: its problem and derivation are read when somebody asks, as pages do."""
+
+    _folded: bytes
+
+    @cached_property
+    def _formulas(self) -> tuple[Problem | None, Derivation | None]:
+        found = loaded(self._folded)
+        if isinstance(found, TargetError):
+            raise found
+        problem, derivation = found
+        return problem, derivation
+
+    @cached_property
+    def problem(self) -> Problem | None:  # type: ignore[override]
+        return self._formulas[0]
+
+    @cached_property
+    def derivation(self) -> Derivation | None:  # type: ignore[override]
+        return self._formulas[1]
+
+
+def _told(told: dict[str, Any], formulas: bytes) -> Report:
+    report = _Told.__new__(_Told)
+    vars(report).update(told, _folded=formulas)
+    return report

@@ -17,10 +17,8 @@ libraries that they are made of.
 from __future__ import annotations
 
 import faulthandler
-import io
 import multiprocessing
 import os
-import pickle
 import re
 import signal
 import sys
@@ -38,6 +36,7 @@ from types import FrameType
 from typing import Any, Generic, NoReturn, TextIO, TypeVar
 
 from .errors import OURS, GradproofError, InputError, Place, TargetError, last_line, raised_at, said
+from .packing import loaded, packed
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,8 +44,6 @@ R = TypeVar("R")
 PRELOADED = ["gradproof.warm"]
 STARTS = 3  # of a process, where the server is gone
 UNKNOWN = 255  # the exit code of a process whose server is gone
-TRUSTED = "gradproof sympy numpy flint mpmath collections pathlib ast fractions decimal".split()
-PLAIN = ("set", "frozenset", "complex", "slice", "range", "bytearray", "object")
 
 
 @dataclass(frozen=True)
@@ -240,6 +237,15 @@ def _context() -> Any:
     return context
 
 
+def prepare() -> None:
+    """Start what processes are forked from, where the system can; it loads the libraries meanwhile."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        from multiprocessing.forkserver import ensure_running
+
+        _context()
+        ensure_running()
+
+
 def alone(item: T, limits: Limits, function: Callable[[T], R], where: str = "") -> R | GradproofError:
     """What the function gives for one item."""
     ((_, outcome),) = supervised([(item, limits)], function, where=where)
@@ -285,24 +291,6 @@ def _start(
 
 
 # What came of it
-
-
-class _Reader(pickle.Unpickler):
-    """Loads records of ours and of the libraries beneath; a class of the user's would run code of the
-    user's."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] in TRUSTED or (module == "builtins" and name in PLAIN):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name}")
-
-
-def loaded(text: bytes) -> Any:
-    """What was packed; a `TargetError` where that cannot be read, or is no record of ours."""
-    try:
-        return _Reader(io.BytesIO(text)).load()
-    except Exception as error:
-        return TargetError(f"what it gave cannot be read: {said(error)}")
 
 
 def _outcome(run: _Run, in_time: bool) -> Any:
@@ -460,14 +448,6 @@ def _limit(memory: int) -> None:
         resource.setrlimit(
             resource.RLIMIT_DATA, (memory if most == resource.RLIM_INFINITY else min(memory, most), most)
         )
-
-
-def packed(given: object) -> bytes:
-    """As it goes from process to process; where it cannot, a `TargetError` that says so."""
-    try:
-        return pickle.dumps(given)
-    except Exception as error:
-        return pickle.dumps(TargetError(f"what it gave cannot be told: {said(error)}"))
 
 
 def _leave(text: bytes, folder: Path) -> None:

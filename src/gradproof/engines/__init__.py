@@ -94,15 +94,27 @@ def engine_named(name: str) -> Engine:
     """
     if is_function(name):
         return load_engine(name)
-    if name not in ENGINES:
-        raise EngineError(
-            f"unknown engine {name!r}{did_you_mean(name, ENGINES)} (one of {', '.join(ENGINES)})"
-        )
+    expect(name)
     module, extra, _ = ENGINES[name]
     try:
         return import_module(module).ENGINE
     except ImportError as error:
         raise EngineError(f"engine {name!r} cannot be used: {error}; install {extra}") from error
+
+
+def expect(name: str) -> None:
+    """Whether there is an engine of that name and its libraries, before one is imported where it runs.
+
+    Raises `EngineError` as `engine_named` does.
+    """
+    if name not in ENGINES:
+        raise EngineError(
+            f"unknown engine {name!r}{did_you_mean(name, ENGINES)} (one of {', '.join(ENGINES)})"
+        )
+    _, extra, needs = ENGINES[name]
+    missing = [library for library in needs if find_spec(library) is None]
+    if missing:
+        raise EngineError(f"engine {name!r} cannot be used: no module named {missing[0]!r}; install {extra}")
 
 
 def installed() -> tuple[str, ...]:

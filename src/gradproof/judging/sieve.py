@@ -132,6 +132,7 @@ class Sieve:
 
     def __init__(self, nodes: tuple[Node, ...], given: Arrays, wanted: frozenset[str], dtype: DType) -> None:
         self.work, self.dtype = work_of(nodes), dtype
+        self.whole = self.work + sum(x.size for x in given.values())  # what all balls would cost
         self.ways: list[_Way] = []
         if _USED.get() and is_worth_it(nodes) and all(x.dtype != object for x in given.values()):
             half = dtype.precision < FUSED.precision
@@ -176,7 +177,7 @@ class Sieve:
     @property
     def most(self) -> int:
         """Terms of some entries, beyond which balls look at all entries instead, where they may."""
-        return max(SMALL, self.work // 8) if self.work <= MANY else MAX_TERMS
+        return max(SMALL, self.whole // 8) if self.work <= MANY else MAX_TERMS
 
     def known(self, held: Enclosures | None = None) -> Known | None:
         """What floats know on the way to some entries, by one of the roundings."""
