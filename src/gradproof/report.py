@@ -107,11 +107,11 @@ class _Told(Report):
         return problem, derivation
 
     @cached_property
-    def problem(self) -> Problem | None:  # type: ignore[override]
+    def problem(self) -> Problem | None:
         return self._formulas[0]
 
     @cached_property
-    def derivation(self) -> Derivation | None:  # type: ignore[override]
+    def derivation(self) -> Derivation | None:
         return self._formulas[1]
 
 
