@@ -13,7 +13,7 @@ from sympy.core.sorting import default_sort_key
 from sympy.printing.mathml import MathMLPresentationPrinter
 from sympy.printing.pretty.pretty_symbology import greek_unicode
 
-from .notation import BAR, SHOWN_AS, Filling
+from .notation import BAR, SHOWN_AS, Filling, ordered
 
 ACCENTS = {"hat": "^", "bar": "¯", "tilde": "~"}
 
@@ -93,7 +93,7 @@ class _MathML(MathMLPresentationPrinter):
         return self.over("msub", self.name(str(e.base.label)), self.over("mrow", *self.listed(e.indices)))
 
     def _print_Add(self, expr: sympy.Add, order: str | None = None) -> Element:
-        terms = sorted(expr.as_ordered_terms(), key=lambda term: term.could_extract_minus_sign())
+        terms = ordered(expr)
         shown = [self._print(terms[0])]
         for term in terms[1:]:
             negative = term.could_extract_minus_sign()

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import sympy
+from sympy.core.sorting import default_sort_key
 from sympy.printing.latex import LatexPrinter
 from sympy.printing.precedence import PRECEDENCE
 from sympy.printing.str import StrPrinter
 
 from ..functions import FUNCTIONS
 
+MANY = 60  # terms of a sum
 BAR = "\u0304"
 _GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu "
@@ -44,23 +46,27 @@ def _short(expression: sympy.Basic) -> sympy.Basic:
     )
 
 
+def ordered(expression: sympy.Add) -> list[sympy.Expr]:
+    """The terms of a sum, positive ones first, as people write them. SymPy's own order compares each term's
+    powers of all symbols, which of very many terms nobody would see."""
+    many = len(expression.args) > MANY
+    terms = sorted(expression.args, key=default_sort_key) if many else expression.as_ordered_terms()
+    return sorted(terms, key=lambda term: term.could_extract_minus_sign())
+
+
 class _Shared:
-    """What both notations print alike: the terms of a sum, positive ones first, as people write them."""
+    """What both notations have alike."""
 
     def __init__(self, filling: Filling) -> None:
         super().__init__()
         self.filling = filling
-
-    def _ordered(self, expr: sympy.Add) -> list[sympy.Expr]:
-        terms = list(expr.as_ordered_terms())
-        return sorted(terms, key=lambda term: term.could_extract_minus_sign())
 
 
 class _Text(_Shared, StrPrinter):
     printmethod = "_gradproof_text"  # not SymPy's own: Indexed would print itself
 
     def _print_Add(self, expr: sympy.Add, order: str | None = None) -> str:
-        first, *rest = self._ordered(expr)
+        first, *rest = ordered(expr)
         out = self.parenthesize(first, PRECEDENCE["Add"])
         for term in rest:
             if term.could_extract_minus_sign():
@@ -128,7 +134,7 @@ def _named(name: str) -> str:
 
 class _Latex(_Shared, LatexPrinter):
     def _print_Add(self, expr: sympy.Add, order: str | None = None) -> str:
-        first, *rest = self._ordered(expr)
+        first, *rest = ordered(expr)
         out = self._print(first)
         for term in rest:
             if term.could_extract_minus_sign():
