@@ -157,7 +157,7 @@ class Lowering(Writing):
         content = self.memory.read(source)
         if all(n < 0 for n in content.sources):
             return
-        index = torch.arange(size(source.shape), dtype=torch.int64).reshape(source.shape)
+        index = torch.empty(source.shape, dtype=torch.int64, device="meta")  # whose strides are the places
         args = tree_map(lambda leaf: index if leaf is source else leaf, (event.args, event.kwargs))
         try:
             moved = event.op(*args[0], **args[1])
@@ -167,7 +167,7 @@ class Lowering(Writing):
             [t for t in tree_leaves(moved) if isinstance(t, torch.Tensor)], event.outs, strict=True
         ):
             if tuple(place.shape) == region.shape:
-                self.memory.know(region, content.at(place.numpy()))
+                self.memory.know(region, content.seen(place.storage_offset(), place.stride(), region.shape))
 
     def _moved(self, event: Event, targets: list[Region]) -> None:
         """An operation that only moves entries, run on numbers that stand for places; 0 stands for the number
@@ -192,9 +192,10 @@ class Lowering(Writing):
             if isinstance(arguments.get(name), int | float) and arguments[name] != 0:
                 arguments[name] = float(code(self.content_of(np.asarray(float(arguments[name])))))
         if event.name in ("_to_copy", "clone", "contiguous"):
-            moved: Any = coded(event.regions[0]).clone()
-        elif event.name in ("copy_", "copy"):
-            moved = coded(arguments["src"]).expand(arguments["self"].shape)
+            source = event.regions[0]
+            return self.write(targets[0], self.assemble(self.content(source), source.shape))
+        if event.name in ("copy_", "copy"):
+            moved: Any = coded(arguments["src"]).expand(arguments["self"].shape)
         else:
             kwargs = {name: tree_map(coded, value) for name, value in arguments.items()}
             names = [argument.name for argument in event.op._schema.arguments if not argument.kwarg_only]
@@ -204,6 +205,7 @@ class Lowering(Writing):
         for out, region in zip(outs, targets, strict=True):
             at = out.detach().numpy().round().astype(np.int64)
             self.write(region, self.assemble(codes.content(at), at.shape))
+        return None
 
     def content_of(self, values: np.ndarray) -> Content:
         return self.memory.all_of(self.constant(values), values.shape)

@@ -8,7 +8,7 @@ until their storage is written to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -64,6 +64,10 @@ class Content:
         """The content of a tensor whose entries are these, by their flat places."""
         return Content(self.who.reshape(-1)[places], self.where.reshape(-1)[places], self.alien)
 
+    def seen(self, start: int, steps: Sequence[int], shape: Shape) -> Content:
+        """Another look at these entries, by places in their own order."""
+        return self.at(strided(start, steps, shape))
+
     @cached_property
     def sources(self) -> list[int]:
         return [int(n) for n in np.unique(self.who)]
@@ -99,27 +103,76 @@ class Lying(Content):
     def known(self) -> bool:
         return True
 
-    def index(self, parent: Shape) -> tuple[Expr, ...] | None:
-        """The map into the node's axes, where each axis of the tensor moves along one of them."""
-        rest, begins, apart = self.start, [], row_major(parent)
-        moves: list[dict[int, int]] = [{} for _ in parent]
+    def index(self, parent: Shape) -> tuple[Expr, ...]:
+        """The map into the node's axes: affine along each of them, or else the axes of the flat place."""
+        if not size(self.shape):
+            return (Integer(0),) * len(parent)
+        found = _affine_moves(self.start, self.steps, self.shape, parent)
+        if found is None:
+            moves = (step * free(n) for n, step in enumerate(self.steps) if self.shape[n] > 1)
+            return unravelled(sum(moves, Integer(self.start)), parent)
+        begins, moves_of = found
+        return tuple(
+            sum((move * free(n) for n, move in enumerate(moves) if move), Integer(begin))
+            for begin, moves in zip(begins, moves_of, strict=True)
+        )
+
+    def seen(self, start: int, steps: Sequence[int], shape: Shape) -> Content:
+        extents, apart = _merged(self.shape, self.steps)
+        found = _affine_moves(start, steps, shape, extents) if size(shape) else None
+        if found is None:
+            return super().seen(start, steps, shape)
+        begins, moves_of = found
+        first = self.start + sum(begin * step for begin, step in zip(begins, apart, strict=True))
+        through = [
+            sum(moves[n] * step for moves, step in zip(moves_of, apart, strict=True))
+            for n in range(len(shape))
+        ]
+        return Lying(self.number, shape, first, tuple(through))
+
+
+def _merged(shape: Shape, steps: Sequence[int]) -> tuple[Shape, list[int]]:
+    """The axes, those that go on where the next one ends taken together."""
+    extents: list[int] = []
+    apart: list[int] = []
+    for extent, step in zip(shape, steps, strict=True):
+        if extent == 1:
+            continue
+        if extents and apart[-1] == extent * step:
+            extents[-1], apart[-1] = extents[-1] * extent, step
+        else:
+            extents, apart = [*extents, extent], [*apart, step]
+    return tuple(extents), apart
+
+
+def _affine_moves(
+    start: int, steps: Sequence[int], shape: Shape, parent: Shape
+) -> tuple[list[int], list[list[int]]] | None:
+    """For each axis of the parent where a tensor of such places in it begins, and how far each axis of the
+    tensor moves there; None where that depends on the others.
+
+    What the first entry and its neighbours say holds for all where it never leaves the parent's axes: the
+    places are then the same, and a place has one index.
+    """
+    apart = row_major(parent)
+
+    def at(place: int) -> list[int]:
+        index = []
         for step in apart:
-            begins.append(rest // step)
-            rest %= step
-        for n, (extent, mine) in enumerate(zip(self.shape, self.steps, strict=True)):
-            if extent == 1 or mine == 0:
-                continue
-            axis = next((d for d, step in enumerate(apart) if mine % step == 0 and parent[d] > 1), None)
-            if axis is None:
-                return None
-            moves[axis][n] = mine // apart[axis]
-        found = []
-        for begin, moved, extent in zip(begins, moves, parent, strict=True):
-            # Steps are not negative: the last entry is the farthest.
-            if begin + sum(m * (self.shape[n] - 1) for n, m in moved.items()) >= extent:
-                return None
-            found.append(sum((m * free(n) for n, m in moved.items()), Integer(begin)))
-        return tuple(found)
+            index.append(place // step)
+            place %= step
+        return index
+
+    begins = at(start)
+    beside = [at(start + step) if extent > 1 else begins for extent, step in zip(shape, steps, strict=True)]
+    moves = [[each[d] - begin for each in beside] for d, begin in enumerate(begins)]
+    for begin, extent, mine in zip(begins, parent, moves, strict=True):
+        ends = [move * (many - 1) for move, many in zip(mine, shape, strict=True)]
+        if begin + sum(min(0, end) for end in ends) < 0:
+            return None
+        if begin + sum(max(0, end) for end in ends) >= extent:
+            return None
+    return begins, moves
 
 
 def row_major(shape: Shape) -> list[int]:
@@ -246,8 +299,7 @@ _numbers = count(1)
 
 def index_of(content: Content, parent: Shape) -> tuple[Expr, ...]:
     """The parent's indices at a content that comes from one node, as formulas of the reader's."""
-    found = content.index(parent) if isinstance(content, Lying) else None
-    return index_map(content.where, parent) if found is None else found
+    return content.index(parent) if isinstance(content, Lying) else index_map(content.where, parent)
 
 
 def index_map(where: np.ndarray, parent: Shape) -> tuple[Expr, ...]:

@@ -152,6 +152,10 @@ class Writing:
     def assemble(self, content: Content, shape: Shape) -> str:
         """A node whose entries are other nodes' entries, or 0 where the source is -1."""
         sources = content.sources
+        if len(sources) == 1 and content.known():
+            parent = self.memory.names[sources[0]]
+            index = index_of(content, self.memory.shapes[sources[0]])
+            return self.emit(slot(0), (Read(parent, index),), shape, source="parts")
         reads: list[Read] = []
         pieces: list[tuple[Any, Any]] = []
         which = np.zeros(shape)
