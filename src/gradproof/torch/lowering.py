@@ -23,11 +23,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ..errors import InputError, UnsupportedError
 from ..proof.graph import Read, Shape, bound, free, size, slot
-from .definitions import DEFINITIONS, NotDefinedError
+from .definitions import ADDITIVE, COMPLEX, DEFINITIONS, NotDefinedError, by_parts
+from .fourier import TRANSFORMS
 from .insides import decomposition_table, is_composite
 from .memory import Content, table
 from .operations import CHOICES, CONSTANT, FORMULAS, MOVES, POOLS, SCALARS
-from .recorder import Recorder
+from .recorder import Recorder, real_geometry
 from .resampling import NAMES as INTERPOLATIONS
 from .resampling import interpolated
 from .tape import OPAQUE, Event, Region
@@ -105,14 +106,10 @@ class Lowering(Writing):
     def _told(self, event: Event, targets: list[Region]) -> None:
         name = event.name
         base = name[:-1] if name.endswith("_") and name not in MOVES and event.written else name
-        if base in CONSTANT or all(
-            not r.floating and r.dtype != torch.bool and not r.dtype.is_complex for r in targets
-        ):
+        if base in CONSTANT or all(not r.floating and r.dtype != torch.bool for r in targets):
             for region in targets:
                 self.forget(region)
             return
-        if any(region.dtype.is_complex for region in (*event.regions, *targets)):
-            raise UnsupportedError(f"{event.op}: complex numbers")
         if len(targets) == 1 and size(targets[0].shape) == 0:
             return
         try:
@@ -122,12 +119,14 @@ class Lowering(Writing):
 
     def _lowered(self, event: Event, base: str, targets: list[Region]) -> None:
         overload = event.op._overloadname
+        if any(region.complex for region in (*event.regions, *targets)):
+            return self._of_pairs(event, base, targets)
         if base in OPAQUE and len(targets) == 1:
             return self.write(targets[0], self.text(OPAQUE[base], event.arguments, targets[0].shape))
         special = SPECIAL.get(base)
         if special is not None and special(self, event, targets):
             return None
-        if base in DEFINITIONS and self._defined(event, base, targets):
+        if base in DEFINITIONS and self._defined(event, DEFINITIONS[base], targets):
             return None
         if base in CHOICES and len(targets) == 2:
             self._chosen(event, targets)
@@ -139,6 +138,27 @@ class Lowering(Writing):
             self._formula(event, base, targets[0])
         else:
             self._decomposed(event, targets)
+
+    def _of_pairs(self, event: Event, base: str, targets: list[Region]) -> None:
+        """An operation on complex numbers by what it does to their parts."""
+        if base in TRANSFORMS:
+            return TRANSFORMS[base](self, event, targets)
+        if base in COMPLEX and self._defined(event, COMPLEX[base], targets):
+            return None
+        if base != event.name:
+            return self._out_of_place(event, targets)
+        if base in MOVES or base in ADDITIVE:
+            self._replayed(
+                event,
+                targets,
+                lambda copied: by_parts(event.op, *copied((event.args, event.kwargs)), targets[0].complex),
+                ours=True,
+            )
+        elif base in DEFINITIONS and self._defined(event, DEFINITIONS[base], targets):
+            return None
+        else:
+            self._decomposed(event, targets)
+        return None
 
     def view(self, event: Event) -> None:
         """Another look at the same memory: run on the places, since a tensor that overlaps itself has no
@@ -154,10 +174,13 @@ class Lowering(Writing):
             return
         if event.name == "as_strided" or not source.shape:
             return
-        content = self.memory.read(source)
-        if all(n < 0 for n in content.sources):
+        if all(n < 0 for n in self.memory.read(source).sources):
             return
-        index = torch.empty(source.shape, dtype=torch.int64, device="meta")  # whose strides are the places
+        content = self.content(source) if any(source.turned) else self.memory.read(source)
+        # A tensor without numbers, whose strides are the places.
+        dtype = source.dtype.to_complex() if source.complex else source.dtype
+        shape = source.shape[:-1] if source.complex else source.shape
+        index = torch.empty(shape, dtype=dtype, device="meta")
         args = tree_map(lambda leaf: index if leaf is source else leaf, (event.args, event.kwargs))
         try:
             moved = event.op(*args[0], **args[1])
@@ -166,8 +189,9 @@ class Lowering(Writing):
         for place, region in zip(
             [t for t in tree_leaves(moved) if isinstance(t, torch.Tensor)], event.outs, strict=True
         ):
-            if tuple(place.shape) == region.shape:
-                self.memory.know(region, content.seen(place.storage_offset(), place.stride(), region.shape))
+            start, extents, steps, _ = real_geometry(place)
+            if extents == region.shape and region.turned == source.turned:
+                self.memory.know(region, content.seen(start, steps, extents))
 
     def _moved(self, event: Event, targets: list[Region]) -> None:
         """An operation that only moves entries, run on numbers that stand for places; 0 stands for the number
@@ -245,24 +269,29 @@ class Lowering(Writing):
             event, targets, lambda copied: decomposition(*copied(event.args), **copied(event.kwargs))
         )
 
-    def _defined(self, event: Event, base: str, targets: list[Region]) -> bool:
+    def _defined(self, event: Event, definition: Callable[..., Any], targets: list[Region]) -> bool:
         """By our own definition, where it has one for such arguments."""
-        definition = DEFINITIONS[base]
-        arguments, outs = event.arguments, [region.numbers.clone() for region in targets]
+        arguments, outs = event.arguments, [region.own for region in targets]
         asked = [name for name in inspect.signature(definition).parameters if name != "outs"]
         more = {"outs": outs} if "outs" in inspect.signature(definition).parameters else {}
         return self._replayed(
             event,
             targets,
             lambda copied: definition(**copied({name: arguments.get(name) for name in asked}), **more),
+            ours=True,
         )
 
     def _replayed(
-        self, event: Event, targets: list[Region], call: Callable[[Callable[[Any], Any]], Any]
+        self,
+        event: Event,
+        targets: list[Region],
+        call: Callable[[Callable[[Any], Any]], Any],
+        *,
+        ours: bool = False,
     ) -> bool:
-        """The parts of an operation, recorded from a run on copies of its numbers; False where there are
-        none."""
-        parts = self._parts(event, call)
+        """The parts of an operation, recorded from a run on copies of its numbers; False where a definition
+        of `ours` has none."""
+        parts = self._parts(event, call, ours)
         if parts is None:
             return False
         for region, copy in parts.operands:
@@ -287,12 +316,12 @@ class Lowering(Writing):
                 self.memory.put(region, self.content(copy))
         return True
 
-    def _parts(self, event: Event, call: Callable[[Callable[[Any], Any]], Any]) -> _Parts | None:
+    def _parts(self, event: Event, call: Callable[[Callable[[Any], Any]], Any], ours: bool) -> _Parts | None:
         """None where our own definition has none for such arguments."""
         recorder = Recorder({})
         self.replays.append(recorder)
         regions = {id(region): region for region in event.regions}
-        copies = {key: region.numbers.clone() for key, region in regions.items()}
+        copies = {key: region.own for key, region in regions.items()}
         operands = [(region, recorder.region(copies[key])) for key, region in regions.items()]
         try:
             with torch.no_grad(), recorder:
@@ -302,7 +331,6 @@ class Lowering(Writing):
         except Exception as error:
             what = f"{type(error).__name__}: {error}".splitlines()[0][:100]
             raise UnsupportedError(f"{event.op} has no formula ({what}, in its decomposition)") from None
-        ours = event.name in DEFINITIONS
         if result is NotImplemented and ours:
             return None
         into_itself = not ours and any(part.op is event.op for part in recorder.events)

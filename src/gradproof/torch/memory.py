@@ -39,6 +39,9 @@ class Located(Protocol):
     def positions(self) -> np.ndarray: ...
 
     @property
+    def turned(self) -> tuple[bool, bool]: ...
+
+    @property
     def key(self) -> tuple[Any, ...]: ...  # ends with the dtype
 
 
@@ -191,7 +194,7 @@ class Memory:
         self.names: list[str] = []
         self.shapes: list[Shape] = []
         self._storages: dict[int, dict[Any, tuple[np.ndarray, np.ndarray]]] = {}  # by dtype
-        self._known: dict[tuple[tuple[Any, ...], tuple[int, int] | None], tuple[int, Content]] = {}
+        self._known: dict[tuple[Any, ...], tuple[int, Content]] = {}
         self._writes: dict[int, int] = {}
         self._pending: dict[int, list[tuple[Located, Content]]] = {}  # what no map has yet
 
@@ -222,13 +225,22 @@ class Memory:
     def know(self, region: Located, content: Content) -> None:
         """What a tensor of this geometry holds, as long as its storage is not written to."""
         entry = (self._writes.get(region.storage, 0), content)
-        self._known[region.key, region.edge] = self._known[region.key, None] = entry
+        self._known[region.key, region.turned, region.edge] = entry
+        self._known[region.key, region.turned, None] = entry
 
-    def read(self, region: Located) -> Content:
+    def known(self, region: Located) -> Content | None:
+        """What a tensor of this geometry is known to hold."""
         for edge in (region.edge, None):
-            known = self._known.get((region.key, edge))
+            known = self._known.get((region.key, region.turned, edge))
             if known is not None and known[0] == self._writes.get(region.storage, 0):
                 return known[1]
+        return None
+
+    def read(self, region: Located) -> Content:
+        """What lies there; of a turned one, without its sign."""
+        known = self.known(region)
+        if known is not None:
+            return known
         lying = self._alone(region)
         if lying is not None:
             return lying

@@ -168,6 +168,7 @@ def _differentiable(result: Any) -> list[torch.Tensor]:
 def _array(tensor: torch.Tensor) -> np.ndarray:
     dense = tensor.detach().resolve_conj().resolve_neg()
     dense = dense.to_dense() if dense.layout != torch.strided else dense
+    dense = torch.view_as_real(dense) if dense.is_complex() else dense
     return dense.to(torch.float64).cpu().numpy(force=True).copy()
 
 

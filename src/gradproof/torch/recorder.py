@@ -77,6 +77,7 @@ class Recorder(insides.TorchDispatchMode):
         self.edges: dict[Edge, Region] = {}
         self.forwards = insides.Forwards()
         self.calls: dict[int, Call] = {}  # of custom Functions, by their frames
+        self.resolved: dict[tuple[Any, Edge | None], Region] = {}
         self.pending: tuple[Event, list[torch.Tensor]] | None = None
         self.exports: list[Export] = []
         self.scalars: dict[float, int] = {}  # the numbers that `item()` handed out: by which operation
@@ -115,6 +116,7 @@ class Recorder(insides.TorchDispatchMode):
             self.writes[region.storage] = self.writes.get(region.storage, 0) + 1
         self.making = not event.rebinds
         event.outs = tuple(self.region(out) for out in outs)
+        self._resolved(event)
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         came = {id(out) for out in outs}
         written = {id(region) for region in event.written}
@@ -123,7 +125,12 @@ class Recorder(insides.TorchDispatchMode):
         ]
         event.side = tuple(self.region(tensor) for tensor in side)
         self.making = False
-        if event.is_item and isfinite(result) and Fraction(result).denominator > self.digits:
+        if (
+            event.is_item
+            and isinstance(result, float)
+            and isfinite(result)
+            and Fraction(result).denominator > self.digits
+        ):
             self.scalars[result] = len(self.events)
         self.events.append(event)
         self.pending = (event, [*outs, *side]) if tracked else None
@@ -203,7 +210,19 @@ class Recorder(insides.TorchDispatchMode):
     # Tensors
 
     def _kept(self, leaf: Any) -> Any:
-        return self.region(leaf) if isinstance(leaf, torch.Tensor) else leaf
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        region = self.region(leaf)
+        return self.resolved.get((region.key, region.edge), region)
+
+    def _resolved(self, event: Event) -> None:
+        """Torch copies a conjugate for an operation that cannot read one, below autograd: for that operation,
+        the next one, the copy is what was copied."""
+        turned = [region for region in event.regions if any(region.turned)]
+        if event.name != "clone" or not turned:
+            self.resolved.clear()
+        elif event.outs[0].edge is None and not any(event.outs[0].turned):
+            self.resolved[event.outs[0].key, None] = turned[0]
 
     def region(self, tensor: torch.Tensor) -> Region:
         """The tensor as it is now."""
@@ -234,14 +253,19 @@ class Recorder(insides.TorchDispatchMode):
             self.copies[place] = known
         if changed:  # written to by something that is no operation of torch's
             self.unseen.add(key)
-        extent = storage.nbytes() // max(1, tensor.dtype.itemsize)
-        return Region(key, extent, *geometry, known[1], self._edge(tensor), changed)
+        size, numbers = max(1, tensor.dtype.itemsize), known[1]
+        turned = (tensor.is_conj(), tensor.is_neg())
+        if tensor.is_complex():
+            geometry, numbers, size = real_geometry(tensor), torch.view_as_real(numbers), size // 2
+        more: dict[str, Any] = {"complex": tensor.is_complex(), "turned": turned}
+        return Region(key, storage.nbytes() // size, *geometry, numbers, self._edge(tensor), changed, **more)
 
     def _hidden(self, tensor: torch.Tensor, why: str) -> Region:
         """A tensor without plain memory of its own."""
         key = -insides.address_of(tensor)
         self.storages.setdefault(key, tensor)
-        return Region(key, 1, 0, (), (), tensor.dtype, torch.zeros(()), self._edge(tensor), opaque=why)
+        dtype = tensor.dtype.to_real()
+        return Region(key, 1, 0, (), (), dtype, torch.zeros(()), self._edge(tensor), opaque=why)
 
     def _edge(self, tensor: torch.Tensor) -> Edge | None:
         if not tensor.requires_grad:
@@ -310,6 +334,14 @@ def _history(tensor: torch.Tensor) -> Any:
         # A view made under no_grad, whose base was written to since: torch refuses its history, not its
         # numbers.
         return AMBIGUOUS
+
+
+def real_geometry(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...], torch.dtype]:
+    """Where a tensor lies in its memory, and its dtype; of a complex one as pairs of reals."""
+    start, shape, steps = tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+    if not tensor.is_complex():
+        return start, shape, steps, tensor.dtype
+    return 2 * start, (*shape, 2), (*(2 * step for step in steps), 1), tensor.dtype.to_real()
 
 
 def why_opaque(tensor: torch.Tensor) -> str:

@@ -56,8 +56,6 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
     except Exception as error:
         return _raised(recorder, error)
     outputs = [out for out in flat(result) if out.requires_grad]
-    if any(out.dtype.is_complex for out in outputs):
-        return _stopped(recorder, "the output is complex: only real functions are checked", supported=False)
     regions = [recorder.region(out) for out in outputs]
     hidden = next((region.opaque for region in regions if region.opaque), "")
     if hidden:
@@ -244,7 +242,7 @@ class _Backward:
         seed: dict[Edge, np.ndarray] = {}
         for region, cotangent in zip(self.regions, cotangents, strict=True):
             if (edge := region.edge) is not None:
-                seed[edge] = seed.get(edge, 0) + cotangent.to(torch.float64).cpu().numpy().copy()
+                seed[edge] = seed.get(edge, 0) + _plain(cotangent).to(torch.float64).numpy().copy()
         return seed
 
     def leaf_step(self, leaf: torch.Tensor, name: str) -> LeafStep:
@@ -346,11 +344,14 @@ def cotangents_of(outputs: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor
     random = np.random.default_rng(1)
     first = []
     for out in outputs:
-        if len(outputs) == 1 and out.ndim == 0:
+        if len(outputs) == 1 and out.ndim == 0 and not out.is_complex():
             first.append(torch.ones_like(out))
             continue
-        entries = random.choice([1.0, 1.25, 1.5, 1.75], out.shape) * random.choice([-1.0, 1.0], out.shape)
-        first.append(torch.from_numpy(np.asarray(entries)).to(out.dtype).to(out.device))
+        shape = (*out.shape, 2) if out.is_complex() else out.shape
+        entries = random.choice([1.0, 1.25, 1.5, 1.75], shape) * random.choice([-1.0, 1.0], shape)
+        drawn = torch.from_numpy(np.asarray(entries))
+        drawn = torch.view_as_complex(drawn) if out.is_complex() else drawn
+        first.append(drawn.to(out.dtype).to(out.device))
     yield first
     yield [cotangent.clone() for cotangent in first]
     yield [_strided(-2 * cotangent) for cotangent in first]

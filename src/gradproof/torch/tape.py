@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,10 @@ OPAQUE: dict[str, str] = {}
 class Region:
     """A tensor at one moment: where it lies in its storage, and a copy of its numbers.
 
+    A `complex` one stands as pairs of reals, as torch lays them: its last axis has the real and the imaginary
+    part, and all that is said here is of these. A `turned` one is seen as the conjugate, or the negative, of
+    what lies in its memory; its numbers are as it is seen.
+
     `edge` is where autograd passes its cotangent on to, None for a tensor that has no history and needs no
     gradient. `extent` is the size of the whole storage in entries. `changed` says that its memory was written
     to by no operation of torch's. An `opaque` one has no plain memory (the reason is told): it stands as one
@@ -43,6 +47,8 @@ class Region:
     edge: Edge | None = None
     changed: bool = False
     opaque: str = ""
+    complex: bool = False
+    turned: tuple[bool, bool] = (False, False)  # conjugate, negative
 
     @property
     def floating(self) -> bool:
@@ -56,8 +62,26 @@ class Region:
         """
         if self.opaque:
             raise UnsupportedError(self.opaque)
-        plain = torch.view_as_real(self.numbers) if self.dtype.is_complex else self.numbers
-        return plain.to(torch.float64).numpy()
+        return self.numbers.to(torch.float64).numpy()
+
+    @property
+    def own(self) -> torch.Tensor:
+        """A copy of the tensor, of its own dtype."""
+        copy = self.numbers.clone()
+        return torch.view_as_complex(copy) if self.complex else copy
+
+    @property
+    def signs(self) -> np.ndarray:
+        """What each number, or a pair's first and second, is in its memory times as much."""
+        conjugate, negative = self.turned
+        sign = -1.0 if negative else 1.0
+        return np.array([sign, -sign if conjugate else sign]) if self.complex else np.asarray(sign)
+
+    @cached_property
+    def unturned(self) -> Region:
+        """The same memory as it lies there."""
+        signs = torch.from_numpy(self.signs).to(self.dtype)
+        return replace(self, numbers=self.numbers * signs, turned=(False, False))
 
     @cached_property
     def positions(self) -> np.ndarray:

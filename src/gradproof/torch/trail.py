@@ -164,8 +164,8 @@ def direction(tensor: torch.Tensor, random: np.random.Generator) -> torch.Tensor
     some = size.reshape(-1)[:: max(1, size.numel() // SAMPLE)]
     there = some[torch.isfinite(some) & (some > 0)]
     typical = float(there.median()) if there.numel() else 1.0
-    drawn = np.asarray(random.uniform(-1.0, 1.0, tuple(tensor.shape)))
-    drawn = drawn + np.copysign(0.5, drawn)
+    drawn = random.uniform(-1.0, 1.0, tuple(tensor.shape))
+    drawn = np.asarray(drawn + np.copysign(0.5, drawn))
     return torch.from_numpy(drawn).to(size) * torch.where(size > 0, size, typical)
 
 

@@ -78,13 +78,11 @@ class Writing:
         self.entered: list[tuple[Region, str]] = []
 
     def enter(self, name: str, region: Region, *, given: bool) -> None:
-        """A tensor from outside: a leaf of that name.
-
-        Raises `UnsupportedError` for one that is no plain tensor of real numbers.
-        """
-        if getattr(region.dtype, "is_complex", False):
-            raise UnsupportedError("complex numbers")
+        """A tensor from outside: a leaf of that name."""
         self._leaf(name, region.values, given=given)
+        if any(region.turned):
+            self.memory.know(region, self.memory.all_of(name, region.shape))
+            return
         self.memory.enter(region, name)
         # A tensor and a view of it may both come from outside: the memory is the whole one's.
         for whole, its_name in self.entered:
@@ -108,6 +106,10 @@ class Writing:
 
     def content(self, region: Region) -> Content:
         """Where each entry of a tensor comes from; what nothing here has computed is a constant."""
+        if any(region.turned) and self.memory.known(region) is None:
+            turned = self.memory.all_of(self._turned(region), region.shape)
+            self.memory.know(region, turned)
+            return turned
         content = self.memory.read(region)
         if content.alien and self.is_reached(region):
             raise UnsupportedError("memory that is seen as numbers of another dtype")
@@ -123,6 +125,18 @@ class Writing:
             )
             self.memory.know(region, content)
         return content
+
+    def _turned(self, region: Region) -> str:
+        """A node of the conjugate, or the negative, of what lies there."""
+        operand = self.operand(region.unturned)
+        whole = Read(operand.node, operand.index)
+        one, other = (slot(0) * int(sign) for sign in np.broadcast_to(region.signs, 2))
+        part = (
+            one
+            if one == other
+            else Piecewise((one, free(len(region.shape) - 1) < sympy.S.Half), (other, True))
+        )
+        return self.emit(part, (whole,), region.shape, source="conj" if region.turned[0] else "neg")
 
     def is_active(self, region: Region) -> bool:
         """Whether a gradient may flow to the tensor's entries."""
@@ -207,6 +221,8 @@ class Writing:
 
     def write(self, region: Region, name: str) -> None:
         """The node's entries are the tensor's from now on."""
+        if any(region.turned):
+            raise UnsupportedError("a write to what is seen as a conjugate or a negative")
         if self.shapes[name] != region.shape:
             raise UnsupportedError(f"a value of shape {self.shapes[name]} where torch has {region.shape}")
         self.memory.write(region, name)

@@ -12,9 +12,10 @@ which places repeat) are made with plain numbers, outside of the recording.
 from __future__ import annotations
 
 from . import layers, losses, matrices, orthogonal, reductions, sampling, segments, spectra
+from .pairs import ADDITIVE, COMPLEX, by_parts
 from .plain import Definitions, NotDefinedError
 
-__all__ = ["DEFINITIONS", "NotDefinedError"]
+__all__ = ["ADDITIVE", "COMPLEX", "DEFINITIONS", "NotDefinedError", "by_parts"]
 
 DEFINITIONS: Definitions = {
     **matrices.DEFINITIONS,
