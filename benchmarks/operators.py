@@ -59,7 +59,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 import gradproof
 from gradproof.progress import tracked
 
-DTYPES = ("float64", "float32", "bfloat16", "float16")
+DTYPES = ("float64", "float32", "bfloat16", "float16", "complex128", "complex64")
 STARTUP = 300.0  # seconds that a process may take to load torch and the database
 SHORT = 110  # characters of a finding in a table; the JSON has all of it
 EXAMPLES = 4  # operators named beside what blocks them

@@ -33,6 +33,16 @@ def without_modes() -> AbstractContextManager[Any]:
     return _disable_current_modes()
 
 
+def with_conjugates() -> AbstractContextManager[Any]:
+    """Within it what an operation calls resolves conjugates and negatives, as without a mode: below one torch
+    takes what lies in memory for the numbers (`linalg.pinv` of complex matrices is wrong there)."""
+    core = torch._C
+    kept = core._dispatch_tls_local_exclude_set()
+    for key in (core.DispatchKey.Conjugate, core.DispatchKey.Negative):
+        kept = kept.remove(key) if kept.has(key) else kept
+    return core._ForceDispatchKeyGuard(core._dispatch_tls_local_include_set(), kept)
+
+
 def without_functions() -> AbstractContextManager[Any]:
     """Within it no class's or mode's `__torch_function__` is asked."""
     return torch._C.DisableTorchFunction()
@@ -199,6 +209,7 @@ def _probes() -> dict[str, Callable[[], object]]:
     return {
         "dispatch modes": lambda: entered(without_modes) and TorchDispatchMode is not object,
         "function modes": lambda: entered(without_functions),
+        "conjugates below a mode": lambda: entered(with_conjugates),
         "numbers of autograd nodes": lambda: next_number() > number_of(y.grad_fn) >= 0,
         "leaves of accumulators": lambda: leaf_of(y.grad_fn.next_functions[0][0]) is x,
         "addresses of memory": lambda: (

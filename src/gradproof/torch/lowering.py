@@ -143,10 +143,10 @@ class Lowering(Writing):
         """An operation on complex numbers by what it does to their parts."""
         if base in TRANSFORMS:
             return TRANSFORMS[base](self, event, targets)
-        if base in COMPLEX and self._defined(event, COMPLEX[base], targets):
-            return None
         if base != event.name:
             return self._out_of_place(event, targets)
+        if base in COMPLEX and self._defined(event, COMPLEX[base], targets):
+            return None
         if base in MOVES or base in ADDITIVE:
             self._replayed(
                 event,

@@ -110,7 +110,11 @@ class Recorder(insides.TorchDispatchMode):
         event.call = None if call is None else id(call)
         self._returned(event)
         tracked = call is None and torch.is_grad_enabled()
-        result = func(*args, **kwargs)
+        if any(region.complex or any(region.turned) for region in regions):
+            with insides.with_conjugates():
+                result = func(*args, **kwargs)
+        else:
+            result = func(*args, **kwargs)
         outs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         for region in event.written:
             self.writes[region.storage] = self.writes.get(region.storage, 0) + 1

@@ -350,7 +350,7 @@ def cotangents_of(outputs: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor
         shape = (*out.shape, 2) if out.is_complex() else out.shape
         entries = random.choice([1.0, 1.25, 1.5, 1.75], shape) * random.choice([-1.0, 1.0], shape)
         drawn = torch.from_numpy(np.asarray(entries))
-        drawn = torch.view_as_complex(drawn) if out.is_complex() else drawn
+        drawn = torch.complex(drawn[..., 0], drawn[..., 1]) if out.is_complex() else drawn
         first.append(drawn.to(out.dtype).to(out.device))
     yield first
     yield [cotangent.clone() for cotangent in first]

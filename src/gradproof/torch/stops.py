@@ -282,6 +282,13 @@ class Stops:
         if event.rebinds:
             return
         reached = [region for region in event.regions if self.flow.is_active(region)]
+        if event.turns:  # the same memory, and another value
+            for n, region in enumerate(event.outs if reached else ()):
+                name = f"value {position}.{n}"
+                self._value(name, region, event)
+                self.flow.memory.know(region, self.flow.memory.all_of(name, region.shape))
+                self._first_seen(region)
+            return
         hidden = event.is_view and any(region.opaque for region in (*event.regions, *event.outs))
         if event.is_view and not hidden:
             with suppress(UnsupportedError):  # memory seen as another dtype: what lies there tells

@@ -156,6 +156,11 @@ class Event:
         return self.name == "set_"
 
     @property
+    def turns(self) -> bool:
+        """Whether it looks at a tensor's memory as its conjugate, or negative."""
+        return self.is_view and any(out.turned != self.regions[0].turned for out in self.outs)
+
+    @property
     def is_view(self) -> bool:
         """Whether the outputs lie in the memory of the first argument, which is not written to."""
         returns = self.op._schema.returns

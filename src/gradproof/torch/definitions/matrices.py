@@ -23,9 +23,9 @@ def symmetric(matrix: Tensor, upper: bool) -> Tensor:
     """Torch reads one triangle and gives a symmetric gradient: that of the function of the symmetric part."""
     whole = completed(matrix, upper)
     if whole is None:
-        return (matrix + matrix.mT) / 2
+        return (matrix + matrix.mH) / 2
     moved = moved_by(matrix)
-    return whole + (moved + moved.mT) / 2
+    return whole + (moved + moved.mH) / 2
 
 
 def completed(matrix: Tensor, upper: bool) -> Tensor | None:
@@ -33,10 +33,10 @@ def completed(matrix: Tensor, upper: bool) -> Tensor | None:
     rounding."""
     with plainly():
         rounding = 64 * torch.finfo(matrix.dtype).eps * matrix.abs().amax() if matrix.numel() else 0.0
-        if bool(((matrix - matrix.mT).abs() <= rounding).all()):
+        if bool(((matrix - matrix.mH).abs() <= rounding).all()):
             return None
         half = matrix.triu() if upper else matrix.tril()
-        return torch.where(half != 0, half, half.mT)
+        return torch.where(half != 0, half, half.mH)
 
 
 def moved_by(matrix: Tensor) -> Tensor:
@@ -46,10 +46,15 @@ def moved_by(matrix: Tensor) -> Tensor:
     return matrix - here
 
 
+def wide(matrix: Tensor) -> Tensor:
+    """In twice the precision of float32, real or complex."""
+    return matrix.to(torch.complex128 if matrix.is_complex() else torch.float64)
+
+
 def _pivots(matrix: Tensor) -> Tensor:
     """Row interchanges that keep the elimination stable, as torch would choose them."""
     with plainly():
-        _, pivots, info = torch.linalg.lu_factor_ex(matrix.double())
+        _, pivots, info = torch.linalg.lu_factor_ex(wide(matrix))
         if bool((info > 0).any()):
             raise NotDefinedError("a singular matrix")
         return pivots
@@ -189,8 +194,9 @@ def _slogdet(A: Tensor, outs: Sequence[Tensor]) -> Any:
     if not A.shape[-1]:
         return outs
     sizable(A)
-    diagonal, _ = _diagonal_of_elimination(A)
-    return (outs[0], diagonal.abs().log().sum(-1), *outs[2:])
+    diagonal, parity = _diagonal_of_elimination(A)
+    sign = diagonal.sgn().prod(-1) * parity if A.is_complex() else outs[0]
+    return (sign, diagonal.abs().log().sum(-1), *outs[2:])
 
 
 def _packed(lower: Tensor, upper: Tensor) -> Tensor:
@@ -216,7 +222,7 @@ def _lu(A: Tensor, outs: Sequence[Tensor]) -> Any:
     if not A.numel():
         return outs
     with plainly():
-        order = outs[0].argmax(-2) if outs[0].numel() else torch.arange(A.shape[-2])
+        order = outs[0].abs().argmax(-2) if outs[0].numel() else torch.arange(A.shape[-2])
     lower, upper = _eliminated(_permuted(A, order))
     return outs[0], lower, upper
 
@@ -234,15 +240,15 @@ def _lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, left: bool, adjoint: bool) 
     """`op(P L U) X = B`, or `X op(P L U) = B`: the latter is the former transposed."""
     sizable(LU)
     if not left:
-        B, adjoint = B.mT, not adjoint
+        B, adjoint = B.mH, not adjoint
     order = _rows(pivots, LU.shape[-2])
     if not adjoint:
         x = substituted(LU, _permuted(B, order), upper=False, unit=True)
         x = substituted(LU, x, upper=True)
     else:
-        x = substituted(LU.mT, B, upper=False)
-        x = _permuted(substituted(LU.mT, x, upper=True, unit=True), _inverse_order(order))
-    return x if left else x.mT
+        x = substituted(LU.mH, B, upper=False)
+        x = _permuted(substituted(LU.mH, x, upper=True, unit=True), _inverse_order(order))
+    return x if left else x.mH
 
 
 def _lu_solve_old(self: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
@@ -267,7 +273,7 @@ def _triangular_solve(
 
 
 def _choleskied(matrix: Tensor) -> Tensor:
-    """Cholesky's L of a symmetric matrix, column by column."""
+    """Cholesky's L of a symmetric or Hermitian matrix, column by column."""
     sizable(matrix)
     order = matrix.shape[-1]
     rest, columns = matrix, []
@@ -275,18 +281,18 @@ def _choleskied(matrix: Tensor) -> Tensor:
         pivot = rest[..., :1, :1].sqrt()
         column = torch.cat([pivot, rest[..., 1:, :1] / pivot], -2)
         columns.append(torch.cat([matrix.new_zeros(*matrix.shape[:-2], n, 1), column], -2))
-        rest = rest[..., 1:, 1:] - column[..., 1:, :] * column[..., 1:, :].mT
+        rest = rest[..., 1:, 1:] - column[..., 1:, :] * column[..., 1:, :].mH
     return torch.cat(columns, -1) if columns else matrix
 
 
 def _cholesky(self: Tensor, upper: bool, outs: Sequence[Tensor]) -> Any:
     lower = _choleskied(symmetric(self, upper))
-    return (lower.mT if upper else lower, *outs[1:])
+    return (lower.mH if upper else lower, *outs[1:])
 
 
 def _cholesky_old(self: Tensor, upper: bool) -> Tensor:
     lower = _choleskied(symmetric(self, upper))
-    return lower.mT if upper else lower
+    return lower.mH if upper else lower
 
 
 def _cholesky_solve(self: Tensor, input2: Tensor, upper: bool) -> Tensor:
@@ -296,12 +302,12 @@ def _cholesky_solve(self: Tensor, input2: Tensor, upper: bool) -> Tensor:
     It is computed by products with the inverse, whose rounding goes with the condition of `L Lᵀ`.
     """
     sizable(input2)
-    factor = input2.mT if upper else input2
+    factor = input2.mH if upper else input2
     with plainly():
         whole = not bool(factor.triu(1).any())
     if not whole or not factor.numel():
-        return substituted(factor.mT, substituted(factor, self, upper=False), upper=True)
-    return solved(factor @ factor.mT, self)
+        return substituted(factor.mH, substituted(factor, self, upper=False), upper=True)
+    return solved(factor @ factor.mH, self)
 
 
 def _cholesky_inverse(self: Tensor, upper: bool) -> Tensor:

@@ -10,8 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .matrices import completed, identity, moved_by, sizable, substituted
+from .matrices import completed, identity, moved_by, sizable, substituted, wide
 from .plain import Definitions, NotDefinedError, plainly
+
+
+def _length(column: Tensor) -> Tensor:
+    if not column.is_complex():
+        return (column * column).sum(-2, keepdim=True).sqrt()
+    parts = torch.view_as_real(column)
+    return (parts * parts).sum((-3, -1)).unsqueeze(-2).sqrt()
 
 
 def _orthogonalised(matrix: Tensor, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -23,12 +30,12 @@ def _orthogonalised(matrix: Tensor, signs: Tensor | None = None) -> tuple[Tensor
     rest, found, upper = matrix, [], []
     for n in range(order):
         column = rest[..., :, :1]
-        length = (column * column).sum(-2, keepdim=True).sqrt()
+        length = _length(column)
         if signs is not None:
             length = length * signs[..., n, None, None]
         unit = column / length
         rest = rest[..., :, 1:]
-        row = unit.mT @ rest
+        row = unit.mH @ rest
         found.append(unit)
         upper.append(torch.cat([row.new_zeros(*row.shape[:-2], 1, n), length, row], -1))
         rest = rest - unit * row
@@ -45,23 +52,23 @@ def _triangularised(matrix: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
     for n in range(order):
         column = rest[..., :, :1]
         lead = column.shape[:-2]
-        if n == rows - 1:
+        if n == rows - 1 and not rest.is_complex():  # whose last entry of R is made real, too
             upper.append(torch.cat([rest.new_zeros(*lead, 1, n), rest], -1))
             break
-        head = signs[..., n, None, None] * (column * column).sum(-2, keepdim=True).sqrt()
+        head = signs[..., n, None, None] * _length(column)
         v = torch.cat(
             [torch.ones_like(head), column[..., 1:, :] * (column[..., :1, :] - head).reciprocal()], -2
         )
         tau = (head - column[..., :1, :]) / head
         reflections.append((v, tau))
         others = rest[..., :, 1:]
-        others = others - tau * v @ (v.mT @ others)
+        others = others - tau.conj() * v @ (v.mH @ others)
         upper.append(torch.cat([rest.new_zeros(*lead, 1, n), head, others[..., :1, :]], -1))
         rest = others[..., 1:, :]
     q = torch.eye(rows, order, dtype=matrix.dtype).expand(*matrix.shape[:-2], rows, order)
     for n, (v, tau) in reversed(list(enumerate(reflections))):
         below = q[..., n:, :]
-        q = torch.cat([q[..., :n, :], below - tau * v @ (v.mT @ below)], -2)
+        q = torch.cat([q[..., :n, :], below - tau * v @ (v.mH @ below)], -2)
     return q, torch.cat(upper, -2)
 
 
@@ -73,7 +80,7 @@ def _qr(A: Tensor, mode: str, outs: Sequence[Tensor]) -> Any:
     if mode == "complete" and rows > columns:
         raise NotDefinedError("mode='complete' of a tall matrix, whose Q is not determined")
     with plainly():
-        signs = r.diagonal(dim1=-2, dim2=-1).sign()
+        signs = r.diagonal(dim1=-2, dim2=-1).sgn()  # real ones, also of complex matrices
         if bool((signs == 0).any()):
             raise NotDefinedError("a matrix of linearly dependent columns")
     made_q, made_r = _triangularised(A, signs)
@@ -81,14 +88,14 @@ def _qr(A: Tensor, mode: str, outs: Sequence[Tensor]) -> Any:
 
 
 def _reflections(input: Tensor, tau: Tensor) -> list[Tensor]:
-    """Householder's `1 - tau v vᵀ` for each column."""
+    """Householder's `1 - tau v v*` for each column."""
     rows = input.shape[-2]
     made = []
     for n in range(tau.shape[-1]):
         column = input[..., n + 1 :, n : n + 1]
         lead = column.shape[:-2]
         v = torch.cat([column.new_zeros(*lead, n, 1), column.new_ones(*lead, 1, 1), column], -2)
-        made.append(torch.eye(rows, dtype=input.dtype) - tau[..., n, None, None] * (v * v.mT))
+        made.append(torch.eye(rows, dtype=input.dtype) - tau[..., n, None, None] * (v * v.mH))
     return made
 
 
@@ -102,22 +109,23 @@ def _householder_product(input: Tensor, tau: Tensor) -> Tensor:
 
 
 def _ormqr(self: Tensor, input2: Tensor, input3: Tensor, left: bool, transpose: bool) -> Tensor:
-    """`op(Q) C` or `C op(Q)`, Q the product of reflections, each of which is symmetric."""
+    """`op(Q) C` or `C op(Q)`, Q the product of reflections."""
     sizable(self, input3)
     found = _reflections(self, input2)
+    found = [reflection.mH for reflection in found] if transpose and self.is_complex() else found
     for reflection in reversed(found) if left != transpose else found:
         input3 = reflection @ input3 if left else input3 @ reflection
     return input3
 
 
 def _pseudo_inverse(matrix: Tensor, least: Any = 0.0) -> Tensor:
-    """Of a matrix of full rank: R⁻¹Qᵀ; `least` is the relative size below which singular values are taken to
+    """Of a matrix of full rank: R⁻¹Q*; `least` is the relative size below which singular values are taken to
     be 0."""
     if not matrix.numel():
         return matrix.mT
     rows, columns = matrix.shape[-2:]
     with plainly():
-        singular = torch.linalg.svdvals(matrix.double())
+        singular = torch.linalg.svdvals(wide(matrix))
         if bool(
             (singular <= singular.amax(-1, True) * torch.as_tensor(least).unsqueeze(-1).clamp(min=1e-6)).any()
         ):
@@ -125,7 +133,7 @@ def _pseudo_inverse(matrix: Tensor, least: Any = 0.0) -> Tensor:
     if rows < columns:
         return _pseudo_inverse(matrix.mT, least).mT
     q, r = _orthogonalised(matrix)
-    return substituted(r, q.mT, upper=True)
+    return substituted(r, q.mH, upper=True)
 
 
 def _pinv(self: Tensor, rtol: Any, atol: Any, hermitian: bool) -> Tensor:
@@ -143,7 +151,9 @@ def _lstsq(self: Tensor, b: Tensor, outs: Sequence[Tensor]) -> Any:
     vector = b.ndim == self.ndim - 1
     right = b.unsqueeze(-1) if vector else b
     x = _pseudo_inverse(self) @ right
-    residuals = ((self @ x - right) ** 2).sum(-2) if outs[1].numel() else outs[1]
+    apart = self @ x - right
+    squares = apart.real**2 + apart.imag**2 if apart.is_complex() else apart**2
+    residuals = squares.sum(-2) if outs[1].numel() else outs[1]
     return (x.squeeze(-1) if vector else x), residuals, *outs[2:]
 
 
@@ -151,7 +161,7 @@ def _matrix_exp(self: Tensor) -> Tensor:
     """Taylor's series of A/2ˢ, squared s times; what it leaves out is below 2⁻¹³⁰ of what it gives."""
     sizable(self)
     with plainly():
-        size = float(self.double().abs().sum(-1).max()) if self.numel() else 0.0
+        size = float(self.abs().double().sum(-1).max()) if self.numel() else 0.0
     halvings = max(0, math.ceil(math.log2(size)) + 2) if size else 0
     small = self / 2**halvings
     total = identity(self)

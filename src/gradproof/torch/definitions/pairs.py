@@ -33,19 +33,23 @@ def _joined(re: Any, im: Any) -> Tensor:
 
 
 def _near(re: Tensor, im: Tensor) -> Tensor:
-    """A value that is known up to rounding beside its modulus: what the sum and the difference with that
-    leave of each part."""
-    with plainly():
-        modulus = torch.hypot(re, im)
-        modulus = torch.where(torch.isfinite(modulus), modulus, 0.0)
-    return _joined((re + modulus) - modulus, (im + modulus) - modulus)
+    """A value and a cotangent that are known up to rounding beside their moduli: what adding the other part,
+    and taking it away again, leaves of each."""
+    return _joined((re + im) - im, (im + re) - re)
+
+
+def _loose(re: Tensor, im: Tensor, operand: Tensor) -> Tensor:
+    """The same where the derivative is a difference of numbers of the size of 1, as `1 - y²`: then what
+    arrives is known up to its own rounding."""
+    both = operand.real + operand.imag
+    return _near((re + both) - both, (im + both) - both)
 
 
 def by_parts(op: Any, args: Any, kwargs: Any, whole: bool) -> Any:
     """An operation that treats both parts alike, on one and then on the other; the result is real where it is
     not `whole`."""
     named = {argument.name for argument in op._schema.arguments}
-    filled = named & {"value", "fill_value"}
+    filled, by_strides = named & {"value", "fill_value"}, "stride" in named
 
     def run(n: int) -> Any:
         def part(x: Any) -> Any:
@@ -56,7 +60,8 @@ def by_parts(op: Any, args: Any, kwargs: Any, whole: bool) -> Any:
             if not isinstance(x, Tensor) or not (x.is_complex() or x.is_floating_point()):
                 return x
             re, im = _parts(x)
-            return re if n == 0 else torch.zeros_like(re) if im is None else im
+            mine = re if n == 0 else torch.zeros_like(re) if im is None else im
+            return mine.clone() if by_strides else mine
 
         mine, more = tree_map(part, (args, kwargs))
         if n and filled:  # a real number has no imaginary part
@@ -287,7 +292,49 @@ def _std(self: Tensor, dim: Any = None, correction: Any = 1, keepdim: bool = Fal
     return _var(self, dim, correction, keepdim).sqrt()
 
 
+def _mean(self: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    return self.mean() if dim is None else self.mean(dim, keepdim)
+
+
+def _var_mean(self: Tensor, dim: Any = None, correction: Any = 1, keepdim: bool = False) -> Any:
+    return _var(self, dim, correction, keepdim), _mean(self, dim, keepdim)
+
+
+def _std_mean(self: Tensor, dim: Any = None, correction: Any = 1, keepdim: bool = False) -> Any:
+    return _std(self, dim, correction, keepdim), _mean(self, dim, keepdim)
+
+
 # Functions
+
+
+def _largest(self: Tensor, dim: Any) -> Tensor:
+    """About the largest real part sums of exponentials do not overflow; the choice is no part of them."""
+    with plainly():
+        most = self.real.amax(dim, keepdim=True)
+        return torch.where(torch.isfinite(most), most, 0.0)
+
+
+def _logsumexp(self: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
+    if not self.ndim:
+        return torch.log(torch.exp(self))
+    most = _largest(self, dim)
+    total = torch.log(torch.exp(self - most).sum(dim, True)) + most
+    return total if keepdim else total.squeeze(dim)
+
+
+def _logcumsumexp(self: Tensor, dim: int) -> Tensor:
+    if not self.ndim:
+        return self * 1
+    most = _largest(self, dim)
+    return torch.log(torch.exp(self - most).cumsum(dim)) + most
+
+
+def _logaddexp(self: Tensor, other: Tensor) -> Tensor:
+    return _logsumexp(torch.stack(torch.broadcast_tensors(self, other)), 0)
+
+
+def _exp2(self: Tensor) -> Tensor:
+    return _pow(2, self)
 
 
 def _exp(self: Tensor) -> Tensor:
@@ -297,7 +344,8 @@ def _exp(self: Tensor) -> Tensor:
 
 def _expm1(self: Tensor) -> Tensor:
     a, half = self.real, torch.sin(self.imag / 2)
-    return _near(torch.expm1(a) * torch.cos(self.imag) - 2 * half * half, torch.exp(a) * torch.sin(self.imag))
+    re = torch.expm1(a) * torch.cos(self.imag) - 2 * half * half
+    return _loose(re, torch.exp(a) * torch.sin(self.imag), self)
 
 
 def _log(self: Tensor) -> Tensor:
@@ -386,13 +434,13 @@ def _tanh(self: Tensor) -> Tensor:
     """By tanh a and tan b, which do not overflow."""
     t, s = torch.tanh(self.real), torch.tan(self.imag)
     under = 1 + (t * s) * (t * s)
-    return _near(t * (1 + s * s) / under, s * (1 - t * t) / under)
+    return _loose(t * (1 + s * s) / under, s * (1 - t * t) / under, self)
 
 
 def _tan(self: Tensor) -> Tensor:
     t, s = torch.tanh(self.imag), torch.tan(self.real)
     under = 1 + (t * s) * (t * s)
-    return _near(s * (1 - t * t) / under, t * (1 + s * s) / under)
+    return _loose(s * (1 - t * t) / under, t * (1 + s * s) / under, self)
 
 
 def _turned(z: Tensor) -> Tensor:
@@ -422,7 +470,8 @@ def _acosh(self: Tensor) -> Tensor:
 
 
 def _atanh(self: Tensor) -> Tensor:
-    return (torch.log(1 + self) - torch.log(1 - self)) / 2
+    made = (torch.log(1 + self) - torch.log(1 - self)) / 2
+    return _near(made.real, made.imag)
 
 
 def _atan(self: Tensor) -> Tensor:
@@ -430,7 +479,8 @@ def _atan(self: Tensor) -> Tensor:
 
 
 def _sigmoid(self: Tensor) -> Tensor:
-    return 1 / (1 + torch.exp(-self))
+    made = 1 / (1 + torch.exp(-self))
+    return _loose(made.real, made.imag, self)
 
 
 def _silu(self: Tensor) -> Tensor:
@@ -465,6 +515,9 @@ COMPLEX: Definitions = {
     "div": _div, "true_divide": _div, "reciprocal": _reciprocal,
     "abs": _abs, "angle": _angle, "sgn": _sgn, "polar": _polar, "complex": _complex,
     **dict.fromkeys(("conj_physical", "_conj_physical"), _conjugate),
+    "var_mean": _var_mean, "std_mean": _std_mean, "exp2": _exp2,
+    "logsumexp": _logsumexp, "logcumsumexp": _logcumsumexp, "_logcumsumexp": _logcumsumexp,
+    "logaddexp": _logaddexp,
     "linalg_vector_norm": _norm, "var": _var, "std": _std,
     "exp": _exp, "expm1": _expm1, "log": _log, "log1p": _log1p, "log2": _to_base(2), "log10": _to_base(10),
     "sqrt": _sqrt, "rsqrt": _rsqrt, "square": _square, "pow": _pow,
