@@ -17,7 +17,7 @@ ENGINES = ("torch", "jax", "jaxlib", "autograd", "tinygrad")
 RECORDER = tuple(
     f"torch.{name}"
     for name in """definitions insides lowering memory names operations outputs recorder recording resampling
-    state tape trail writing""".split()
+    state tape trail writing fourier""".split()
 )
 
 # What a room may reach of ours, by whatever way, and which libraries it may never reach. A sceptic reads

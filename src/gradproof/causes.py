@@ -179,6 +179,21 @@ class Transposed(Cause):
     """It is transposed."""
 
 
+class Conjugated(Cause):
+    """It is the conjugate: the imaginary parts have the other sign. With `factor`, what the cotangent is
+    multiplied with is, in place of its conjugate, the derivative itself, or the reverse."""
+
+    factor: bool = False
+
+
+class FactorInSome(Cause):
+    """So many entries of all are `ratio` times the right ones, and the others are right."""
+
+    ratio: float
+    entries: int
+    of: int
+
+
 class Factor(Cause):
     """Every entry is `ratio` times the right one, which may be a constant that people forget."""
 

@@ -8,7 +8,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..causes import Cause, Either, Factor, LostUse, LowerPrecision, OnlyPart, Transposed, Zero
+from ..causes import (
+    Cause,
+    Conjugated,
+    Either,
+    Factor,
+    FactorInSome,
+    LostUse,
+    LowerPrecision,
+    OnlyPart,
+    Transposed,
+    Zero,
+)
 from ..dtypes import DTYPES, DType
 from ..proof.balls import Balls, centres
 from ..proof.graph import Node
@@ -82,6 +93,8 @@ def likeness(value: np.ndarray | None, expected: Balls, clues: Clues | None = No
         turned = np.swapaxes(right, -1, -2)
         if _alike(value, turned, near) and not _alike(value, right, near):
             return (Transposed(),)
+    if right.shape[-1:] == (2,) and _alike(value, right * [1.0, -1.0], near) and right[..., 1].any():
+        return (Conjugated(),)
     factor = _factor(value, right, clues)
     for mistake, candidate in clues.candidates:
         fits = candidate.shape == value.shape and candidate.any() and _alike(value, candidate, near)
@@ -92,7 +105,7 @@ def likeness(value: np.ndarray | None, expected: Balls, clues: Clues | None = No
                 if factor and (factor.meaning or factor.ratio == -1)
                 else (mistake,)
             )
-    return (factor,) if factor else _lower_precision(value, right, clues.dtype)
+    return (factor,) if factor else _in_some(value, right) or _lower_precision(value, right, clues.dtype)
 
 
 def _alike(a: np.ndarray, b: np.ndarray, near: float) -> bool:
@@ -117,6 +130,24 @@ def _factor(value: np.ndarray, right: np.ndarray, clues: Clues) -> Factor | None
         return Factor(ratio, digits=digits)
     near = (words for words, number in _constants(clues.extents) if abs(ratio / number - 1) < rounding)
     return Factor(ratio, next(near, ""), digits)
+
+
+def _in_some(value: np.ndarray, right: np.ndarray) -> tuple[Cause, ...]:
+    """Whether several entries are so many times the right ones, or a part of that, and the others right."""
+    at = np.abs(right) > 1e-6 * np.abs(right).max()
+    ratios = np.where(at, value, 1.0) / np.where(at, right, 1.0)
+    off = np.abs(ratios - 1) > 1e-6
+    if not 1 < int(off.sum()) < int(at.sum()):
+        return ()
+    ratio = float(np.median(ratios[off]))
+    plain = (
+        next((n for n in (round(ratio), 1 / round(1 / ratio) if abs(ratio) < 1 else 0) if n), 0)
+        if ratio
+        else 0
+    )
+    if not plain or not np.allclose(ratios[off], plain, rtol=1e-6, atol=0):
+        return ()
+    return (FactorInSome(float(plain), int(off.sum()), value.size),)
 
 
 def _constants(extents: Sequence[int]) -> Iterator[tuple[str, float]]:

@@ -457,7 +457,7 @@ class Attempts:
             *uses(self.step.nodes, self.name, lambda nodes, wrt: self.pulled(nodes, given, self.rows, wrt))
         ]
         if not jacobian:
-            tried += [*self._cotangents(), *self._later()]
+            tried += [*self._not_conjugated(), *self._cotangents(), *self._later()]
         return Clues(
             self.step.dtype,
             extents,
@@ -484,6 +484,15 @@ class Attempts:
                         because.SumMissing(axis, words),
                         self.pulled(self.step.nodes, self.work.given, changed),
                     )
+
+    def _not_conjugated(self) -> Tried:
+        """The derivative times the cotangent, in place of its conjugate times that."""
+        pairs = self.step.pairs
+        if not pairs or self.name not in pairs or not pairs.issuperset(self.rows):
+            return
+        turn = np.array([1.0, -1.0])
+        turned = {output: balls(centres(rows) * turn) for output, rows in self.rows.items()}
+        yield because.Conjugated(factor=True), self.pulled(self.step.nodes, self.work.given, turned) * turn
 
     def _later(self) -> Tried:
         """The gradient at numbers that the input's memory held later on."""

@@ -194,6 +194,10 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.JudgedBy: _judged_by,
     c.Zero: "it is zero",
     c.Transposed: "it is transposed",
+    c.Conjugated: lambda cause: "the factor of the cotangent is not conjugated, as torch's convention asks"
+                                if cause.factor else "it is the conjugate of the right one",
+    c.FactorInSome: lambda cause: f"{cause.entries} of {cause.of} entries are {number(cause.ratio, 6)} times "
+                                  "the right ones, the others are right",
     c.Factor: _factor,
     c.Either: lambda cause: f"{words(cause.one)}; or {words(cause.other)}",
     c.LostUse: _lost_use,

@@ -116,11 +116,22 @@ def passing(found: Sequence[Finding]) -> bool:
     return all(finding.verdict.passes for finding in found)
 
 
+def _pairs(tape: Tape) -> str:
+    """The names of complex leaves, where there are any, and how their gradients are meant."""
+    if not any(leaf.region.complex for leaf in tape.leaves) and not any(out.complex for out in tape.outputs):
+        return ""
+    return "; a gradient is dL/dx + i dL/dy, as torch has it"
+
+
 def _remarks(tape: Tape, left_out: str) -> tuple[str, ...]:
     """What is no fault: leaves that nothing reaches, inputs that nothing reads, a net that was not spread."""
     told = (
         ("Needs a gradient, and the output does not reach it: {}.", ", ".join(tape.unused)),
         ("Nothing reads the input {}.", ", ".join(tape.idle)),
+        (
+            "Of complex numbers the last index tells the part, 0 the real and 1 the imaginary one{}.",
+            _pairs(tape),
+        ),
         ("No differences beside the point were taken: {}.", left_out),
     )
     return tuple(sentence.format(which) for sentence, which in told if which)

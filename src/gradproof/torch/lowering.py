@@ -151,7 +151,9 @@ class Lowering(Writing):
             self._replayed(
                 event,
                 targets,
-                lambda copied: by_parts(event.op, *copied((event.args, event.kwargs)), targets[0].complex),
+                lambda copied: by_parts(
+                    event.op, copied(event.args), copied(event.kwargs), whole=targets[0].complex
+                ),
                 ours=True,
             )
         elif base in DEFINITIONS and self._defined(event, DEFINITIONS[base], targets):

@@ -203,7 +203,7 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
     # In float64, whatever the function's own dtype; what does not run so is run as it is.
     raised = ""
     for wide in (True, False) if own > UNIT else (False,):
-        here = [tensor.detach().to(torch.float64) if wide else tensor.detach().clone() for tensor in tensors]
+        here = [tensor.detach().to(_wide(tensor)) if wide else tensor.detach().clone() for tensor in tensors]
         try:
             slopes = moved.gradients(here) if wide else gradients
             caught = _along_directions(moved.value, here, slopes, UNIT if wide else own, floor)
@@ -219,8 +219,8 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
 
 def _unfit(tape: Tape, tensors: Sequence[torch.Tensor], gradients: Sequence[np.ndarray | None]) -> str:
     """Why the tensors cannot be moved, or what it would tell is known to differ; nothing where they can."""
-    if len(plain(tensors)) < len(tensors) or not all(tensor.is_floating_point() for tensor in tensors):
-        return "a parameter is no plain tensor of real numbers"
+    if len(plain(tensors)) < len(tensors) or not all(map(_has_numbers, tensors)):
+        return "a parameter is no plain tensor of real or complex numbers"
     declared = next(filter(_declared, tape.events), None)
     if declared is not None:
         return f"the gradient of {declared.name} is declared another than its function's"
@@ -245,6 +245,7 @@ class _Moved:
 
     def value(self, points: Sequence[torch.Tensor]) -> float:
         outputs = self._outputs(points)
+        outputs = [torch.view_as_real(out) if out.is_complex() else out for out in outputs]
         pairs = list(zip(outputs, self.weights, strict=False))
         if len(outputs) != len(self.weights) or any(out.shape != w.shape for out, w in pairs):
             return float("nan")
@@ -254,7 +255,10 @@ class _Moved:
         """Autograd's own: what it does not see in float64 it does not see in any dtype."""
         with torch.enable_grad():
             outputs = self._outputs(points)
-            seeds = [w.to(out) for w, out in zip(self.weights, outputs, strict=True)]
+            seeds = [
+                (torch.view_as_complex(w) if out.is_complex() else w).to(out)
+                for w, out in zip(self.weights, outputs, strict=True)
+            ]
             before = [tensor.grad for tensor in self.tensors]
             try:
                 for tensor in self.tensors:
@@ -330,9 +334,7 @@ def _along_directions(
     large = sum(tensor.numel() for tensor in here) > LARGE
     for _ in range(1 if large else DIRECTIONS):
         along = [direction(tensor, random) for tensor in here]
-        pairs = [
-            (g, d.double().cpu().numpy()) for g, d in zip(gradients, along, strict=True) if g is not None
-        ]
+        pairs = [(g, _array(d)) for g, d in zip(gradients, along, strict=True) if g is not None]
         said_so = float(sum((g * d).sum() for g, d in pairs))
         scale = float(sum(np.abs(g * d).sum() for g, d in pairs)) * min(1024 * unit, 0.25) + floor
         line = partial(beside, along)
@@ -413,8 +415,16 @@ def _slope(middle: float, line: Line, unit: float, steps: Sequence[float]) -> tu
     return None
 
 
+def _has_numbers(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _wide(tensor: torch.Tensor) -> torch.dtype:
+    return torch.complex128 if tensor.is_complex() else torch.float64
+
+
 def _widen(tensors: Sequence[torch.Tensor]) -> None:
     """Whatever the function holds in float64; the state's `restore` puts it back."""
     for tensor in tensors:
-        if tensor.is_floating_point() and tensor.layout == torch.strided and tensor.grad_fn is None:
-            tensor.data = tensor.data.double()
+        if _has_numbers(tensor) and tensor.layout == torch.strided and tensor.grad_fn is None:
+            tensor.data = tensor.data.to(_wide(tensor))

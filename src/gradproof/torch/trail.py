@@ -61,7 +61,11 @@ def plain(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 def movable(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Those that need a gradient, have no history, and can be moved."""
-    return [t for t in plain(tensors) if t.requires_grad and t.is_leaf and t.is_floating_point()]
+    return [
+        t
+        for t in plain(tensors)
+        if t.requires_grad and t.is_leaf and (t.is_floating_point() or t.is_complex())
+    ]
 
 
 def _moved_runs(func: Func, inputs: Sequence[Any], state: State) -> tuple[list[Run], float]:
@@ -159,7 +163,9 @@ def _numbers(event: Event, kept: Container[int]) -> Iterator[float]:
 
 
 def direction(tensor: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
-    """A random direction, of the size of the entries."""
+    """A random direction, of the size of the entries; of complex ones, of that of each part."""
+    if tensor.is_complex():
+        return torch.view_as_complex(direction(torch.view_as_real(tensor.detach().resolve_conj()), random))
     size = tensor.detach().abs()
     some = size.reshape(-1)[:: max(1, size.numel() // SAMPLE)]
     there = some[torch.isfinite(some) & (some > 0)]

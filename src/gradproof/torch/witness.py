@@ -271,6 +271,11 @@ def step_of(
         text=partial(_text, lowered),
         later=lambda name: _later(tape, seen[name]),
         changes=step.changes,
+        pairs=frozenset(
+            name
+            for name, region in (*seen.items(), *((name, step.outputs[nr]) for nr, name in outputs.items()))
+            if region is not None and region.complex
+        ),
         assumed="" if step.events or step.by_function else "no operation of it was seen",
     )
 

@@ -16,8 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .plain import Definitions, NotDefinedError, plainly
 
-Part = Tensor | float | None  # None: 0
-Pair = tuple[Any, Part]
+Pair = tuple[Any, Any]  # a tensor, or a number; the second is None for 0
 Scalar = complex | float | int
 
 
@@ -45,7 +44,7 @@ def _loose(re: Tensor, im: Tensor, operand: Tensor) -> Tensor:
     return _near((re + both) - both, (im + both) - both)
 
 
-def by_parts(op: Any, args: Any, kwargs: Any, whole: bool) -> Any:
+def by_parts(op: Any, args: Any, kwargs: Any, *, whole: bool) -> Any:
     """An operation that treats both parts alike, on one and then on the other; the result is real where it is
     not `whole`."""
     named = {argument.name for argument in op._schema.arguments}
@@ -214,7 +213,7 @@ def _cumprod(self: Tensor, dim: int) -> Tensor:
 
 def _cumsum(self: Tensor, dim: int) -> Tensor:
     re, im = _parts(self)
-    return _joined(re.cumsum(dim), im.cumsum(dim))  # type: ignore[union-attr, arg-type]
+    return _joined(re.cumsum(dim), im.cumsum(dim))
 
 
 # Quotients
@@ -243,8 +242,15 @@ def _abs(self: Tensor) -> Tensor:
     return torch.hypot(self.real, self.imag)
 
 
+def _below(im: Tensor) -> Tensor:
+    """Which side of a branch cut: a zero tells it by its sign, which no derivative depends on."""
+    with plainly():
+        return torch.signbit(im)
+
+
 def _angle(self: Tensor) -> Tensor:
-    return torch.atan2(self.imag, self.real)
+    re, im = self.real, self.imag
+    return torch.where(_below(im), -torch.atan2(-im, re), torch.atan2(im, re))
 
 
 def _sgn(self: Tensor) -> Tensor:
@@ -349,7 +355,7 @@ def _expm1(self: Tensor) -> Tensor:
 
 
 def _log(self: Tensor) -> Tensor:
-    return _near(torch.log(torch.hypot(self.real, self.imag)), torch.atan2(self.imag, self.real))
+    return _near(torch.log(torch.hypot(self.real, self.imag)), _angle(self))
 
 
 def _log1p(self: Tensor) -> Tensor:
@@ -362,7 +368,7 @@ def _to_base(base: float) -> Callable[[Tensor], Tensor]:
     def log(self: Tensor) -> Tensor:
         a, b = self.real, self.imag
         scale = torch.log(torch.full_like(a, base))
-        return _near(function(torch.hypot(a, b)), torch.atan2(b, a) / _plain_log(base, scale))
+        return _near(function(torch.hypot(a, b)), _angle(self) / _plain_log(base, scale))
 
     return log
 
@@ -379,7 +385,7 @@ def _sqrt(self: Tensor) -> Tensor:
     right = a >= 0
     return _near(
         torch.where(right, size, torch.abs(other)),
-        torch.where(right, other, torch.where(b < 0, -size, size)),
+        torch.where(right, other, torch.where(_below(b), -size, size)),
     )
 
 
@@ -489,7 +495,7 @@ def _silu(self: Tensor) -> Tensor:
 
 def _eq(self: Tensor, other: Any) -> Tensor:
     (a, b), (c, d) = _parts(self), _parts(other)
-    return (a == c) & ((0.0 if b is None else b) == (0.0 if d is None else d))  # type: ignore[operator]
+    return (a == c) & ((0.0 if b is None else b) == (0.0 if d is None else d))
 
 
 def _ne(self: Tensor, other: Any) -> Tensor:
