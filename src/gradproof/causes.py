@@ -351,7 +351,10 @@ class NoRepeat(Cause):
 
 
 class OtherCotangent(Cause):
-    """For a cotangent of -2 times as much, two entries apart."""
+    """For a cotangent of -2 times as much, two entries apart in memory; or, `turned`, with its axes in
+    another order there."""
+
+    turned: bool = False
 
 
 # What autograd does not see

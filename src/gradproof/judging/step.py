@@ -376,29 +376,32 @@ class Work:
         )
 
     def _again(self) -> list[Finding]:
-        """The second pass must repeat the first; the third, of -2 times the cotangent, be -2 times as much,
-        or pass itself."""
+        """The second pass must repeat the first; the others, of -2 times the cotangent, be -2 times as much,
+        or pass themselves."""
         step = self.step
         if len(step.passes) < 3:
             return []
-        first, second, third = step.passes[:3]
+        first, second, *others = step.passes
         found = []
         again = second.times != 1 and _times(first.received, second.received, 1)
         if again and not _times(first.passed, second.passed, 1):
             found.append(bare_finding("local", step.name, Verdict.FAILED, because.NoRepeat()))
-        alike = _times(first.received, third.received, -2) and _times(first.passed, third.passed, -2)
-        if third.times == -2 or alike:
-            return found
-        if third.unusable is not None:
-            other = [bare_finding("local", step.name, Verdict.UNDECIDED, third.unusable, inherited=True)]
-        else:
-            pulls = Pulls(self, [third])
-            other = self._passed(pulls, third, 0)
-        return found + [
-            replace(finding, causes=(*finding.causes, because.OtherCotangent()))
-            for finding in other
-            if not finding.verdict.passes
-        ]
+        for n, other in enumerate(others):
+            bad = [finding for finding in self._of_other(first, other) if not finding.verdict.passes]
+            if bad:
+                cause = because.OtherCotangent(turned=n == 1)
+                return found + [replace(finding, causes=(*finding.causes, cause)) for finding in bad]
+        return found
+
+    def _of_other(self, first: Pass, other: Pass) -> list[Finding]:
+        """What a step passed on of another cotangent, where that is not -2 times what it passed on before."""
+        step = self.step
+        alike = _times(first.received, other.received, -2) and _times(first.passed, other.passed, -2)
+        if other.times == -2 or alike:
+            return []
+        if other.unusable is not None:
+            return [bare_finding("local", step.name, Verdict.UNDECIDED, other.unusable, inherited=True)]
+        return self._passed(Pulls(self, [other]), other, 0)
 
 
 class Pulls:

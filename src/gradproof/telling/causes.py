@@ -227,7 +227,8 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.NothingPassed: "no gradient (None); nothing was passed to it",
     c.Unseen: lambda cause: cause.what or "a part of it was not seen",
     c.NoRepeat: "the backward is not deterministic: run again on the same cotangent it passed other numbers",
-    c.OtherCotangent: "for a cotangent of -2 times as much, two entries apart",
+    c.OtherCotangent: lambda cause: "for a cotangent of -2 times as much, " + (
+        "with its axes in another order in memory (channels_last)" if cause.turned else "two entries apart"),
     c.LostAtStop: _lost,
     c.NotFollowed: '{why}: what happens there is not seen; if it is meant as a constant, say so by '
                    'stops="trust"',

@@ -137,7 +137,7 @@ def _ran(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> _Plain:
                 f"output {n}": _array(out) for n, out in enumerate(outputs)
             }
             compiled = _compiled(outputs)
-            torch.autograd.backward(outputs, next(cotangents_of(outputs)))
+            torch.autograd.backward(outputs, cotangents_of(outputs))
         numbers |= {name: None if leaf.grad is None else _array(leaf.grad) for name, leaf in leaves.items()}
         return _Plain(numbers, compiled)
     finally:

@@ -9,9 +9,8 @@ memory layout.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from .tape import HIDDEN, NOWHERE, OPAQUE, Edge, Event, LeafStep, Region, Step, 
 
 # Our frames that what others raise passes through.
 FORWARDING = ("__torch_dispatch__", "__torch_function__", "run")
-PASSES = "", ", run once more on a retained graph,", ", given its cotangent two entries apart in memory,"
 
 
 def rehearsed(func: Callable[..., Any], inputs: Sequence[Any]) -> tuple[list[Event], Trail]:
@@ -62,8 +60,8 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
         return _stopped(recorder, f"an output is {hidden}", supported=False)
     marked = _marked(func, inputs)
     backward = _Backward(recorder, outputs, regions, [tensor for _, tensor in marked.values()])
-    for cotangents, times in islice(zip(cotangents_of(outputs), TIMES, strict=True), passes):
-        backward.run(cotangents, times, retain=passes > 1)
+    for again in PASSES[: 1 if passes == 1 else backward.worthwhile]:
+        backward.run(again, retain=passes > 1)
         if backward.trouble:
             break
     return replace(
@@ -186,13 +184,20 @@ class _Backward:
         self.first: list[_Hooks] = []
         self.trouble = self.traceback = ""
 
-    def run(self, cotangents: Sequence[torch.Tensor], times: float, *, retain: bool) -> None:
-        """One pass, of so many times the first one's cotangents."""
+    @property
+    def worthwhile(self) -> int:
+        """How many passes tell something: the last one is for custom Functions alone."""
+        return len(PASSES) if any(step.by_function for step in self.steps) else len(PASSES) - 1
+
+    def run(self, again: Pass, *, retain: bool) -> None:
+        """One pass."""
+        times = again.times
+        cotangents = [again.of(cotangent) for cotangent in cotangents_of(self.outputs)]
         every = [*self.leaves, *self.others]
         before = [leaf.grad for leaf in every]
         first: Sequence[_Hooks | None] = self.first or [None] * len(self.steps)
         hooks = [
-            _Hooks(self.recorder.nodes[step.number], earlier, times)
+            _Hooks(self.recorder.nodes[step.number], earlier, again, relaid=step.by_function)
             for step, earlier in zip(self.steps, first, strict=True)
         ]
         counters = [] if self.seeds else [self._counted(leaf) for leaf in every]
@@ -233,7 +238,7 @@ class _Backward:
 
     def _raised(self, error: Exception) -> None:
         again = len(self.seeds)
-        self.trouble = f"the backward{PASSES[again]} raised {said(error)}{where(error)}"
+        self.trouble = f"the backward{PASSES[again].words} raised {said(error)}{where(error)}"
         self.trouble += "; if it is meant to run once, say so by passes=1" if again == 1 else ""
         self.traceback = told(error)
 
@@ -259,17 +264,23 @@ class _Hooks:
     nothing is kept.
     """
 
-    def __init__(self, node: Any, first: _Hooks | None, times: float) -> None:
+    def __init__(self, node: Any, first: _Hooks | None, again: Pass, *, relaid: bool) -> None:
         self.received: Tensors = ()
         self.passed: Tensors = ()
         self.changed = False  # whether the node wrote to what it received
-        self.first, self.times = first, times
+        self.first, self.times = first, again.times
+        self.layout = again.layout if relaid else None
         self.alike = self.same = False  # the same of what it received alone
         self.handles = [node.register_prehook(self._before), node.register_hook(self._after)]
 
-    def _before(self, grad_outputs: Any) -> None:
+    def _before(self, grad_outputs: Any) -> Any:
+        """The cotangent, in the pass's layout where its own is none of the sort."""
         self.received = tuple(map(_kept, grad_outputs))
         self.same = self.first is not None and _all_alike(self.first.received, self.received, self.times)
+        if self.layout is None:
+            return None
+        with torch.no_grad():
+            return tuple(self.layout(g) if _is_plain(g) else g for g in grad_outputs)
 
     def _after(self, grad_inputs: Any, grad_outputs: Any) -> None:
         self.changed = not _all_alike(self.received, grad_outputs, 1.0)
@@ -331,11 +342,54 @@ def _numbers(tensor: Any) -> np.ndarray | None:
     return numbers
 
 
-TIMES = (1.0, 1.0, -2.0)  # how many times the first pass's cotangents each pass has
+def _is_plain(tensor: Any) -> bool:
+    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+        return False
+    return not (tensor.is_nested or insides.has_own_rules(tensor))
 
 
-def cotangents_of(outputs: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """The outputs' cotangents in three passes: twice the same, then -2 times as much in another layout.
+def _apart(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers, two entries apart in memory."""
+    wide = torch.zeros((*tensor.shape, 2), dtype=tensor.dtype, device=tensor.device)
+    wide[..., 0] = tensor
+    return wide[..., 0]
+
+
+def _turned(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers with the axes in another order in memory: of images as channels_last, else in
+    reverse; a single axis begins one entry later."""
+    if tensor.ndim in (4, 5):
+        images = torch.channels_last if tensor.ndim == 4 else torch.channels_last_3d
+        return tensor.contiguous(memory_format=images)
+    if tensor.ndim < 2:
+        return torch.cat([tensor.reshape(-1)[:1], tensor.reshape(-1)])[1:].reshape(tensor.shape)
+    order = tuple(reversed(range(tensor.ndim)))
+    return tensor.permute(order).contiguous().permute(order)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A run of the backward: so many times the first one's cotangents, in a layout; and it in words."""
+
+    times: float
+    layout: Callable[[torch.Tensor], torch.Tensor] | None
+    words: str
+
+    def of(self, cotangent: torch.Tensor) -> torch.Tensor:
+        made = cotangent if self.times == 1 else self.times * cotangent
+        return made if self.layout is None else self.layout(made)
+
+
+PASSES = (
+    Pass(1.0, None, ""),
+    Pass(1.0, None, ", run once more on a retained graph,"),
+    Pass(-2.0, _apart, ", given its cotangent two entries apart in memory,"),
+    Pass(-2.0, _turned, ", given its cotangent with the axes in another order in memory,"),
+)
+
+
+def cotangents_of(outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The outputs' cotangents; the same ones each time.
 
     1 for a function with one number as its output; else random numbers, exact in every dtype and without a
     common factor. A backward is linear, and a factor of -2 exact, so that the third pass is told apart bit by
@@ -352,16 +406,7 @@ def cotangents_of(outputs: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor
         drawn = torch.from_numpy(np.asarray(entries))
         drawn = torch.complex(drawn[..., 0], drawn[..., 1]) if out.is_complex() else drawn
         first.append(drawn.to(out.dtype).to(out.device))
-    yield first
-    yield [cotangent.clone() for cotangent in first]
-    yield [_strided(-2 * cotangent) for cotangent in first]
-
-
-def _strided(tensor: torch.Tensor) -> torch.Tensor:
-    """The same numbers, two entries apart in memory."""
-    wide = torch.zeros((*tensor.shape, 2), dtype=tensor.dtype, device=tensor.device)
-    wide[..., 0] = tensor
-    return wide[..., 0]
+    return first
 
 
 # The autograd graph
