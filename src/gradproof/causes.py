@@ -289,6 +289,12 @@ class Cancels(Cause):
     origin: str
 
 
+class Convention(Cause):
+    """What the engine gives in place of the derivative on purpose, in words."""
+
+    what: str
+
+
 class NoEffect(Cause):
     """Wrong, and its error reaches no parameter."""
 

@@ -89,7 +89,7 @@ class Judge:
         self.reached: dict[Key, list[Part]] = {}  # what steps should pass on, where that is not shown
         self.blind: dict[Key, Cause] = {}  # values whose reader cannot be judged
         self.blamed: dict[Key, str] = {}  # values that got something wrong, and from which step
-        self.astray: dict[tuple[int, str], np.ndarray | None] = {}  # by how much what was passed on is off
+        self.astray: dict[tuple[int, str], Balls | None] = {}  # by how much what was passed on is off
         self.beyond: set[Key] = set()  # values that are an infinity, and right
         self.gradients: dict[str, Numbers] = {}
         self.local: dict[tuple[str, str], Numbers] = {}
@@ -244,21 +244,21 @@ class Judge:
 
     def _harmless(self, n: int, name: str) -> bool:
         """Whether the error in what a step passed on reaches no parameter, by the calculus of what lies
-        between."""
+        between, and up to the rounding in it."""
         step = self.witness.steps[n]
         error = self.astray.get((id(step), name))
         if error is None:
             return False
-        arriving: dict[Key, Balls] = {step.sources.get(name, name): balls(error)}
+        arriving: dict[Key, Balls] = {step.sources.get(name, name): error}
         for between in reversed(self.witness.steps[:n]):
             mine = {out: arriving.pop(key) for out, key in between.results.items() if key in arriving}
             if not mine:
                 continue
             for other, part in Work(between).passed_on(mine).items():
                 key = between.sources.get(other, other)
-                if not all(x == 0 for x in part.reshape(-1)):
+                if not _may_be_none(part):
                     arriving[key] = np.asarray(part + arriving[key], object) if key in arriving else part
-        return not arriving
+        return all(map(_may_be_none, arriving.values()))
 
     # What arrived
 
@@ -644,6 +644,10 @@ def overflows(finding: Finding) -> bool:
 
 def not_finite(finding: Finding) -> bool:
     return finding.value is not None and not np.isfinite(finding.value)
+
+
+def _may_be_none(part: Balls) -> bool:
+    return all(x.is_finite() and x.contains(0) for x in numbers(part).reshape(-1))
 
 
 def _missing(finding: Finding, missed: Mapping[str, str]) -> Finding:

@@ -20,14 +20,14 @@ import numpy as np
 from .. import causes as because
 from ..dtypes import DType
 from ..errors import UnsupportedError
-from ..proof.balls import balls
+from ..proof.balls import Balls, balls
 from ..proof.enclosure import Enclosures, Pulled
 from ..proof.fast import Fast, LeftError, Pair, Told, balls_of, fast
 from ..proof.graph import Node, Shape, size
 from ..proof.section import MAX_TERMS, Known
 from ..proof.walk import evaluate, is_contraction, pullback, tied
 from ..verdict import Judgement, Verdict
-from .together import FUSED, explained, kernels
+from .together import FUSED, error_of, explained, kernels
 from .verdicts import Comparison, absent, compared_sum, judge, ulp_of
 from .witness import Arrays
 
@@ -191,10 +191,10 @@ class Sieve:
         judged = absent(look(np.array([at])).exact, passed=True)
         return replace(judged, index=(0,) * expected.ndim) if judged.verdict is Verdict.WRONG else None
 
-    def astray(self, value: np.ndarray, expected: Pair) -> np.ndarray | None:
-        """By how much each entry is off where rounding does not explain it, and 0 where it does."""
-        off = np.where(self.ways[0].table.passes(value, expected), 0.0, (value - expected.v).astype(float))
-        return off if np.isfinite(off).all() else None
+    def astray(self, value: np.ndarray, expected: Pair) -> Balls | None:
+        """By how much each entry is off, up to rounding; see `together.astray`."""
+        off = (value - expected.v).astype(float)
+        return error_of(off, expected.radius.astype(float), self.ways[0].table.passes(value, expected))
 
     def judged(self, value: np.ndarray, expected: Pair, dtype: DType, look: Look) -> Judgement | None:
         return judged(value, expected, dtype, self.ways[0].table, look, self.work <= MANY)

@@ -47,7 +47,7 @@ class Seen:
 
     findings: list[Finding] = field(default_factory=list)
     parts: dict[str, Part] = field(default_factory=dict)
-    astray: dict[str, np.ndarray | None] = field(default_factory=dict)
+    astray: dict[str, Balls | None] = field(default_factory=dict)
     infinite: set[str] = field(default_factory=set)
     local: dict[str, Numbers] = field(default_factory=dict)
     blind: Cause | None = None
@@ -362,6 +362,8 @@ class Work:
     def _told(self, name: str, judged: Judgement, looks: tuple[Cause, ...]) -> Finding:
         text = "" if judged.verdict.passes else self.step.text(name)
         judged = self.with_reason(judged)
+        if judged.verdict is Verdict.WRONG and self.step.convention:
+            looks = (because.Convention(self.step.convention), *looks)
         judged = replace(judged, causes=(*judged.causes, *looks))
         return as_finding("local", self.step.name, name, text, judged)
 

@@ -10,11 +10,12 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
+from flint import arb
 
 from ..causes import NoSubgradient
 from ..dtypes import DTYPES, DType
 from ..proof.arithmetic import rounding
-from ..proof.balls import UNIT, centres, radii
+from ..proof.balls import UNIT, Balls, balls, centres, radii
 from ..proof.enclosure import Enclosures, Pulled, Ties, count_of
 from ..proof.graph import size
 from ..verdict import Judgement, Verdict
@@ -117,14 +118,27 @@ def explained(
     return judged
 
 
-def astray(value: np.ndarray, expected: Pulled) -> np.ndarray | None:
-    """By how much each entry is off where rounding does not explain it, and 0 where it does; None where that
-    is not known."""
+FAR = 1000  # times the rounding: an error beside which rounding is of no account
+
+
+def astray(value: np.ndarray, expected: Pulled) -> Balls | None:
+    """By how much each entry is off, up to rounding; None where that is not known."""
     middle, centre, reach = centres(expected.exact), centres(expected.rounding), radii(expected.rounding)
     known = [np.isfinite(part).all() for part in (value, middle, centre, reach)]
     if not all(known) or value.shape != middle.shape or (expected.kinks is not None and expected.kinks.any()):
         return None
-    return np.where(np.abs(value - centre) > reach, value - middle, 0.0)
+    passes = np.abs(value - centre) <= reach
+    return error_of(value - middle, reach + np.abs(centre - middle), passes)
+
+
+def error_of(off: np.ndarray, reach: np.ndarray, passes: np.ndarray) -> Balls | None:
+    """An error and the rounding that is in it. Where it is not far more than that, it is taken as it is, and
+    what rounding explains for none."""
+    if not (np.isfinite(off).all() and np.isfinite(reach).all()):
+        return None
+    if FAR * float(np.max(reach, initial=0.0)) <= float(np.max(np.abs(off), initial=0.0)):
+        return np.asarray(balls(off) + balls(reach) * arb(0, 1), object)
+    return balls(np.where(passes, 0.0, off))
 
 
 def _reach(expected: Pulled, dtype: DType) -> np.ndarray:

@@ -87,6 +87,7 @@ class Step:
     also: Mapping[Node, tuple[tuple[Node, ...], ...]] = field(default_factory=dict)
     looks: Callable[[Balls], tuple[Cause, ...]] | None = None
     kind: str = "forward"
+    convention: str = ""  # what the engine gives on purpose in place of the derivative, in words
     pairs: frozenset[str] = frozenset()  # names whose last axis has real and imaginary parts
 
 

@@ -215,6 +215,7 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.SmoothTogether: _smooth,
     c.AtBoundary: _boundary,
     c.Cancels: "right from the leaves, although {origin} is wrong: it cancels",
+    c.Convention: "by convention: {what}",
     c.NoEffect: "wrong, and its error reaches no parameter",
     c.MadeUpFor: "right from the leaves: what is lost at one place is made up for",
     c.WholeIsRight: lambda cause: "the function as a whole is right" if cause.proved

@@ -371,3 +371,12 @@ CONSTANT = frozenset(
     sym_numel sym_stride sym_storage_offset tril_indices triu_indices any all unique_dim _unique2 bincount
     histc isclose allclose multinomial""".split()
 )
+
+# What torch passes on in place of the derivative of what it computes, on purpose.
+CONVENTIONS = {
+    **dict.fromkeys(
+        ("_ctc_loss", "_cudnn_ctc_loss"),
+        "torch gives the gradient of the loss of log_softmax(log_probs): right by what log_softmax is given, "
+        "and not by the logarithms",
+    ),
+}

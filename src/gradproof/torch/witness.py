@@ -22,6 +22,7 @@ from ..proof.graph import Graph
 from ..telling.derivation import derive
 from . import runs
 from .lowering import Lowering
+from .operations import CONVENTIONS
 from .stops import Stops
 from .tape import HIDDEN, Edge, Region, Step, Tape
 from .writing import Writing
@@ -271,6 +272,7 @@ def step_of(
         text=partial(_text, lowered),
         later=lambda name: _later(tape, seen[name]),
         changes=step.changes,
+        convention=next((CONVENTIONS[event.name] for event in step.events if event.name in CONVENTIONS), ""),
         pairs=frozenset(
             name
             for name, region in (*seen.items(), *((name, step.outputs[nr]) for nr, name in outputs.items()))

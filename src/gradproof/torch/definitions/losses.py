@@ -53,18 +53,11 @@ def _ctc(
     blank: int,
     outs: Sequence[Tensor],
 ) -> Any:
-    """The sum over all alignments, by Graves' forward variables.
-
-    Torch's gradient is that of the loss of `log_softmax(log_probs)`: it holds where the logarithms are of
-    probabilities that add up to 1, and that function is meant there.
-    """
+    """The sum over all alignments, by Graves' forward variables."""
     with plainly():
         times, counts = _listed(input_lengths), _listed(target_lengths)
         pieces = targets if targets.ndim == 2 else targets[: sum(counts)].split(counts)
         rows = [piece[:count].tolist() for piece, count in zip(pieces, counts, strict=True)]
-        normalised = bool((log_probs.logsumexp(-1).abs() < 1e-3).all())
-    if normalised:
-        log_probs = log_probs - log_probs.logsumexp(-1, keepdim=True)
     longest = 2 * max(counts, default=0) + 1
     states = [[blank, *(s for label in labels for s in (label, blank))] for labels in rows]
     states = [[*row, *[blank] * (longest - len(row))] for row in states]
