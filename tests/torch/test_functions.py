@@ -307,7 +307,11 @@ def test_a_node_without_a_hook_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def remove(self) -> None: ...
 
-    monkeypatch.setattr(recording, "_Hooks", lambda *of: Nothing() if "Tanh" in of[0].name() else hooks(*of))
+    monkeypatch.setattr(
+        recording,
+        "_Hooks",
+        lambda *of, **more: Nothing() if "Tanh" in of[0].name() else hooks(*of, **more),
+    )
     report = check_function(lambda x: torch.tanh(x).sum(), leaf(3))
     assert (
         report.verdict is Verdict.UNSUPPORTED

@@ -81,7 +81,7 @@ def check_function(
         ran = _recorded(called, given, passes, None if trusted else state)
         tape = ran if formula is None else _as_one(ran, name, formula, called, given)
         judged, judge, dtype = judged_tape(tape, trusting=trusted)
-        found = list(judged.findings)
+        found = [*judged.findings, *_of_inner_ones(tape)]
         beside = Net([])
         if net and tape.leaves and passing(found):
             whole = partial(by_the_whole, judge, tape)
@@ -100,6 +100,28 @@ def check_function(
         gradients=judged.gradients,
         local=judged.local,
     )
+
+
+MANY = 20  # calls under transforms that are judged
+
+
+def _of_inner_ones(tape: Tape) -> list[Finding]:
+    """What is found of custom Functions that a transform of torch.func differentiates: each at the numbers of
+    its first call from a line."""
+    found: list[Finding] = []
+    calls = {(inner.name, inner.place): inner for inner in reversed(tape.transformed)}
+    for inner in [*calls.values()][:MANY]:
+        with torch.enable_grad():
+            own = _recorded(inner.apply, inner.given, 3, None)
+        judged, _, _ = judged_tape(own, trusting=False)
+        name = f"{inner.name}, under a transform"
+        for finding in (f for f in judged.findings if f.kind != "gradient"):
+            node = name if finding.node.startswith(inner.name) else f"{name}: {finding.node}"
+            found.append(replace(finding, node=node, place=str(inner.place)))
+    if len(calls) > MANY:
+        why = Uncovered(f"{len(calls) - MANY} more calls of custom Functions under transforms are not judged")
+        found.append(bare_finding("local", "the function", Verdict.UNSUPPORTED, why))
+    return found
 
 
 def _recorded(func: Callable[..., Any], inputs: Sequence[Any], passes: int, state: State | None) -> Tape:

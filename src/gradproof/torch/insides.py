@@ -89,6 +89,15 @@ def is_transformed(tensor: Tensor) -> bool:
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
+def unwrapped(tensor: Tensor) -> Tensor:
+    """The tensor below torch.func's transforms; of a batch under vmap the first one."""
+    core = torch._C._functorch
+    while core.is_functorch_wrapped_tensor(tensor):
+        inner = core.get_unwrapped(tensor)
+        tensor = inner.select(core.maybe_get_bdim(tensor), 0) if core.is_batchedtensor(tensor) else inner
+    return tensor
+
+
 def is_differentiated(frame: FrameType | None) -> bool:
     """Whether what runs in the frame is differentiated by one of torch.func's transforms (grad, vjp, jvp): by
     custom Functions' backwards that are no nodes of the outer graph."""
@@ -218,6 +227,9 @@ def _probes() -> dict[str, Callable[[], object]]:
         "addresses of tensors": lambda: address_of(x) != address_of(y),
         "bases of views": lambda: base_of(y[:1]) is y and base_of(y) is None,
         "transforms": lambda: not is_transformed(x) and not is_differentiated(sys._getframe()),
+        "tensors below transforms": lambda: (
+            unwrapped(x) is x and torch._C._functorch.maybe_get_bdim is not None
+        ),
         "derivatives of transforms": lambda: _seen_by_grad(x),
         "classes of tensors": lambda: not has_own_rules(x) and not has_own_rules(torch.nn.Parameter(x)),
         "decompositions": lambda: (

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ..errors import Place, shown, users
 from . import insides
 from .names import parameters_of
-from .tape import NOWHERE, Edge, Event, Export, Region, Trail, whole_numbers
+from .tape import NOWHERE, Edge, Event, Export, Inner, Region, Trail, whole_numbers
 
 TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 LAYERS = f"{TORCH}nn{os.sep}"  # told where a module of torch's is all that the user called
@@ -83,7 +83,7 @@ class Recorder(insides.TorchDispatchMode):
         self.scalars: dict[float, int] = {}  # the numbers that `item()` handed out: by which operation
         self.known: dict[tuple[int, int], int] = {}  # where such a number came back: an operation's argument
         self.lifted: dict[int, tuple[int, ...]] = {}  # ... or a new tensor's entries, -1 for others
-        self.transformed: list[tuple[str, Place]] = []
+        self.transformed: list[Inner] = []
         self.unseen: set[int] = set()  # storages that were written to by no operation of torch's
         self.foreign: set[int] = set()  # storages that no operation of the run made
         self.making = False
@@ -165,10 +165,23 @@ class Recorder(insides.TorchDispatchMode):
         tensors = [t for t in tree_leaves(given) if isinstance(t, torch.Tensor)]
         regions = [self.region(t) for t in tensors]
         if insides.is_differentiated(frame) or any(map(insides.is_transformed, tensors)):
-            names = dict.fromkeys(kind.__name__ for kind in forward.classes)
-            self.transformed.append((" or ".join(names), place))
+            self._inner(forward, given, place)
         arguments = dict(zip(parameters_of(forward.classes[0]), tree_map(self._kept, given), strict=False))
         self.calls[id(frame)] = Call(frame, insides.next_number(), forward, regions, arguments, place)
+
+    def _inner(self, forward: insides.Forward, given: Sequence[Any], place: Place) -> None:
+        names = " or ".join(dict.fromkeys(kind.__name__ for kind in forward.classes))
+
+        def plain(leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor):
+                return leaf
+            copy = insides.unwrapped(leaf).detach().clone()
+            return copy.requires_grad_(copy.is_floating_point() or copy.is_complex())
+
+        with insides.without_modes():
+            self.transformed.append(
+                Inner(names, place, forward.classes[0].apply, tuple(tree_map(plain, tuple(given))))
+            )
 
     def export(self, call: str, tensor: torch.Tensor) -> None:
         with insides.without_modes():

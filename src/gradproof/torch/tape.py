@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -212,6 +212,17 @@ class Export:
 
 
 @dataclass(frozen=True, eq=False)
+class Inner:
+    """A custom Function that one of torch.func's transforms differentiates: it is no node of the outer graph,
+    and is judged by itself, at the numbers that it was given."""
+
+    name: str
+    place: Place
+    apply: Callable[..., Any]
+    given: tuple[Any, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Trail:
     """Numbers that left torch and came back, by the position of the operation that read them, and which of
     its operands.
@@ -244,8 +255,7 @@ class Tape:
     held: Mapping[int, Any] = field(default_factory=dict)  # storages: no address must be used again
     tensors: Mapping[int, torch.Tensor] = field(default_factory=dict)  # the leaves themselves, by number
     names: Mapping[int, str] = field(default_factory=dict)  # of every leaf that was seen, by number
-    # Custom Functions under torch.func's transforms.
-    transformed: list[tuple[str, Place]] = field(default_factory=list)
+    transformed: list[Inner] = field(default_factory=list)  # under torch.func's transforms
     trail: Trail = field(default_factory=lambda: Trail())  # of numbers that left torch
     given: list[Region] = field(default_factory=list)  # the leaves that were there before the run
     foreign: frozenset[int] = frozenset()  # storages that no operation of the run made

@@ -32,9 +32,6 @@ Formats = Mapping[str, DType]
 MAX_WHOLE = 20_000  # entries of all domains: beyond, the whole is not looked at from both sides
 COMPARISONS = frozenset("eq ne lt le gt ge".split())
 AUTOGRAD = "autograd"  # what stops it may be a detach, .data, no_grad or item()
-_TRANSFORMED = (
-    "it is called under a transform of torch.func (grad, vjp), which calls its backward: that is not judged"
-)
 
 
 def dtype_of(regions: Sequence[Region], formats: Formats = DTYPES) -> DType | None:
@@ -80,10 +77,6 @@ def witness_of(tape: Tape, *, trusting: bool, guard: Callable[[Exception], becau
             steps.append(made)
         elif made is not None:
             troubles.append(made)
-    troubles += [
-        record.Trouble("local", name, because.Uncovered(_TRANSFORMED), str(place))
-        for name, place in dict.fromkeys(tape.transformed)
-    ]
     dtype = dtype_of([leaf.region for leaf in tape.leaves])
     return record.Witness(
         steps=tuple(steps),
