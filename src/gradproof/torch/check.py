@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
-from ..causes import Cause, NothingToCompare, Uncovered
+from ..causes import Cause, Contradicted, NotFollowed, NothingToCompare, Uncovered
 from ..dtypes import DType
 from ..errors import GradproofError, InputError, Place
 from ..judging.judge import Judge, Judged
@@ -86,6 +86,8 @@ def check_function(
         if net and tape.leaves and passing(found):
             whole = partial(by_the_whole, judge, tape)
             beside = _unrecorded(called, given, ran, state, whole, spread=not trusted)
+        elif net and tape.leaves and not trusted and passing([f for f in found if not _is_lost_sight_of(f)]):
+            found = _measured(found, contradictions(called, given, ran, state).findings)
     return Report(
         name,
         name,
@@ -143,6 +145,24 @@ def _pairs(tape: Tape) -> str:
     if not any(leaf.region.complex for leaf in tape.leaves) and not any(out.complex for out in tape.outputs):
         return ""
     return "; a gradient is dL/dx + i dL/dy, as torch has it"
+
+
+def _is_lost_sight_of(finding: Finding) -> bool:
+    return finding.verdict is Verdict.UNSUPPORTED and any(isinstance(c, NotFollowed) for c in finding.causes)
+
+
+def _measured(found: list[Finding], caught: Sequence[Finding]) -> list[Finding]:
+    """Where a value goes through what is not seen, and the function changes otherwise than its gradients say,
+    that is where part of the gradient is lost."""
+    causes = tuple(cause for finding in caught for cause in finding.causes if isinstance(cause, Contradicted))
+    if not causes:
+        return found
+    return [
+        replace(finding, verdict=Verdict.WRONG, causes=(*finding.causes, *causes))
+        if _is_lost_sight_of(finding)
+        else finding
+        for finding in found
+    ]
 
 
 def _remarks(tape: Tape, left_out: str) -> tuple[str, ...]:

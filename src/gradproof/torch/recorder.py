@@ -165,11 +165,11 @@ class Recorder(insides.TorchDispatchMode):
         tensors = [t for t in tree_leaves(given) if isinstance(t, torch.Tensor)]
         regions = [self.region(t) for t in tensors]
         if insides.is_differentiated(frame) or any(map(insides.is_transformed, tensors)):
-            self._inner(forward, given, place)
+            self._inner(forward, given, place, insides.class_called(frame, forward.classes))
         arguments = dict(zip(parameters_of(forward.classes[0]), tree_map(self._kept, given), strict=False))
         self.calls[id(frame)] = Call(frame, insides.next_number(), forward, regions, arguments, place)
 
-    def _inner(self, forward: insides.Forward, given: Sequence[Any], place: Place) -> None:
+    def _inner(self, forward: insides.Forward, given: Sequence[Any], place: Place, called: Any) -> None:
         names = " or ".join(dict.fromkeys(kind.__name__ for kind in forward.classes))
 
         def plain(leaf: Any) -> Any:
@@ -179,9 +179,7 @@ class Recorder(insides.TorchDispatchMode):
             return copy.requires_grad_(copy.is_floating_point() or copy.is_complex())
 
         with insides.without_modes():
-            self.transformed.append(
-                Inner(names, place, forward.classes[0].apply, tuple(tree_map(plain, tuple(given))))
-            )
+            self.transformed.append(Inner(names, place, called.apply, tuple(tree_map(plain, tuple(given)))))
 
     def export(self, call: str, tensor: torch.Tensor) -> None:
         with insides.without_modes():
