@@ -57,6 +57,11 @@ def test_a_function_of_complex_numbers_is_right(name: str, dtype: torch.dtype) -
     assert report.dtype == ("float32" if dtype is torch.complex64 else "float64")
 
 
+def _together(parts: Any) -> Tensor:
+    u, s, v = parts
+    return (u * s.unsqueeze(-2)) @ v.mH
+
+
 RIGHT: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "a product": (lambda z, w: z * w, (drawn(4), drawn(4, seed=1))),
     "a quotient": (lambda z, w: z / w, (drawn(4), drawn(4, seed=1))),
@@ -86,6 +91,8 @@ RIGHT: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "moduli of eigenvalues": (lambda z: torch.linalg.eigvals(z).abs(), (drawn(3, 3),)),
     "Hermitian eigenvalues": (lambda z: torch.linalg.eigvalsh(z + z.mH), (drawn(3, 3),)),
     "singular values": (torch.linalg.svdvals, (drawn(3, 2),)),
+    "conjugated twice": (lambda z: z.mH.mH @ z, (drawn(2, 2),)),
+    "put together from its factors": (lambda z: _together(torch.svd(z)), (drawn(3, 2),)),
     "an exponential of a matrix": (torch.linalg.matrix_exp, (drawn(2, 2),)),
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from math import prod
 from typing import Any
@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ..errors import InputError, UnsupportedError
 from ..proof.graph import Read, Shape, bound, free, size, slot
-from .definitions import ADDITIVE, COMPLEX, DEFINITIONS, NotDefinedError, by_parts
+from .definitions import ADDITIVE, COMPLEX, DEFINITIONS, SPARSE, NotDefinedError, by_parts
 from .fourier import TRANSFORMS
 from .insides import decomposition_table, is_composite
 from .memory import Content, table
@@ -35,6 +35,13 @@ from .tape import OPAQUE, Event, Region
 from .writing import Codes, Writing
 
 aten = torch.ops.aten
+
+# Operations of sparse tensors that leave each value as it is.
+SAME_VALUES = frozenset(
+    """_sparse_coo_tensor_with_dims_and_tensors _sparse_coo_tensor_unsafe sparse_coo_tensor
+    sparse_compressed_tensor _sparse_compressed_tensor_unsafe sparse_csr_tensor values _values detach alias
+    _coalesced clone""".split()
+)
 MAX_PARTS = 2000  # operations that one operation decomposes into
 SEEN_OTHERWISE = frozenset(
     "transpose_ t_ squeeze_ unsqueeze_ swapaxes_ swapdims_ as_strided_ detach_".split()
@@ -119,6 +126,8 @@ class Lowering(Writing):
 
     def _lowered(self, event: Event, base: str, targets: list[Region]) -> None:
         overload = event.op._overloadname
+        if any(region.pattern for region in (*event.regions, *targets)):
+            return self._of_sparse(event, base, targets)
         if any(region.complex for region in (*event.regions, *targets)):
             return self._of_pairs(event, base, targets)
         if base in OPAQUE and len(targets) == 1:
@@ -162,23 +171,80 @@ class Lowering(Writing):
             self._decomposed(event, targets)
         return None
 
+    def _of_sparse(self, event: Event, base: str, targets: list[Region]) -> None:
+        """An operation on sparse tensors: their values in another place, or what it does to dense ones."""
+        if base in SAME_VALUES:
+            named = [event.arguments.get(name) for name in ("values", "self")]
+            (source,) = [region for region in named if isinstance(region, Region)][:1]
+            if source.shape != targets[0].shape:
+                raise UnsupportedError(f"{event.op} of values of another shape")
+            return self.memory.know(targets[0], self.content(source))
+        doubled = [region for region in targets if region.pattern is not None and not region.pattern.apart]
+        if base == "add" and doubled:
+            return self._listed(event, targets[0])
+        if doubled and [region.shape for region in (*event.regions, *targets)] == [targets[0].shape] * 2:
+            return self._of_values(event, targets[0])
+        if doubled:
+            raise UnsupportedError(f"{event.op} gives a sparse tensor with several values at one place")
+        twin = SPARSE.get(base, event.op)
+        self._replayed(
+            event, targets, lambda copied: twin(*copied(event.args), **copied(event.kwargs)), ours=True
+        )
+        return None
+
+    def _of_values(self, event: Event, target: Region) -> None:
+        """An operation of one sparse tensor and numbers, on its values; or one that moves them alone."""
+        (source,) = event.regions
+        if event.is_view:
+            if not np.array_equal(source.values, target.values):
+                raise UnsupportedError(f"{event.op} gives a sparse tensor with several values at one place")
+            return self.memory.know(target, self.content(source))
+        plain = {id(source): replace(source, pattern=None)}
+        args, kwargs = tree_map(lambda leaf: plain.get(id(leaf), leaf), (event.args, event.kwargs))
+        twin = Event(event.op, args, kwargs, (replace(target, pattern=None),), (), event.place, event.module)
+        return self._told(twin, list(twin.outs))
+
+    def _listed(self, event: Event, target: Region) -> None:
+        """A sum of sparse tensors is both lists of values, one behind the other."""
+        a, b = event.arguments["self"], event.arguments["other"]
+        if event.arguments.get("alpha", 1) != 1 or a.pattern is None or b.pattern is None:
+            raise UnsupportedError(f"{event.op} of a sparse tensor and a number, or a dense one")
+        parts = [self.content(region) for region in (a, b)]
+        who, where = (np.concatenate(each) for each in zip(*((p.who, p.where) for p in parts), strict=True))
+        if who.shape != target.shape:
+            raise UnsupportedError(f"{event.op} that adds up values")
+        self.write(target, self.assemble(Content(who, where), who.shape))
+
+    def _whole(self, region: Region) -> Content:
+        """The content of an operand's dense copy."""
+        content = self.content(region)
+        if region.pattern is None:
+            return content
+        shape = region.pattern.shape
+        return self.memory.all_of(self.accumulate(shape, [(content, region.pattern.places)]), shape)
+
     def view(self, event: Event) -> None:
         """Another look at the same memory: run on the places, since a tensor that overlaps itself has no
         others."""
         if not event.regions:
-            return
+            return None
         source = event.regions[0]
+        if source.pattern is not None:
+            return self._told(event, list(event.outs)) if self.is_reached(source) else None
         if any(out.opaque or source.opaque or out.dtype != source.dtype for out in event.outs):
             if self.is_reached(source):
                 raise UnsupportedError(
                     f"{event.op}: {source.opaque or event.outs[0].opaque or 'memory seen as another dtype'}"
                 )
-            return
+            return None
         if event.name == "as_strided" or not source.shape:
-            return
+            return None
         if all(n < 0 for n in self.memory.read(source).sources):
-            return
+            return None
         content = self.content(source) if any(source.turned) else self.memory.read(source)
+        if event.turns:
+            made = self.signed(self.operand(source), event.outs[0].signs * source.signs)
+            return self.memory.know(event.outs[0], self.memory.all_of(made, source.shape))
         # A tensor without numbers, whose strides are the places.
         dtype = source.dtype.to_complex() if source.complex else source.dtype
         shape = source.shape[:-1] if source.complex else source.shape
@@ -187,12 +253,12 @@ class Lowering(Writing):
         try:
             moved = event.op(*args[0], **args[1])
         except RuntimeError:
-            return  # the memory tells
+            return None  # the memory tells
         for place, region in zip(
             [t for t in tree_leaves(moved) if isinstance(t, torch.Tensor)], event.outs, strict=True
         ):
             start, extents, steps, _ = real_geometry(place)
-            if extents == region.shape and region.turned == source.turned:
+            if extents == region.shape:
                 self.memory.know(region, content.seen(start, steps, extents))
 
     def _moved(self, event: Event, targets: list[Region]) -> None:
@@ -297,7 +363,7 @@ class Lowering(Writing):
         if parts is None:
             return False
         for region, copy in parts.operands:
-            self.memory.put(copy, self.content(region))
+            self.memory.put(copy, self._whole(region))
         self.replaying += 1
         self.run(parts.events)
         self.replaying -= 1
@@ -305,6 +371,10 @@ class Lowering(Writing):
         if len(made) != len(targets):
             raise UnsupportedError(f"{event.op} has no formula (its decomposition gives {len(made)} results)")
         for out, region in zip(made, targets, strict=True):
+            if region.pattern is not None and out.shape == region.pattern.shape:
+                content = self.content(out).at(region.pattern.places)
+                self.write(region, self.assemble(content, region.shape))
+                continue
             if out.opaque or out.shape != region.shape:
                 raise UnsupportedError(f"{event.op} has no formula (its decomposition gives another shape)")
             if region.floating or region.dtype == torch.bool:

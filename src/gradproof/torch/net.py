@@ -138,7 +138,11 @@ def _ran(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> _Plain:
             }
             compiled = _compiled(outputs)
             torch.autograd.backward(outputs, cotangents_of(outputs))
-        numbers |= {name: None if leaf.grad is None else _array(leaf.grad) for name, leaf in leaves.items()}
+        regions = {leaf.name: leaf.region for leaf in tape.leaves}
+        numbers |= {
+            name: None if leaf.grad is None else regions[name].of(_array(leaf.grad))
+            for name, leaf in leaves.items()
+        }
         return _Plain(numbers, compiled)
     finally:
         for name, leaf in leaves.items():

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ..errors import Place, shown, users
 from . import insides
 from .names import parameters_of
-from .tape import NOWHERE, Edge, Event, Export, Inner, Region, Trail, whole_numbers
+from .tape import NOWHERE, Edge, Event, Export, Inner, Pattern, Region, Trail, whole_numbers
 
 TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 LAYERS = f"{TORCH}nn{os.sep}"  # told where a module of torch's is all that the user called
@@ -249,7 +249,7 @@ class Recorder(insides.TorchDispatchMode):
         return region
 
     def _region(self, tensor: torch.Tensor) -> Region:
-        key, storage = insides.storage_of(tensor)
+        key, storage = _memory_of(tensor)
         fresh = tensor.requires_grad and _history(tensor) is None and id(tensor) not in self.numbers
         if fresh and id(tensor) not in self.leaves and key in self.storages:
             self.inner.add(self.number(tensor))
@@ -257,6 +257,9 @@ class Recorder(insides.TorchDispatchMode):
             self.storages[key] = storage
             if not self.making:
                 self.foreign.add(key)
+        edge, pattern = self._edge(tensor), None
+        if tensor.layout != torch.strided:
+            tensor, pattern = _values_of(tensor)
         geometry = (tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
         place = (key, *geometry, tensor.is_conj(), tensor.is_neg())
         writes = self.writes.get(key, 0)
@@ -272,8 +275,8 @@ class Recorder(insides.TorchDispatchMode):
         turned = (tensor.is_conj(), tensor.is_neg())
         if tensor.is_complex():
             geometry, numbers, size = real_geometry(tensor), torch.view_as_real(numbers), size // 2
-        more: dict[str, Any] = {"complex": tensor.is_complex(), "turned": turned}
-        return Region(key, storage.nbytes() // size, *geometry, numbers, self._edge(tensor), changed, **more)
+        more: dict[str, Any] = {"complex": tensor.is_complex(), "turned": turned, "pattern": pattern}
+        return Region(key, storage.nbytes() // size, *geometry, numbers, edge, changed, **more)
 
     def _hidden(self, tensor: torch.Tensor, why: str) -> Region:
         """A tensor without plain memory of its own."""
@@ -359,6 +362,29 @@ def real_geometry(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int
     return 2 * start, (*shape, 2), (*(2 * step for step in steps), 1), tensor.dtype.to_real()
 
 
+def _memory_of(tensor: torch.Tensor) -> tuple[int, Any]:
+    return insides.storage_of(tensor if tensor.layout == torch.strided else _values_of(tensor)[0])
+
+
+SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
+
+
+def _values_of(tensor: torch.Tensor) -> tuple[torch.Tensor, Pattern]:
+    """A sparse tensor's values, and where they stand."""
+    shape, layout = tuple(tensor.shape), tensor.layout
+    with torch.no_grad():
+        tensor = tensor.detach()
+        indices: tuple[torch.Tensor, ...]
+        if layout == torch.sparse_coo:
+            values, indices = tensor._values(), (tensor._indices().clone(),)
+        elif layout == torch.sparse_csr:
+            values, indices = tensor.values(), (tensor.crow_indices().clone(), tensor.col_indices().clone())
+        else:
+            values, indices = tensor.values(), (tensor.ccol_indices().clone(), tensor.row_indices().clone())
+        values = values.detach()
+    return values, Pattern(shape, tuple(values.shape), tuple(each.cpu() for each in indices), layout)
+
+
 def why_opaque(tensor: torch.Tensor) -> str:
     """Why a tensor has no plain memory of its own, in words; nothing where it has."""
     if insides.is_transformed(tensor):
@@ -371,6 +397,9 @@ def why_opaque(tensor: torch.Tensor) -> str:
         return "a quantized tensor"
     if tensor.device.type == "meta":
         return "a tensor without numbers (meta)"
+    if tensor.layout in SPARSE:
+        plain = tensor.layout == torch.sparse_coo or tensor.dim() == 2
+        return "" if plain and not tensor.is_complex() else "a batch of sparse matrices, or complex ones"
     if tensor.layout != torch.strided:
         return f"a tensor of the layout {str(tensor.layout).removeprefix('torch.').removeprefix('_')}"
     return ""

@@ -56,6 +56,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
     outputs = [out for out in flat(result) if out.requires_grad]
     regions = [recorder.region(out) for out in outputs]
     hidden = next((region.opaque for region in regions if region.opaque), "")
+    hidden = hidden or next(("a sparse tensor" for region in regions if region.pattern), "")
     if hidden:
         return _stopped(recorder, f"an output is {hidden}", supported=False)
     marked = _marked(func, inputs)
@@ -219,8 +220,8 @@ class _Backward:
         for step, hook in zip(self.steps, hooks, strict=True):
             step.changes = step.changes or hook.changed
             step.times.append(times if hook.alike else None)
-            step.received.append(() if hook.alike else tuple(map(_numbers, hook.received)))
-            step.passed.append(() if hook.alike else tuple(map(_numbers, hook.passed)))
+            step.received.append(() if hook.alike else _received(step, hook.received))
+            step.passed.append(() if hook.alike else _passed(step, hook.passed))
 
     def _counted(self, leaf: torch.Tensor) -> Any:
         def count(tensor: torch.Tensor) -> None:
@@ -234,7 +235,8 @@ class _Backward:
             self.leaves += [leaf for leaf in self.others if leaf.grad is not None]
             self.others = [leaf for leaf in self.others if leaf.grad is None]
         for leaf in self.leaves:
-            self.gradients[id(leaf)].append(_numbers(_kept(leaf.grad)))
+            region = self.recorder.edges.get((self.recorder.number(leaf), 0))
+            self.gradients[id(leaf)].append(_at(region, _kept(leaf.grad)))
 
     def _raised(self, error: Exception) -> None:
         again = len(self.seeds)
@@ -255,6 +257,23 @@ class _Backward:
         region = self.recorder.edges.get(edge) or self.recorder.region(leaf)
         nested = id(leaf) not in self.reached or self.arrivals[id(leaf)] > 1
         return LeafStep(name, edge, region, tuple(self.gradients[id(leaf)]), nested)
+
+
+def _received(step: Step, tensors: Tensors) -> tuple[np.ndarray | None, ...]:
+    """The cotangents of a step's outputs; of a sparse one at its values."""
+    regions = [step.outputs.get(nr) for nr in range(len(tensors))]
+    return tuple(_at(region, tensor) for region, tensor in zip(regions, tensors, strict=True))
+
+
+def _passed(step: Step, tensors: Tensors) -> tuple[np.ndarray | None, ...]:
+    regions = [None if edge is None else step.inputs.get(edge) for edge in step.edges]
+    regions += [None] * (len(tensors) - len(regions))
+    return tuple(_at(region, tensor) for region, tensor in zip(regions, tensors, strict=False))
+
+
+def _at(region: Region | None, tensor: Any) -> np.ndarray | None:
+    numbers = _numbers(tensor)
+    return numbers if region is None or numbers is HIDDEN else region.of(numbers)
 
 
 class _Hooks:

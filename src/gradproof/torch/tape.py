@@ -24,12 +24,50 @@ OPAQUE: dict[str, str] = {}
 
 
 @dataclass(frozen=True, eq=False)
+class Pattern:
+    """Where the values of a sparse tensor stand in the dense one of that shape; two may stand at one place,
+    and are added up there. `indices` are a row for each axis of COO's, or CSR's and CSC's own two."""
+
+    shape: tuple[int, ...]
+    values: tuple[int, ...]
+    indices: tuple[torch.Tensor, ...]
+    layout: torch.layout
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """The flat place of each value."""
+        if self.layout == torch.sparse_coo:
+            (rows,) = self.indices
+            at = [row.numpy() for row in rows]
+        else:
+            begins, inner = (each.numpy() for each in self.indices)
+            outer = np.repeat(np.arange(len(begins) - 1), np.diff(begins))
+            at = [outer, inner] if self.layout == torch.sparse_csr else [inner, outer]
+        lead = self.shape[: len(at)]
+        flat = np.ravel_multi_index(at, lead) if at and self.values[0] else np.zeros(self.values[0], np.int64)
+        rest = self.values[1:]
+        within = np.arange(int(np.prod(rest, dtype=np.int64)), dtype=np.int64).reshape(rest)
+        return np.asarray(flat, np.int64).reshape(-1, *(1,) * len(rest)) * within.size + within
+
+    @property
+    def apart(self) -> bool:
+        """Whether no two values stand at one place."""
+        return len(np.unique(self.places)) == self.places.size
+
+    def dense(self, values: torch.Tensor) -> torch.Tensor:
+        flat = torch.zeros(self.shape, dtype=values.dtype).reshape(-1)
+        flat.index_add_(0, torch.from_numpy(self.places.reshape(-1)), values.reshape(-1))
+        return flat.reshape(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
 class Region:
     """A tensor at one moment: where it lies in its storage, and a copy of its numbers.
 
     A `complex` one stands as pairs of reals, as torch lays them: its last axis has the real and the imaginary
     part, and all that is said here is of these. A `turned` one is seen as the conjugate, or the negative, of
-    what lies in its memory; its numbers are as it is seen.
+    what lies in its memory; its numbers are as it is seen. A sparse one stands as its values, with the
+    `pattern` of where they are.
 
     `edge` is where autograd passes its cotangent on to, None for a tensor that has no history and needs no
     gradient. `extent` is the size of the whole storage in entries. `changed` says that its memory was written
@@ -49,6 +87,7 @@ class Region:
     opaque: str = ""
     complex: bool = False
     turned: tuple[bool, bool] = (False, False)  # conjugate, negative
+    pattern: Pattern | None = None
 
     @property
     def floating(self) -> bool:
@@ -66,9 +105,16 @@ class Region:
 
     @property
     def own(self) -> torch.Tensor:
-        """A copy of the tensor, of its own dtype."""
+        """A copy of the tensor, of its own dtype; of a sparse one the dense one."""
         copy = self.numbers.clone()
-        return torch.view_as_complex(copy) if self.complex else copy
+        copy = torch.view_as_complex(copy) if self.complex else copy
+        return copy if self.pattern is None else self.pattern.dense(copy)
+
+    def of(self, cotangent: np.ndarray | None) -> np.ndarray | None:
+        """A cotangent that came as a dense array: at the values of a sparse tensor."""
+        if self.pattern is None or cotangent is None or cotangent.shape != self.pattern.shape:
+            return cotangent
+        return cotangent.reshape(-1)[self.pattern.places]
 
     @property
     def signs(self) -> np.ndarray:

@@ -128,15 +128,14 @@ class Writing:
 
     def _turned(self, region: Region) -> str:
         """A node of the conjugate, or the negative, of what lies there."""
-        operand = self.operand(region.unturned)
-        whole = Read(operand.node, operand.index)
-        one, other = (slot(0) * int(sign) for sign in np.broadcast_to(region.signs, 2))
-        part = (
-            one
-            if one == other
-            else Piecewise((one, free(len(region.shape) - 1) < sympy.S.Half), (other, True))
-        )
-        return self.emit(part, (whole,), region.shape, source="conj" if region.turned[0] else "neg")
+        return self.signed(self.operand(region.unturned), region.signs)
+
+    def signed(self, operand: Operand, signs: np.ndarray) -> str:
+        """A node of an operand, each entry, or each first and second, with a sign."""
+        one, other = (slot(0) * int(sign) for sign in np.broadcast_to(signs, 2))
+        last = free(len(operand.shape) - 1)
+        part = one if one == other else Piecewise((one, last < sympy.S.Half), (other, True))
+        return self.emit(part, (Read(operand.node, operand.index),), operand.shape, source="conj")
 
     def is_active(self, region: Region) -> bool:
         """Whether a gradient may flow to the tensor's entries."""

@@ -14,8 +14,9 @@ from __future__ import annotations
 from . import layers, losses, matrices, orthogonal, reductions, sampling, segments, spectra
 from .pairs import ADDITIVE, COMPLEX, by_parts
 from .plain import Definitions, NotDefinedError
+from .sparse import SPARSE
 
-__all__ = ["ADDITIVE", "COMPLEX", "DEFINITIONS", "NotDefinedError", "by_parts"]
+__all__ = ["ADDITIVE", "COMPLEX", "DEFINITIONS", "SPARSE", "NotDefinedError", "by_parts"]
 
 DEFINITIONS: Definitions = {
     **matrices.DEFINITIONS,

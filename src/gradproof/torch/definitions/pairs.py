@@ -195,6 +195,8 @@ def _convolution(
 
 
 def _prod(self: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    if not self.ndim:
+        return self * 1
     factors = self.reshape(-1) if dim is None else self.movedim(dim, 0)
     whole = factors[0] if len(factors) else torch.ones_like(self.sum(dim or 0))
     for factor in factors[1:]:
@@ -336,7 +338,11 @@ def _logcumsumexp(self: Tensor, dim: int) -> Tensor:
 
 
 def _logaddexp(self: Tensor, other: Tensor) -> Tensor:
-    return _logsumexp(torch.stack(torch.broadcast_tensors(self, other)), 0)
+    """About the one of the larger real part, on the branch that this makes."""
+    with plainly():
+        first = self.real >= other.real
+    most, least = torch.where(first, self, other), torch.where(first, other, self)
+    return most + torch.log1p(torch.exp(least - most))
 
 
 def _exp2(self: Tensor) -> Tensor:
