@@ -289,6 +289,12 @@ class Cancels(Cause):
     origin: str
 
 
+class HeldIn(Cause):
+    """A sum that was held in this dtype, in which it is off by more than a well-taken one."""
+
+    dtype: str
+
+
 class Convention(Cause):
     """What the engine gives in place of the derivative on purpose, in words."""
 

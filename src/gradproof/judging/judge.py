@@ -374,7 +374,7 @@ class Judge:
         dtype = self.witness.dtype
         assert dtype is not None
         parts = [reader.pulled for reader in readers]
-        slack = rounding(dtype).gamma(sum(part.parts for part in parts))
+        slack = rounding(dtype).gamma(sum(part.parts for part in parts), apart=True)
         magnitudes = [part.magnitude for part in parts if part.magnitude is not None]
         spread = np.asarray(sum(magnitudes) * arb(0, slack), object)
         return Pulled(

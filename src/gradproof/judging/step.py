@@ -11,7 +11,7 @@ from flint import ctx
 
 from .. import causes as because
 from ..causes import Cause
-from ..dtypes import DType
+from ..dtypes import ANY_SUM, DType
 from ..proof.arithmetic import Arithmetic
 from ..proof.balls import NOUGHT, UNIT, Balls, balls, centres, fold, full, hull, lift, numbers
 from ..proof.enclosure import Enclosures, NoValuesError, Pulled, Run
@@ -162,6 +162,7 @@ class Work:
             return None
         quick = self._by_floats(name, value, dtype)
         if quick is not None:
+            quick = self._if_held(name, value, quick)
             return as_finding("forward", step.name, None, step.text(None), quick)
         if work_of(step.nodes) > TOO_MANY:
             return bare_finding(
@@ -179,11 +180,21 @@ class Work:
             judged = explained(judged, value, by, dtype)
         if judged.verdict is Verdict.EXACT and not np.isfinite(value).all():
             self.seen.infinite.add(name)
+        judged = self._if_held(name, value, judged)
         if step.looks is None:
             judged = self.with_reason(judged)
         elif judged.verdict is Verdict.WRONG:
             judged = replace(judged, causes=(*judged.causes, *step.looks(sharp)))
         return as_finding(step.kind, step.name, None, step.text(None), judged)
+
+    def _if_held(self, name: str, value: np.ndarray, judged: Judgement) -> Judgement:
+        """The judgement, with the cause where a wrong value is right for a sum that was held in 16 bits."""
+        if judged.verdict is not Verdict.WRONG or self._patient is None or self.step.loose is not None:
+            return judged
+        sharp, loose = (self.evaluated(how)[name] for how in (self.enclosures.exact, self._patient.rounding))
+        if not judge(Comparison(value, sharp, loose), self.step.dtype).verdict.passes:
+            return judged
+        return replace(judged, causes=(because.HeldIn(self.step.dtype.name), *judged.causes))
 
     def _by_floats(self, name: str, value: np.ndarray, dtype: DType) -> Judgement | None:
         """A value's judgement by floats, and by balls where these must look."""
@@ -362,10 +373,30 @@ class Work:
     def _told(self, name: str, judged: Judgement, looks: tuple[Cause, ...]) -> Finding:
         text = "" if judged.verdict.passes else self.step.text(name)
         judged = self.with_reason(judged)
+        if judged.verdict is Verdict.WRONG and self._passes_held(name):
+            looks = (because.HeldIn(self.step.dtype.name), *looks)
         if judged.verdict is Verdict.WRONG and self.step.convention:
             looks = (because.Convention(self.step.convention), *looks)
         judged = replace(judged, causes=(*judged.causes, *looks))
         return as_finding("local", self.step.name, name, text, judged)
+
+    @cached_property
+    def _patient(self) -> Enclosures | None:
+        """By what sums are explained that were held in 16 bits; None where that is no matter."""
+        dtype = ANY_SUM.get(self.step.dtype.name, self.step.dtype)
+        other = self.step.dtype.additions not in (None, dtype.additions)
+        return Enclosures(dtype) if other and work_of(self.step.nodes) <= TOO_MANY else None
+
+    def _passes_held(self, name: str) -> bool:
+        """Whether what was passed on first is right for a sum that was held in 16 bits."""
+        first = next(iter(self.step.passes), None)
+        if self._patient is None or first is None or not first.received:
+            return False
+        if (value := _only(first.passed.get(name))) is None or self.step.dtypes[name] is not self.step.dtype:
+            return False
+        found = Pulls(self, [first]).row(name, 0, self._patient)
+        held = Comparison(value, found.exact, found.rounding, found.kinks)
+        return judge(held, self.step.dtype).verdict.passes
 
     def _looks(
         self, name: str, value: np.ndarray | None, right: Balls, judged: Judgement, trip: Pass

@@ -121,9 +121,9 @@ class Arithmetic:
 
     # Reductions
 
-    def sum(self, terms: Balls, axes: tuple[int, ...]) -> Balls:
-        """The sum over the axes, in any order of addition."""
-        return self.model.total(reduced(np.add, terms, axes), terms, axes)
+    def sum(self, terms: Balls, axes: tuple[int, ...], *, apart: bool = False) -> Balls:
+        """The sum over the axes, in any order of addition; see `Roundings.gamma`."""
+        return self.model.total(reduced(np.add, terms, axes), terms, axes, apart=apart)
 
     def contract(self, a: Balls, b: Balls, axes: tuple[int, ...], domain: Shape) -> Balls:
         """Σ a*b over the axes of the domain, by products of matrices: `sum` of `multiply`, in any order of
@@ -194,7 +194,9 @@ class Arithmetic:
 
     def add_all(self, terms: Sequence[Balls]) -> Balls:
         """The sum of several arrays of one shape, an array also where that has no axes."""
-        total = terms[0] if len(terms) == 1 else self.sum(np.stack(np.broadcast_arrays(*terms)), (0,))
+        total = (
+            terms[0] if len(terms) == 1 else self.sum(np.stack(np.broadcast_arrays(*terms)), (0,), apart=True)
+        )
         return np.asarray(total, dtype=object)
 
     def multiply(self, a: Balls, b: Operand) -> Balls:

@@ -309,7 +309,7 @@ class Fast:
         if len(terms) == 1:
             return terms[0]
         loss = max(t.loss for t in terms)
-        gamma = self.gamma(len(terms))
+        gamma = self.gamma(len(terms), apart=True)
         v = reduce(np.add, (t.v for t in terms))
         sizes = reduce(np.add, (_size(t.v) for t in terms)) * gamma
         r = _sum(sizes, *(None if t.r is None else t.r * (1 - gamma) for t in terms))

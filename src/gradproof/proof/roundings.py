@@ -70,9 +70,10 @@ class Roundings:
 
         return lift(widen)
 
-    def total(self, total: Balls, terms: Balls, axes: tuple[int, ...]) -> Balls:
-        """The sum of the terms over the axes, in any order of addition; `total` is what it is exactly."""
-        slack = self.gamma(int(np.prod([terms.shape[axis] for axis in axes], dtype=int)))
+    def total(self, total: Balls, terms: Balls, axes: tuple[int, ...], *, apart: bool = False) -> Balls:
+        """The sum of the terms over the axes, in any order of addition; `total` is what it is exactly. What
+        comes from several operations is added `apart`."""
+        slack = self.gamma(int(np.prod([terms.shape[axis] for axis in axes], dtype=int)), apart=apart)
         if not slack:
             return total
         magnitudes = reduced(np.add, np.abs(terms), axes)
@@ -99,12 +100,16 @@ class Roundings:
         largest = arb(self.dtype.largest)
         return lift(lambda x: x if isinstance(x, Zero) or abs(x) < largest or is_infinity(x) else NOWHERE)
 
-    def gamma(self, terms: int) -> float:
-        """γ(n) for a sum of n terms, relative to the sum of their magnitudes; 0 in the exact arithmetic."""
+    def gamma(self, terms: int, *, apart: bool = False) -> float:
+        """γ(n) for a sum of n terms, relative to the sum of their magnitudes; 0 in the exact arithmetic. One
+        operation's sum is expected to be taken well, what several give is added `apart`."""
         additions = terms - 1
         if self.dtype is None or self.accumulator is None or additions <= 0:
             return 0.0
-        held = min(additions, LAMBDA * sqrt(additions)) * self.accumulator.unit_roundoff
+        most = self.accumulator.additions
+        likely = apart or most is None
+        grown = min(additions, LAMBDA * sqrt(additions) if likely or most is None else most)
+        held = grown * self.accumulator.unit_roundoff
         return held if self.accumulator is self.dtype else held + self.dtype.unit_roundoff
 
     def function(self, row: Function) -> Each:

@@ -215,6 +215,8 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.SmoothTogether: _smooth,
     c.AtBoundary: _boundary,
     c.Cancels: "right from the leaves, although {origin} is wrong: it cancels",
+    c.HeldIn: "accumulated in {dtype}: a sum of so many terms is to be held in float32 and rounded once; "
+              'accumulate="any" takes it',
     c.Convention: "by convention: {what}",
     c.NoEffect: "wrong, and its error reaches no parameter",
     c.MadeUpFor: "right from the leaves: what is lost at one place is made up for",

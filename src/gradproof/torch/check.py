@@ -20,7 +20,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from ..causes import Cause, Contradicted, NotFollowed, NothingToCompare, Uncovered
-from ..dtypes import DType
+from ..dtypes import ANY_SUM, DTYPES, DType
 from ..errors import GradproofError, InputError, Place
 from ..judging.judge import Judge, Judged
 from ..judging.whole import tight
@@ -44,6 +44,7 @@ def check_function(
     stops: str = "judge",
     net: bool = True,
     passes: int = 3,
+    accumulate: str = "float32",
     title: str = "",
     kwargs: Mapping[str, Any] | None = None,
     **named: Any,
@@ -61,6 +62,9 @@ def check_function(
     back. With `passes=1` the backward runs once, for one that cannot run twice on the same graph: then nobody
     knows whether it repeats itself.
 
+    A sum of 16-bit numbers is expected to be held in float32, as torch's are, or to be no farther off than 16
+    roundings of its terms; `accumulate="any"` takes one that was held in 16 bits.
+
     Keyword arguments are the function's own (`check_function(F.softmax, x, dim=-1)`); those that are called
     as an option of ours stand in `kwargs`. What the function is given and holds, and the random states, are
     as before afterwards.
@@ -70,6 +74,8 @@ def check_function(
     """
     if stops not in ("judge", "trust"):
         raise InputError(f"stops={stops!r}: expected 'judge' or 'trust'")
+    if accumulate not in ACCUMULATE:
+        raise InputError(f"accumulate={accumulate!r}: expected {' or '.join(map(repr, ACCUMULATE))}")
     if passes not in (1, 3):
         raise InputError(f"passes={passes!r}: expected 3, or 1 for a backward that cannot run twice")
     start = time.perf_counter()
@@ -80,8 +86,9 @@ def check_function(
     with untouched(called, *inputs, *given) as state:
         ran = _recorded(called, given, passes, None if trusted else state)
         tape = ran if formula is None else _as_one(ran, name, formula, called, given)
-        judged, judge, dtype = judged_tape(tape, trusting=trusted)
-        found = [*judged.findings, *_of_inner_ones(tape)]
+        formats = ACCUMULATE[accumulate]
+        judged, judge, dtype = judged_tape(tape, trusting=trusted, formats=formats)
+        found = [*judged.findings, *_of_inner_ones(tape, formats)]
         beside = Net([])
         if net and tape.leaves and passing(found):
             whole = partial(by_the_whole, judge, tape)
@@ -104,10 +111,11 @@ def check_function(
     )
 
 
+ACCUMULATE: Mapping[str, Mapping[str, DType]] = {"float32": DTYPES, "any": ANY_SUM}
 MANY = 20  # calls under transforms that are judged
 
 
-def _of_inner_ones(tape: Tape) -> list[Finding]:
+def _of_inner_ones(tape: Tape, formats: Mapping[str, DType]) -> list[Finding]:
     """What is found of custom Functions that a transform of torch.func differentiates: each at the numbers of
     its first call from a line."""
     found: list[Finding] = []
@@ -115,7 +123,7 @@ def _of_inner_ones(tape: Tape) -> list[Finding]:
     for inner in [*calls.values()][:MANY]:
         with torch.enable_grad():
             own = _recorded(inner.apply, inner.given, 3, None)
-        judged, _, _ = judged_tape(own, trusting=False)
+        judged, _, _ = judged_tape(own, trusting=False, formats=formats)
         name = f"{inner.name}, under a transform"
         for finding in (f for f in judged.findings if f.kind != "gradient"):
             node = name if finding.node.startswith(inner.name) else f"{name}: {finding.node}"
@@ -179,9 +187,11 @@ def _remarks(tape: Tape, left_out: str) -> tuple[str, ...]:
     return tuple(sentence.format(which) for sentence, which in told if which)
 
 
-def judged_tape(tape: Tape, *, trusting: bool) -> tuple[Judged, Judge, DType | None]:
+def judged_tape(
+    tape: Tape, *, trusting: bool, formats: Mapping[str, DType] = DTYPES
+) -> tuple[Judged, Judge, DType | None]:
     """What was found of what was recorded, and its judge."""
-    witness = witness_of(tape, trusting=trusting, guard=our_fault)
+    witness = witness_of(tape, trusting=trusting, guard=our_fault, formats=formats)
     judge = Judge(witness, guard=our_fault)
     return judge.judged(), judge, witness.dtype
 

@@ -54,7 +54,13 @@ def names_of(tape: Tape) -> dict[Edge, str]:
     return names
 
 
-def witness_of(tape: Tape, *, trusting: bool, guard: Callable[[Exception], because.Cause]) -> record.Witness:
+def witness_of(
+    tape: Tape,
+    *,
+    trusting: bool,
+    guard: Callable[[Exception], because.Cause],
+    formats: Formats = DTYPES,
+) -> record.Witness:
     """What was recorded. With `trusting`, every stop is meant; `guard` makes a cause of a fault of ours."""
     if tape.trouble:
         broke = because.Raised(tape.trouble) if tape.supported else because.Uncovered(tape.trouble)
@@ -72,15 +78,15 @@ def witness_of(tape: Tape, *, trusting: bool, guard: Callable[[Exception], becau
     for step in tape.steps:
         if step.received and not step.received[0]:
             unhooked |= {each for each in step.edges if each is not None}
-        made = _step(step, names, tape, delivered, guard)
+        made = _step(step, names, tape, delivered, guard, formats)
         if isinstance(made, record.Step):
             steps.append(made)
         elif made is not None:
             troubles.append(made)
-    dtype = dtype_of([leaf.region for leaf in tape.leaves])
+    dtype = dtype_of([leaf.region for leaf in tape.leaves], formats)
     return record.Witness(
         steps=tuple(steps),
-        arrivals=tuple(arrivals_of(tape, names, delivered, DTYPES, unhooked)),
+        arrivals=tuple(arrivals_of(tape, names, delivered, formats, unhooked)),
         whole=partial(whole_of, tape),
         dtype=dtype,
         troubles=tuple(troubles),
@@ -214,6 +220,7 @@ def _step(
     tape: Tape,
     delivered: Mapping[Edge, Any],
     guard: Callable[[Exception], because.Cause],
+    formats: Formats,
 ) -> record.Step | record.Trouble | None:
     title = f"{step.module}: {step.name}" if step.module else step.name
     place = str(step.place) if step.place.file else ""
@@ -226,7 +233,7 @@ def _step(
     try:
         regions = [*(r for r in step.inputs.values() if r is not None), *step.outputs.values()]
         regions += [region for event in step.events for region in (*event.regions, *event.outs)]
-        made = step_of(step, title, lower(step, names, tape), regions, DTYPES, tape)
+        made = step_of(step, title, lower(step, names, tape), regions, formats, tape)
     except UnsupportedError as error:
         return record.Trouble("local", title, because.Uncovered(str(error)), place)
     except InputError:

@@ -1,0 +1,101 @@
+"""How well a sum of 16-bit numbers was taken: what is held in 16 bits is refuted where that matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from gradproof import InputError, Verdict, check_function
+from gradproof.causes import HeldIn
+
+HALVES = [torch.bfloat16, torch.float16]
+
+
+def drawn(*shape: int, dtype: torch.dtype) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(shape, generator=generator).to(dtype).requires_grad_()
+
+
+def one_by_one(rows: Tensor) -> Tensor:
+    """The sum over the first axis, rounded after each addition."""
+    total = torch.zeros_like(rows[0])
+    for row in rows:
+        total = total + row
+    return total
+
+
+def custom(forward: Callable[..., Tensor], backward: Callable[..., Any]) -> Callable[..., Tensor]:
+    class Custom(Function):
+        @staticmethod
+        def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+            ctx.save_for_backward(*tensors)
+            return forward(*tensors)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            return backward(grads[0], *ctx.saved_tensors)
+
+    return Custom.apply
+
+
+COUNT = 3000
+TOKENS = torch.zeros(COUNT, dtype=torch.long)
+# Each as (forward, a backward that holds its sum in 16 bits, one that holds it in float32, the shape).
+SUMS: dict[str, tuple[Callable[..., Tensor], Callable[..., Any], Callable[..., Any], tuple[int, ...]]] = {
+    "a bias": (lambda b: b.expand(COUNT, 4).clone(), lambda g, b: one_by_one(g), lambda g, b: g.sum(0), (4,)),
+    "a table": (lambda w: w.index_select(0, TOKENS), lambda g, w: torch.cat([one_by_one(g)[None], w[1:] * 0]),
+                lambda g, w: torch.cat([g.sum(0, keepdim=True), w[1:] * 0]), (2, 4)),
+    "a scale": (lambda s: s * torch.ones(COUNT, 1, dtype=s.dtype), lambda g, s: one_by_one(g),
+                lambda g, s: g.sum(0), (1,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("name", SUMS)
+def test_a_sum_held_in_16_bits_is_refuted_and_named(name: str, dtype: torch.dtype) -> None:
+    forward, bad, good, shape = SUMS[name]
+    x = drawn(*shape, dtype=dtype)
+    wrong = check_function(lambda x: custom(forward, bad)(x).sum(), x, net=False)
+    (finding,) = [f for f in wrong.findings if f.kind == "local" and f.verdict is Verdict.WRONG]
+    assert finding.node == "CustomBackward" and HeldIn(wrong.dtype) in finding.causes, wrong.to_text()
+    assert check_function(lambda x: custom(forward, bad)(x).sum(), x, net=False, accumulate="any").ok
+    assert check_function(lambda x: custom(forward, good)(x).sum(), x, net=False).ok
+
+
+# What torch itself holds in float32, and the chains that a user writes out.
+RIGHT: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
+    "sum": (lambda x: x.sum(), (COUNT,)),
+    "mean": (lambda x: x.abs().mean(), (COUNT,)),
+    "a product": (lambda x: x.abs() @ x.abs(), (COUNT,)),
+    "index_select": (lambda w: w.index_select(0, TOKENS).sum(), (4, 2)),
+    "expand": (lambda w: w.expand(COUNT, 4).sum(), (4,)),
+    "a linear layer's bias": (
+        lambda b: torch.nn.functional.linear(b.new_ones(COUNT, 2), b.new_ones(3, 2), b), (3,)),
+    "a chain written out": (lambda x: one_by_one(x[:60].abs()), (64,)),
+    "many uses of one number": (lambda x: torch.stack([x * n for n in range(40)]).sum(), (3,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_sum_held_in_float32_passes(name: str, dtype: torch.dtype) -> None:
+    function, shape = RIGHT[name]
+    report = check_function(function, drawn(*shape, dtype=dtype), net=False)
+    assert report.ok, report.to_text()
+
+
+@pytest.mark.parametrize("dtype, held", [(torch.bfloat16, 256), (torch.float16, 2048)], ids=str)
+def test_torch_s_own_tables_are_told(dtype: torch.dtype, held: float) -> None:
+    report = check_function(lambda w: w[TOKENS].sum(), drawn(4, 2, dtype=dtype), net=False)
+    (finding,) = [f for f in report.findings if f.kind == "local" and f.verdict is Verdict.WRONG]
+    assert (finding.exact, finding.value) == (COUNT, held)
+
+
+def test_another_way_to_accumulate_is_bad_input() -> None:
+    with pytest.raises(InputError, match="accumulate='float64'"):
+        check_function(torch.sin, drawn(2, dtype=torch.bfloat16), accumulate="float64")
