@@ -338,7 +338,10 @@ def test_numpy_inside_a_forward_is_unsupported_until_it_is_said() -> None:
 
 def test_numbers_that_leave_torch_and_come_back_are_told() -> None:
     report = check_function(lambda x: x * torch.from_numpy(np.tanh(x.detach().numpy())), leaf(3))
-    assert report.verdict is Verdict.UNSUPPORTED and "numpy()" in blamed_notes(report)
+    assert report.verdict is Verdict.WRONG and "numpy()" in blamed_notes(report)
+    assert "the function changes by" in blamed_notes(report)
+    alone = check_function(lambda x: x * torch.from_numpy(np.tanh(x.detach().numpy())), leaf(3), net=False)
+    assert alone.verdict is Verdict.UNSUPPORTED
 
 
 def blamed_notes(report: Report) -> str:

@@ -44,6 +44,12 @@ def _loose(re: Tensor, im: Tensor, operand: Tensor) -> Tensor:
     return _near((re + both) - both, (im + both) - both)
 
 
+def _near_pole(made: Tensor, pole: Tensor) -> Tensor:
+    """A value whose derivative is taken of the distance to a pole, as `1 + z²`, that is known up to the
+    rounding of 1: adding what has that pole, and taking it away, leaves as much."""
+    return (made + pole) - pole
+
+
 def by_parts(op: Any, args: Any, kwargs: Any, *, whole: bool) -> Any:
     """An operation that treats both parts alike, on one and then on the other; the result is real where it is
     not `whole`."""
@@ -465,7 +471,8 @@ def _turned_back(z: Tensor) -> Tensor:
 
 
 def _asinh(self: Tensor) -> Tensor:
-    return torch.log(self + torch.sqrt(self * self + 1))
+    under = self * self + 1
+    return _near_pole(torch.log(self + torch.sqrt(under)), 1 / torch.sqrt(under))
 
 
 def _asin(self: Tensor) -> Tensor:
@@ -478,12 +485,13 @@ def _acos(self: Tensor) -> Tensor:
 
 
 def _acosh(self: Tensor) -> Tensor:
-    return torch.log(self + torch.sqrt(self + 1) * torch.sqrt(self - 1))
+    made = torch.log(self + torch.sqrt(self + 1) * torch.sqrt(self - 1))
+    return _near_pole(made, 1 / torch.sqrt(self * self - 1))
 
 
 def _atanh(self: Tensor) -> Tensor:
     made = (torch.log(1 + self) - torch.log(1 - self)) / 2
-    return _near(made.real, made.imag)
+    return _near_pole(_near(made.real, made.imag), 1 / (1 - self * self))
 
 
 def _atan(self: Tensor) -> Tensor:
