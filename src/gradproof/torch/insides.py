@@ -126,6 +126,18 @@ def has_own_rules(tensor: Tensor) -> bool:
     return type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
 
 
+def is_jagged(tensor: Tensor) -> bool:
+    """Whether a tensor is rows of unequal lengths, one behind the other."""
+    kind = type(tensor)
+    known = kind.__name__ == "NestedTensor" and kind.__module__.startswith("torch.nested._internal")
+    return known and getattr(tensor, "_ragged_idx", 0) == 1 and tensor.lengths() is None
+
+
+def values_of_jagged(tensor: Any) -> tuple[Tensor, Tensor]:
+    """Its rows in one tensor, and where each begins."""
+    return tensor._values, tensor._offsets
+
+
 def is_composite(op: Any) -> bool:
     """Whether an operation is made of others, by torch's own account."""
     return bool(op.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd))

@@ -40,8 +40,13 @@ aten = torch.ops.aten
 SAME_VALUES = frozenset(
     """_sparse_coo_tensor_with_dims_and_tensors _sparse_coo_tensor_unsafe sparse_coo_tensor
     sparse_compressed_tensor _sparse_compressed_tensor_unsafe sparse_csr_tensor values _values detach alias
-    _coalesced clone""".split()
+    _coalesced clone _nested_view_from_jagged _nested_get_values""".split()
 )
+# What treats each row of a nested tensor alike, whatever their lengths.
+ROW_BY_ROW = frozenset(
+    """linear matmul mm native_layer_norm layer_norm _softmax _log_softmax softmax log_softmax sum mean relu
+    dropout native_dropout""".split()
+) | {name for name in (*FORMULAS, *SCALARS) if name not in MOVES}
 MAX_PARTS = 2000  # operations that one operation decomposes into
 SEEN_OTHERWISE = frozenset(
     "transpose_ t_ squeeze_ unsqueeze_ swapaxes_ swapdims_ as_strided_ detach_".split()
@@ -56,6 +61,15 @@ class _Parts:
     events: list[Event]
     operands: list[tuple[Region, Region]]
     results: list[Region]
+
+
+def _within_rows(event: Event, dims: Any, rank: int) -> Any:
+    """Axes of a nested tensor as those of all its rows in one tensor; that of the rows is none of them."""
+    listed = [dims] if isinstance(dims, int) else list(dims)
+    moved = [dim % rank - 1 for dim in listed]
+    if not moved or min(moved) < 1:
+        raise UnsupportedError(f"{event.op} over the rows of a nested tensor")
+    return moved[0] if isinstance(dims, int) else moved
 
 
 class Lowering(Writing):
@@ -179,6 +193,8 @@ class Lowering(Writing):
             if source.shape != targets[0].shape:
                 raise UnsupportedError(f"{event.op} of values of another shape")
             return self.memory.know(targets[0], self.content(source))
+        if any(region.pattern is not None and region.pattern.ragged for region in event.regions):
+            return self._of_rows(event, base, targets)
         doubled = [region for region in targets if region.pattern is not None and not region.pattern.apart]
         if base == "add" and doubled:
             return self._listed(event, targets[0])
@@ -191,6 +207,34 @@ class Lowering(Writing):
             event, targets, lambda copied: twin(*copied(event.args), **copied(event.kwargs)), ours=True
         )
         return None
+
+    def _of_rows(self, event: Event, base: str, targets: list[Region]) -> None:
+        """An operation on rows of unequal lengths: on all of them in one tensor, where each counts alike."""
+        if base == "to_padded_tensor":
+            if event.arguments.get("padding"):
+                raise UnsupportedError(f"{event.op} with another padding than 0")
+            self._replayed(event, targets, lambda copied: copied(event.args)[0] * 1, ours=True)
+            return None
+        ragged = [region for region in (*event.regions, *targets) if region.pattern is not None]
+        counts = {len(region.numbers) for region in ragged}
+        alike = len(counts) == 1 and all(
+            region.pattern is not None and region.pattern.ragged for region in ragged
+        )
+        if not alike or base not in ROW_BY_ROW:
+            raise UnsupportedError(f"{event.op} of a nested tensor")
+        plain = {id(region): replace(region, pattern=None) for region in ragged}
+        (args, kwargs), rank = (event.args, dict(event.kwargs)), len(event.regions[0].shape) + 1
+        names = [argument.name for argument in event.op._schema.arguments]
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        for name in ("dim", "dims"):
+            if given.get(name) is not None:
+                given[name] = _within_rows(event, given[name], rank)
+        given = {
+            name: tree_map(lambda leaf: plain.get(id(leaf), leaf), value) for name, value in given.items()
+        }
+        outs = tuple(plain.get(id(target), target) for target in targets)
+        twin = Event(event.op, (), given, outs, (), event.place, event.module)
+        return self._told(twin, list(outs))
 
     def _of_values(self, event: Event, target: Region) -> None:
         """An operation of one sparse tensor and numbers, on its values; or one that moves them alone."""
@@ -229,7 +273,7 @@ class Lowering(Writing):
         if not event.regions:
             return None
         source = event.regions[0]
-        if source.pattern is not None:
+        if any(region.pattern for region in (*event.regions, *event.outs)):
             return self._told(event, list(event.outs)) if self.is_reached(source) else None
         if any(out.opaque or source.opaque or out.dtype != source.dtype for out in event.outs):
             if self.is_reached(source):

@@ -38,6 +38,10 @@ EXPORTS = {
 }
 
 
+# What nested tensors are asked for.
+SHAPES = frozenset(f"aten::sym_{what}" for what in ("size", "stride", "numel", "storage_offset"))
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
     """A call of a custom Function: its frame (held, so that no address is used again), its arguments, and the
@@ -100,6 +104,8 @@ class Recorder(insides.TorchDispatchMode):
         return Trail(self.known, self.lifted)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "prim" or func._schema.name in SHAPES:
+            return func(*args, **(kwargs or {}))  # asked in the middle of an operation
         self.settle()
         kwargs = kwargs or {}
         place, module, call = self._whence()
@@ -122,6 +128,7 @@ class Recorder(insides.TorchDispatchMode):
         event.outs = tuple(self.region(out) for out in outs)
         self._resolved(event)
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        given = [tensor for tensor in given if not _stands_for_none(tensor)]
         came = {id(out) for out in outs}
         written = {id(region) for region in event.written}
         side = [
@@ -227,6 +234,8 @@ class Recorder(insides.TorchDispatchMode):
     def _kept(self, leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor):
             return leaf
+        if _stands_for_none(leaf):
+            return None
         region = self.region(leaf)
         return self.resolved.get((region.key, region.edge), region)
 
@@ -362,6 +371,11 @@ def real_geometry(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int
     return 2 * start, (*shape, 2), (*(2 * step for step in steps), 1), tensor.dtype.to_real()
 
 
+def _stands_for_none(tensor: torch.Tensor) -> bool:
+    """Torch hands its views of nested tensors one without numbers, for its class alone."""
+    return insides.is_jagged(tensor) and insides.values_of_jagged(tensor)[0].device.type == "meta"
+
+
 def _memory_of(tensor: torch.Tensor) -> tuple[int, Any]:
     return insides.storage_of(tensor if tensor.layout == torch.strided else _values_of(tensor)[0])
 
@@ -371,9 +385,15 @@ SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
 
 def _values_of(tensor: torch.Tensor) -> tuple[torch.Tensor, Pattern]:
     """A sparse tensor's values, and where they stand."""
-    shape, layout = tuple(tensor.shape), tensor.layout
     with torch.no_grad():
-        tensor = tensor.detach()
+        if insides.is_jagged(tensor):
+            values, begins = insides.values_of_jagged(tensor)
+            longest = int(begins.diff().max()) if len(begins) > 1 else 0
+            padded = (len(begins) - 1, longest, *values.shape[1:])
+            return values.detach(), Pattern(
+                padded, tuple(values.shape), (begins.cpu().clone(),), torch.jagged
+            )
+        shape, layout, tensor = tuple(tensor.shape), tensor.layout, tensor.detach()
         indices: tuple[torch.Tensor, ...]
         if layout == torch.sparse_coo:
             values, indices = tensor._values(), (tensor._indices().clone(),)
@@ -389,6 +409,8 @@ def why_opaque(tensor: torch.Tensor) -> str:
     """Why a tensor has no plain memory of its own, in words; nothing where it has."""
     if insides.is_transformed(tensor):
         return "a tensor under vmap, grad or another of torch.func's transforms"
+    if insides.is_jagged(tensor):
+        return "a tensor without numbers (meta)" if _stands_for_none(tensor) else ""
     if insides.has_own_rules(tensor):
         return f"a tensor of the class {type(tensor).__name__}, which computes by rules of its own"
     if tensor.is_nested:

@@ -56,7 +56,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
     outputs = [out for out in flat(result) if out.requires_grad]
     regions = [recorder.region(out) for out in outputs]
     hidden = next((region.opaque for region in regions if region.opaque), "")
-    hidden = hidden or next(("a sparse tensor" for region in regions if region.pattern), "")
+    hidden = hidden or next(("a sparse or nested tensor" for region in regions if region.pattern), "")
     if hidden:
         return _stopped(recorder, f"an output is {hidden}", supported=False)
     marked = _marked(func, inputs)
@@ -344,6 +344,8 @@ def _kept(tensor: torch.Tensor | None) -> Any:
     """A copy of a tensor's numbers, `HIDDEN` of one that has none of its own."""
     if tensor is None:
         return None
+    if insides.is_jagged(tensor):
+        tensor, _ = insides.values_of_jagged(tensor)
     if tensor.is_nested or insides.has_own_rules(tensor):
         return HIDDEN
     dense = tensor.detach()

@@ -26,7 +26,8 @@ OPAQUE: dict[str, str] = {}
 @dataclass(frozen=True, eq=False)
 class Pattern:
     """Where the values of a sparse tensor stand in the dense one of that shape; two may stand at one place,
-    and are added up there. `indices` are a row for each axis of COO's, or CSR's and CSC's own two."""
+    and are added up there. `indices` are a row for each axis of COO's, or CSR's and CSC's own two; of rows of
+    unequal lengths, which stand in the tensor that is padded with zeros, where each begins."""
 
     shape: tuple[int, ...]
     values: tuple[int, ...]
@@ -36,7 +37,11 @@ class Pattern:
     @cached_property
     def places(self) -> np.ndarray:
         """The flat place of each value."""
-        if self.layout == torch.sparse_coo:
+        if self.ragged:
+            begins = self.indices[0].numpy()
+            row = np.repeat(np.arange(len(begins) - 1), np.diff(begins))
+            at = [row, np.arange(len(row)) - begins[row]]
+        elif self.layout == torch.sparse_coo:
             (rows,) = self.indices
             at = [row.numpy() for row in rows]
         else:
@@ -48,6 +53,10 @@ class Pattern:
         rest = self.values[1:]
         within = np.arange(int(np.prod(rest, dtype=np.int64)), dtype=np.int64).reshape(rest)
         return np.asarray(flat, np.int64).reshape(-1, *(1,) * len(rest)) * within.size + within
+
+    @property
+    def ragged(self) -> bool:
+        return self.layout == torch.jagged
 
     @property
     def apart(self) -> bool:
@@ -204,7 +213,8 @@ class Event:
     @property
     def turns(self) -> bool:
         """Whether it looks at a tensor's memory as its conjugate, or negative."""
-        return self.is_view and any(out.turned != self.regions[0].turned for out in self.outs)
+        sources = self.regions[:1] if self.is_view else []
+        return any(out.turned != source.turned for source in sources for out in self.outs)
 
     @property
     def is_view(self) -> bool:
