@@ -394,10 +394,11 @@ class Contradicted(Cause):
 
 
 class OtherUnrecorded(Cause):
-    """Run without the recorder it gives other numbers; `compiled` where a compiler rounds otherwise, and the
-    whole function is not told apart from that."""
+    """Run without the recorder it gives other numbers; `compiled` is the node of a compiler's, that rounds
+    otherwise, and the whole function is not told apart from that, or is `wrong`."""
 
-    compiled: bool = False
+    compiled: str = ""
+    wrong: bool = False
 
 
 class OffCompiled(Cause):

@@ -118,6 +118,8 @@ def _unrecorded(cause: c.OtherUnrecorded) -> str:
     told = "run without the recorder it gives other numbers: what was judged is not what its users get"
     if not cause.compiled:
         return told
+    if cause.wrong:
+        return f"the compiled code ({cause.compiled}) is wrong; run as it is written it is right"
     rounds = "compiled code, which rounds otherwise"
     return f"{rounds}: {told}, and the whole function is not told apart from its rounding"
 

@@ -26,7 +26,7 @@ from ..judging.judge import Judge, Judged
 from ..judging.whole import tight
 from ..language.syntax import parse_statements
 from ..report import Report
-from ..verdict import Finding, Verdict, bare_finding, worst
+from ..verdict import Finding, Judgement, Verdict, bare_finding
 from .names import arguments_of, name_of
 from .net import Net, contradictions, plain_findings
 from .outputs import flat
@@ -198,8 +198,8 @@ def judged_tape(
 
 def by_the_whole(
     judge: Judge, tape: Tape, outputs: Sequence[np.ndarray], gradients: Sequence[np.ndarray | None]
-) -> Verdict:
-    """What the calculus of the whole run says of other numbers for the same function, all together.
+) -> dict[str, Judgement]:
+    """What the calculus of the whole run says of other numbers for the same function, by name.
 
     Raises `UnsupportedError` where the whole is too large or not covered.
     """
@@ -208,7 +208,10 @@ def by_the_whole(
     loose = {
         name for name in named.keys() & told.keys() if told[name].verdict.passes and not tight(told[name])
     }
-    return worst([Verdict.UNDECIDED if name in loose else each.verdict for name, each in told.items()])
+    return {
+        name: replace(each, verdict=Verdict.UNDECIDED) if name in loose else each
+        for name, each in told.items()
+    }
 
 
 def _unrecorded(
@@ -216,7 +219,7 @@ def _unrecorded(
     inputs: Sequence[Any],
     tape: Tape,
     state: State,
-    whole: Callable[..., Verdict],
+    whole: Callable[..., Mapping[str, Judgement]],
     *,
     spread: bool,
 ) -> Net:

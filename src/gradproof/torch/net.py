@@ -9,8 +9,8 @@ gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 
 from ..causes import Contradicted, OtherUnrecorded, Raised
 from ..errors import UnsupportedError, said
-from ..verdict import Finding, Verdict, bare_finding
+from ..verdict import Finding, Judgement, Verdict, as_finding, bare_finding
 from .outputs import flat
 from .recording import cotangents_of
 from .state import State
@@ -39,7 +39,7 @@ COARSE = 0.3  # ... where the gradients are of a coarser dtype: they may have ca
 
 Func = Callable[..., Any]
 # Of outputs and of leaves' gradients.
-Whole = Callable[[Sequence[np.ndarray], Sequence[np.ndarray | None]], Verdict]
+Whole = Callable[[Sequence[np.ndarray], Sequence[np.ndarray | None]], Mapping[str, Judgement]]
 
 
 def plain_findings(
@@ -64,12 +64,17 @@ def plain_findings(
     except Exception:  # it ran once: then there is no spread between two runs to allow for
         again = {}
     apart = [name for name in apart if not _within(judged[name], first.numbers.get(name), again.get(name))]
-    verdict = _told_by(whole, first, tape) if apart else Verdict.ROUNDING
-    if verdict.passes:
+    if not apart:
         return []
-    if first.compiled and verdict is not Verdict.WRONG:
-        compiled = OtherUnrecorded(compiled=True)
+    told = _told_by(whole, first, tape)
+    wrong = told is None or any(each.verdict is Verdict.WRONG for each in told.values())
+    if told and all(each.verdict.passes for each in told.values()):
+        return []
+    if first.compiled and not wrong:
+        compiled = OtherUnrecorded(first.compiled)
         return [bare_finding("gradient", "the function", Verdict.UNSUPPORTED, compiled)]
+    if first.compiled and told is not None:
+        return [_off(name, each, first.compiled) for name, each in told.items() if not each.verdict.passes]
     return [
         bare_finding(
             "forward" if name.startswith("output") else "gradient", name, Verdict.FAILED, OtherUnrecorded()
@@ -78,8 +83,16 @@ def plain_findings(
     ]
 
 
-def _told_by(whole: Whole, plain: _Plain, tape: Tape) -> Verdict:
-    """The whole function's verdict on the numbers of a plain run."""
+def _off(name: str, judged: Judgement, compiled: str) -> Finding:
+    """What a compiler made wrong."""
+    kind = "forward" if name.startswith("output") else "gradient"
+    found = as_finding(kind, name, None, "the function, as its forward was recorded", judged)
+    return replace(found, causes=(OtherUnrecorded(compiled, wrong=True), *judged.causes))
+
+
+def _told_by(whole: Whole, plain: _Plain, tape: Tape) -> Mapping[str, Judgement] | None:
+    """What the whole function says of the numbers of a plain run; None where they are not even alike in
+    shape, and nothing where the whole is too large or not covered."""
     outputs = [plain.numbers.get(f"output {n}") for n in range(len(tape.outputs))]
     gradients = [plain.numbers.get(leaf.name) for leaf in tape.leaves]
     there = [value for value in outputs if value is not None]
@@ -88,11 +101,11 @@ def _told_by(whole: Whole, plain: _Plain, tape: Tape) -> Verdict:
     if missing or any(
         value.shape != region.shape for value, region in zip(there, tape.outputs, strict=False)
     ):
-        return Verdict.WRONG
+        return None
     try:
-        return whole(there, gradients) if len(there) == len(outputs) else Verdict.WRONG
+        return whole(there, gradients) if len(there) == len(outputs) else None
     except UnsupportedError:
-        return Verdict.UNSUPPORTED
+        return {}
 
 
 def _within(value: np.ndarray | None, one: np.ndarray | None, two: np.ndarray | None) -> bool:
@@ -118,10 +131,10 @@ def _judged(tape: Tape) -> dict[str, np.ndarray | None]:
 
 @dataclass(frozen=True, eq=False)
 class _Plain:
-    """What a plain run gave, by the names of what was judged, and whether a compiler made its backward."""
+    """What a plain run gave, by the names of what was judged, and the node of a compiler's in its graph."""
 
     numbers: dict[str, np.ndarray | None]
-    compiled: bool
+    compiled: str
 
 
 def _ran(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> _Plain:
@@ -150,8 +163,8 @@ def _ran(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> _Plain:
         state.restore()
 
 
-def _compiled(outputs: Sequence[torch.Tensor]) -> bool:
-    """Whether a compiler's node is in the graph."""
+def _compiled(outputs: Sequence[torch.Tensor]) -> str:
+    """The name of a compiler's node in the graph."""
     stack: list[Any] = [out.grad_fn for out in outputs]
     seen: set[Any] = set()
     while stack:
@@ -160,9 +173,9 @@ def _compiled(outputs: Sequence[torch.Tensor]) -> bool:
             continue
         seen.add(node)
         if "CompiledFunction" in node.name():
-            return True
+            return str(node.name())
         stack += [following for following, _ in node.next_functions]
-    return False
+    return ""
 
 
 def _differentiable(result: Any) -> list[torch.Tensor]:
