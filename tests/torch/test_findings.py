@@ -30,4 +30,4 @@ def test_a_finding_is_still_one(program: str) -> None:
 
 
 def test_the_page_has_an_example_for_every_row() -> None:
-    assert len(EXAMPLES) == 11 == PAGE.count("## ")
+    assert len(EXAMPLES) == 12 == PAGE.count("## ")

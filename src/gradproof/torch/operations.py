@@ -375,6 +375,11 @@ CONSTANT = frozenset(
 # What torch passes on in place of the derivative of what it computes, on purpose.
 CONVENTIONS = {
     **dict.fromkeys(
+        """fake_quantize_per_tensor_affine_cachemask fake_quantize_per_channel_affine_cachemask
+        _fake_quantize_per_tensor_affine_cachemask_tensor_qparams""".split(),
+        "torch gives the gradient of the clamp alone, straight through the rounding",
+    ),
+    **dict.fromkeys(
         ("_ctc_loss", "_cudnn_ctc_loss"),
         "torch gives the gradient of the loss of log_softmax(log_probs): right by what log_softmax is given, "
         "and not by the logarithms",

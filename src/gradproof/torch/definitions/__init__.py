@@ -11,7 +11,7 @@ which places repeat) are made with plain numbers, outside of the recording.
 
 from __future__ import annotations
 
-from . import layers, losses, matrices, orthogonal, reductions, sampling, segments, spectra
+from . import draws, layers, losses, matrices, orthogonal, reductions, sampling, segments, spectra
 from .pairs import ADDITIVE, COMPLEX, by_parts
 from .plain import Definitions, NotDefinedError
 from .sparse import SPARSE
@@ -27,4 +27,5 @@ DEFINITIONS: Definitions = {
     **layers.DEFINITIONS,
     **losses.DEFINITIONS,
     **sampling.DEFINITIONS,
+    **draws.DEFINITIONS,
 }
