@@ -194,7 +194,9 @@ class Sieve:
     def astray(self, value: np.ndarray, expected: Pair) -> Balls | None:
         """By how much each entry is off, up to rounding; see `together.astray`."""
         off = (value - expected.v).astype(float)
-        return error_of(off, expected.radius.astype(float), self.ways[0].table.passes(value, expected))
+        return error_of(
+            off, expected.radius.astype(float), self.ways[0].table.passes(value, expected), self.dtype
+        )
 
     def judged(self, value: np.ndarray, expected: Pair, dtype: DType, look: Look) -> Judgement | None:
         return judged(value, expected, dtype, self.ways[0].table, look, self.work <= MANY)

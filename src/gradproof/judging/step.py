@@ -366,7 +366,7 @@ class Work:
                 judged = explained(together[name], value, partial(pulls.row, name, at), dtypes[name])
             looks = self._looks(name, value, right.exact, judged, trip)
             if judged.verdict is Verdict.WRONG and value is not None:
-                self.seen.astray.setdefault(name, astray(value, right))
+                self.seen.astray.setdefault(name, astray(value, right, dtypes[name]))
             found.append(self._told(name, judged, looks))
         return found
 

@@ -118,25 +118,27 @@ def explained(
     return judged
 
 
+MADE_OF = 64  # units of roundoff: what the numbers between two steps have, as logarithms of probabilities
 FAR = 1000  # times the rounding: an error beside which rounding is of no account
 
 
-def astray(value: np.ndarray, expected: Pulled) -> Balls | None:
+def astray(value: np.ndarray, expected: Pulled, dtype: DType) -> Balls | None:
     """By how much each entry is off, up to rounding; None where that is not known."""
     middle, centre, reach = centres(expected.exact), centres(expected.rounding), radii(expected.rounding)
     known = [np.isfinite(part).all() for part in (value, middle, centre, reach)]
     if not all(known) or value.shape != middle.shape or (expected.kinks is not None and expected.kinks.any()):
         return None
     passes = np.abs(value - centre) <= reach
-    return error_of(value - middle, reach + np.abs(centre - middle), passes)
+    return error_of(value - middle, reach + np.abs(centre - middle), passes, dtype)
 
 
-def error_of(off: np.ndarray, reach: np.ndarray, passes: np.ndarray) -> Balls | None:
-    """An error and the rounding that is in it. Where it is not far more than that, it is taken as it is, and
-    what rounding explains for none."""
+def error_of(off: np.ndarray, reach: np.ndarray, passes: np.ndarray, dtype: DType) -> Balls | None:
+    """An error and the rounding that is in it, and in the numbers that it is made of. Where it is not far
+    more than that, it is taken as it is, and what rounding explains for none."""
     if not (np.isfinite(off).all() and np.isfinite(reach).all()):
         return None
     if FAR * float(np.max(reach, initial=0.0)) <= float(np.max(np.abs(off), initial=0.0)):
+        reach = reach + MADE_OF * dtype.unit_roundoff * np.abs(off)
         return np.asarray(balls(off) + balls(reach) * arb(0, 1), object)
     return balls(np.where(passes, 0.0, off))
 
