@@ -42,6 +42,7 @@ SAME_VALUES = frozenset(
     sparse_compressed_tensor _sparse_compressed_tensor_unsafe sparse_csr_tensor values _values detach alias
     _coalesced clone _nested_view_from_jagged _nested_get_values""".split()
 )
+SOFTMAXES = {"_sparse_softmax": torch.softmax, "_sparse_log_softmax": torch.log_softmax}
 # What treats each row of a nested tensor alike, whatever their lengths.
 ROW_BY_ROW = frozenset(
     """linear matmul mm native_layer_norm layer_norm _softmax _log_softmax softmax log_softmax sum mean relu
@@ -202,11 +203,28 @@ class Lowering(Writing):
             return self._of_values(event, targets[0])
         if doubled:
             raise UnsupportedError(f"{event.op} gives a sparse tensor with several values at one place")
+        if base in SOFTMAXES:
+            return self._of_entries(event, SOFTMAXES[base], targets)
         twin = SPARSE.get(base, event.op)
         self._replayed(
             event, targets, lambda copied: twin(*copied(event.args), **copied(event.kwargs)), ours=True
         )
         return None
+
+    def _of_entries(self, event: Event, function: Callable[..., Any], targets: list[Region]) -> None:
+        """A softmax over the entries that there are."""
+        source, dim = event.arguments["self"], event.arguments["dim"]
+        assert source.pattern is not None
+        missing = np.ones(source.pattern.shape, bool)
+        missing.reshape(-1)[source.pattern.places] = False
+        empty = missing.all(axis=dim, keepdims=True)  # a row without entries has no softmax, nor needs one
+        mask = torch.from_numpy(missing & ~empty)
+        self._replayed(
+            event,
+            targets,
+            lambda copied: function(copied(event.args)[0].masked_fill(mask, float("-inf")), dim),
+            ours=True,
+        )
 
     def _of_rows(self, event: Event, base: str, targets: list[Region]) -> None:
         """An operation on rows of unequal lengths: on all of them in one tensor, where each counts alike."""
