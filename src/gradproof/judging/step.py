@@ -392,11 +392,11 @@ class Work:
         first = next(iter(self.step.passes), None)
         if self._patient is None or first is None or not first.received:
             return False
-        if (value := _only(first.passed.get(name))) is None or self.step.dtypes[name] is not self.step.dtype:
+        if (value := _only(first.passed.get(name))) is None or (dtype := self.step.dtypes[name]) is None:
             return False
         found = Pulls(self, [first]).row(name, 0, self._patient)
         held = Comparison(value, found.exact, found.rounding, found.kinks)
-        return judge(held, self.step.dtype).verdict.passes
+        return judge(held, dtype).verdict.passes
 
     def _looks(
         self, name: str, value: np.ndarray | None, right: Balls, judged: Judgement, trip: Pass

@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from flint import arb
 
 from ..dtypes import DType
 from ..errors import Place, UnsupportedError
-from ..proof.balls import NOUGHT, ZERO, Balls, as_float, balls, full, numbers, precision
+from ..proof.arithmetic import Arithmetic
+from ..proof.balls import NOUGHT, ZERO, Balls, as_float, balls, full, numbers, precision, radii
 from ..proof.enclosure import LIMIT_BITS, START_BITS, Enclosures
 from .lowering import Lowering
 from .memory import Content, Memory
 from .runs import given_of, run_of, whole
 from .tape import NOWHERE, Edge, Event, Region, Step, Tape, whole_numbers
 
-TINY = arb(2) ** -60  # relative: far above what 128 bits leave, far below any format's rounding
+TINY = 2.0**-7  # of the rounding of a leaf's gradient: what is lost and is less than that is nothing
 MAX_DOMAIN = 1_000_000  # entries of the whole run
 MAX_FINE = 2_000  # ... that are worked out in thousands of bits
 _WRITTEN = "numbers are written into it from outside of torch"
@@ -411,21 +411,27 @@ class Stops:
         return found
 
     def _vanishing(self, most: int) -> frozenset[int]:
-        flowing, cut = self._gradients(most, cut=False), self._gradients(most, cut=True)
+        sharp, loose = self.enclosures.exact, self.enclosures.rounding
+        flowing, cut = self._gradients(most, sharp, cut=False), self._gradients(most, sharp, cut=True)
+        rounded = self._gradients(most, loose, cut=False)
         found = set()
         for leaf, gradient in flowing.items():
             scale = max(
                 (abs(x) for x in numbers(np.concatenate([gradient, cut[leaf]]))), default=NOUGHT, key=as_float
             )
-            if all(abs(x) <= scale * TINY for x in numbers(gradient - cut[leaf])):
+            own = scale * (self.enclosures.dtype.unit_roundoff * TINY)
+            reach = np.nan_to_num(radii(rounded[leaf]), nan=0.0, posinf=0.0) * TINY
+            entries = zip(numbers(gradient - cut[leaf]), numbers(gradient), reach.tolist(), strict=True)
+            # Where the gradient itself is nothing but rounding, so may be what is lost.
+            if all(abs(x) <= own or (abs(x) <= r and abs(own_one) <= r) for x, own_one, r in entries):
                 found.add(leaf)
         return frozenset(found)
 
-    def _gradients(self, most: int, *, cut: bool) -> dict[int, Balls]:
-        """The exact gradients of all leaves, as if the stops were none, or with what they keep back."""
+    def _gradients(self, most: int, arithmetic: Arithmetic, *, cut: bool) -> dict[int, Balls]:
+        """The gradients of all leaves, as if the stops were none, or with what they keep back."""
         leaves = {name: self.regions[name] for name, home in self.home.items() if isinstance(home, int)}
         run = whole(self.tape, leaves, most, {id(stop.region) for stop in self.stops} if cut else ())
-        pulled = run.run.split(run.run.pull(run.given, self.enclosures.exact, run.rows, mode="beside")[0])
+        pulled = run.run.split(run.run.pull(run.given, arithmetic, run.rows, mode="beside")[0])
         return {home: pulled[name].reshape(-1) for name, home in self.home.items() if isinstance(home, int)}
 
     def _credit(self, stop: Stop, cotangent: Balls, lost: Lost) -> None:

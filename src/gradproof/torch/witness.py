@@ -6,7 +6,7 @@ are put into index notation, beside torch's own numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -91,7 +91,7 @@ def witness_of(
         dtype=dtype,
         troubles=tuple(troubles),
         losses=record.Losses if trusting or dtype is None else partial(_losses, tape, dtype),
-        boundaries=boundaries(tape.events),
+        boundaries=boundaries(_moved_by(tape)),
         trusting=trusting,
         values={str(n): out.values for n, out in enumerate(tape.outputs) if not out.opaque},
     )
@@ -164,7 +164,7 @@ def whole_of(tape: Tape) -> record.Whole:
     return record.Whole(run.run, run.given, run.rows, outputs)
 
 
-def boundaries(ran: Sequence[Any]) -> tuple[str, ...]:
+def boundaries(ran: Iterable[Any]) -> tuple[str, ...]:
     """The places of comparisons of floating-point numbers that are equal somewhere."""
     found = []
     for event in ran:
@@ -175,6 +175,15 @@ def boundaries(ran: Sequence[Any]) -> tuple[str, ...]:
             if np.any(a == b):
                 found.append(str(event.place))
     return tuple(dict.fromkeys(found))
+
+
+def _moved_by(tape: Tape) -> Iterator[Any]:
+    """The operations that something reads which a parameter reaches, whether autograd follows it or not."""
+    reached = {leaf.region.storage for leaf in tape.leaves} | tape.unseen | tape.foreign
+    for event in tape.events:
+        if any(region.storage in reached for region in event.regions):
+            reached |= {region.storage for region in (*event.outs, *event.side, *event.written)}
+            yield event
 
 
 def _losses(tape: Tape, dtype: DType) -> record.Losses:
