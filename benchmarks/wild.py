@@ -13,7 +13,7 @@ A row is a package, a name in it, and what makes `(func, inputs)` of what has th
 process of its own, with 60 s: a package may change torch for all that come after it. Where a gradient is not
 that of the forward and the package says so (a surrogate, a straight-through estimator), or where it was
 looked into, the row has a remark. `--write` puts the table into reports/wild.md, above what was found. The
-exit status is 1 where something does not pass and has no remark: it is to be looked into.
+exit status is 1 where something is wrong or failed and has no remark: it is to be looked into.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ SURROGATE = "stand-in: a surrogate for a step's gradient"
 STRAIGHT = "stand-in: straight-through"
 TANGENT = "stand-in: a group's gradient is in its tangent space"
 IMPLICIT = "open: a root by halving, with an implicit gradient that is right"
+HELD = "stand-in: a weight held constant, as its paper says"
+PADDING = "finding: what was padded is left out"
 TRUST = {"stops": "trust"}  # they are meant, as the package says
 ONCE = {"passes": 1}  # a backward that uses up what it was given
 
@@ -265,6 +267,12 @@ def warped(f: Callable[..., Any]) -> Case:
     """Soft dynamic time warping of a matrix of distances."""
     lengths = torch.tensor([[3, 4]])
     return (lambda d: f.apply(d, lengths, 1.0, 0.0)), ((torch.rand(1, 3, 4) + 0.1).requires_grad_(),)
+
+
+def lognormal(f: Callable[..., Any]) -> Case:
+    """Without the validation of torch.distributions, which asks its arguments by an operation of its own."""
+    torch.distributions.Distribution.set_default_validate_args(False)
+    return f, (torch.tensor([-4.0, -1.5, -1.05, -0.5, -0.1, 0.1, 1.5]).requires_grad_(),)
 
 
 def wavelet(wave: str, mode: str, length: int = 8) -> Callable[[Any], Case]:
@@ -606,8 +614,20 @@ ADAPTERS = [
     Row("reformer-pytorch", "reformer_pytorch.reversible:ReversibleSequence", reversible),
     Row("revtorch", "revtorch:ReversibleSequence", lambda f: revnet(f), options=ONCE),
     Row("memcnn", "memcnn:AdditiveCoupling", lambda f: coupled(f)),
-    Row("memcnn", "memcnn:InvertibleModuleWrapper", lambda f: wrapped(f), options=ONCE),
-    Row("torch_geometric", "torch_geometric.nn:GroupAddRev", lambda f: grouped(f), options=ONCE),
+    Row(
+        "memcnn",
+        "memcnn:InvertibleModuleWrapper",
+        lambda f: wrapped(f),
+        options=ONCE,
+        remark="finding: the gradient of an input of the user's counts twice",
+    ),
+    Row(
+        "torch_geometric",
+        "torch_geometric.nn:GroupAddRev",
+        lambda f: grouped(f),
+        options=ONCE,
+        remark="open: it frees the memory of its input, and the check raises",
+    ),
     Row(
         "vector-quantize-pytorch",
         "vector_quantize_pytorch:FSQ",
@@ -646,11 +666,7 @@ GRAPHS_AND_KERNELS = [
         lambda f: covariance(f, 2.5, distance),
         how="ν = 5/2",
     ),
-    Row(
-        "gpytorch",
-        "gpytorch.functions:log_normal_cdf",
-        lambda f: (f, (torch.tensor([-4.0, -1.5, -0.5, -0.1, 0.1, 1.5]).requires_grad_(),)),
-    ),
+    Row("gpytorch", "gpytorch.functions:log_normal_cdf", lognormal, remark="finding: three digits at -1"),
     Row(
         "gpytorch",
         "gpytorch.variational.large_batch_variational_strategy:QuadFormDiagonal",
@@ -686,7 +702,8 @@ GRAPHS_AND_KERNELS = [
         "linear_operator:diagonalization",
         of_operator(lambda f, a, b: f(a, method="symeig")[0]),
     ),
-    Row("botorch", "botorch.utils.rounding:IdentitySTEFunction", applied(of(x, 5)), STRAIGHT),
+    Row("botorch", "botorch.utils.rounding:RoundSTE", applied(of(x, 5)), STRAIGHT),
+    Row("botorch", "botorch.utils.rounding:OneHotArgmaxSTE", applied(of(x, 2, 3)), STRAIGHT),
     Row("botorch", "botorch.utils.safe_math:logmeanexp", plain(of(x, 5), just(-1))),
     Row("botorch", "botorch.utils.safe_math:log_fatplus", plain(of(x, 5))),
     Row("botorch", "botorch.utils.safe_math:fatmax", plain(of(x, 3, 5), just(-1))),
@@ -764,7 +781,11 @@ GRAPHS_AND_KERNELS = [
     Row("torch-dct", "torch_dct:dct1", plain(of(x, 2, 5))),
     Row("pytorch-wavelets", "pytorch_wavelets:DWT1DForward", wavelet("db2", "zero"), how="db2, zero"),
     Row(
-        "pytorch-wavelets", "pytorch_wavelets:DWT1DForward", wavelet("db2", "symmetric"), how="db2, symmetric"
+        "pytorch-wavelets",
+        "pytorch_wavelets:DWT1DForward",
+        wavelet("db2", "symmetric"),
+        how="db2, symmetric",
+        remark=PADDING,
     ),
     Row(
         "pytorch-wavelets",
@@ -772,7 +793,27 @@ GRAPHS_AND_KERNELS = [
         wavelet("db2", "periodization"),
         how="db2, periodization",
     ),
-    Row("pytorch-wavelets", "pytorch_wavelets:DWT1DForward", wavelet("db2", "reflect"), how="db2, reflect"),
+    Row(
+        "pytorch-wavelets",
+        "pytorch_wavelets:DWT1DForward",
+        wavelet("db2", "reflect"),
+        how="db2, reflect",
+        remark=PADDING,
+    ),
+    Row(
+        "pytorch-wavelets",
+        "pytorch_wavelets:DWT1DForward",
+        wavelet("db2", "periodic"),
+        how="db2, periodic",
+        remark=PADDING,
+    ),
+    Row(
+        "pytorch-wavelets",
+        "pytorch_wavelets:DWT1DForward",
+        wavelet("db2", "periodization", 7),
+        how="db2, periodization, odd",
+        remark=PADDING,
+    ),
     Row("pytorch-wavelets", "pytorch_wavelets:DWT1DForward", wavelet("bior2.2", "zero"), how="bior2.2, zero"),
     Row("pytorch-wavelets", "pytorch_wavelets:DWT1DInverse", synthesis),
     Row(
@@ -810,7 +851,13 @@ FLOWS_AND_SOLVERS = [
         lambda f: (lambda v, w, h, d: f(v, w, h, d), (positive(3), x(3, 4), x(3, 4), x(3, 5))),
     ),
     Row("nflows", "nflows.transforms:LULinear", lambda f: (f(3), (x(2, 3),))),
-    Row("normflows", "normflows.flows.residual:MemoryEfficientLogDetEstimator", flow, options=ONCE),
+    Row(
+        "normflows",
+        "normflows.flows.residual:MemoryEfficientLogDetEstimator",
+        flow,
+        options=ONCE,
+        remark="finding: every row gets the first row's cotangent",
+    ),
     Row("normflows", "normflows.flows:Planar", lambda f: (f((2,)), (x(3, 2),))),
     Row("normflows", "normflows.flows:Radial", lambda f: (f((2,)), (x(3, 2),))),
 ]
@@ -826,7 +873,12 @@ LOSSES = [
         lambda f: preference(f, use_ref_model=False),
     ),
     Row("liger-kernel", "liger_kernel.chunked_loss:LigerFusedLinearJSDLoss", distillation),
-    Row("liger-kernel", "liger_kernel.chunked_loss:LigerFusedLinearCosineSimilarityLoss", distillation),
+    Row(
+        "liger-kernel",
+        "liger_kernel.chunked_loss:LigerFusedLinearCosineSimilarityLoss",
+        distillation,
+        dtype="float32",
+    ),
     Row(
         "liger-kernel",
         "liger_kernel.chunked_loss:LigerFusedLinearGRPOLoss",
@@ -928,17 +980,23 @@ LOSSES = [
         for name, case in {
             "DiceLoss": lambda f: (to(f("binary"), mask(2, 1, 3, 3)), (x(2, 1, 3, 3),)),
             "JaccardLoss": lambda f: (to(f("binary"), mask(2, 1, 3, 3)), (x(2, 1, 3, 3),)),
-            "LovaszLoss": lambda f: (to(f("binary"), mask(1, 3, 3)), (x(1, 3, 3),)),
             "FocalLoss": lambda f: (to(f("binary"), mask(2, 1, 3)), (x(2, 1, 3),)),
             "MCCLoss": lambda f: (probable(f(), mask(2, 1, 3)), (x(2, 1, 3),)),
             "SoftBCEWithLogitsLoss": lambda f: (to(f(), mask(2, 3)), (x(2, 3),)),
         }.items()
     ],
+    Row(
+        "segmentation_models_pytorch",
+        "segmentation_models_pytorch.losses:LovaszLoss",
+        lambda f: (to(f("binary"), mask(1, 3, 3)), (x(1, 3, 3),)),
+        dtype="float32",
+    ),
     *[
         Row(
             "pytorch-metric-learning",
             f"pytorch_metric_learning.losses:{name}",
-            lambda f: (lambda v: f()(v, torch.tensor([0, 0, 1, 1, 2, 2])), (x(6, 3),)),
+            lambda f: (to(f(), torch.tensor([0, 0, 1, 1, 2, 2])), (x(6, 3),)),
+            HELD if name == "CircleLoss" else "",
         )
         for name in "ContrastiveLoss TripletMarginLoss NTXentLoss CircleLoss MultiSimilarityLoss AngularLoss "
         "SupConLoss NPairsLoss LiftedStructureLoss FastAPLoss SmoothAPLoss TupletMarginLoss NCALoss".split()
@@ -961,11 +1019,8 @@ LOSSES = [
     ),
     Row(
         "piqa",
-        "piqa.ssim:ssim",
-        lambda f: (
-            lambda a, b: f(a, b, torch.ones(1, 3) / 3)[0],
-            (positive(1, 1, 5, 5), positive(1, 1, 5, 5)),
-        ),
+        "piqa:SSIM",
+        lambda f: (f(window_size=3, n_channels=1), (positive(1, 1, 5, 5), positive(1, 1, 5, 5))),
     ),
     Row("piqa", "piqa:TV", lambda f: (f(), (x(1, 1, 3, 3),))),
     Row("piqa", "piqa:PSNR", lambda f: (f(), (positive(1, 1, 3, 3), positive(1, 1, 3, 3)))),
@@ -1033,6 +1088,7 @@ LOSSES = [
         "torchvision",
         "torchvision.ops:complete_box_iou_loss",
         lambda f: (lambda a, b: f(boxes(a), boxes(b)), (x(2, 4), x(2, 4))),
+        remark=HELD,
     ),
     Row(
         "torchaudio",
@@ -1156,7 +1212,8 @@ def main() -> int:
     )
     if wanted.write:
         write(lines)
-    return 1 if any(not result.passes and not row.remark for row, result in came) else 0
+    named = ("unsupported", "undecided")  # with what it is that is not judged
+    return 1 if any(not (r.passes or row.remark or r.verdict in named) for row, r in came) else 0
 
 
 if __name__ == "__main__":
