@@ -1021,6 +1021,7 @@ LOSSES = [
         "piqa",
         "piqa:SSIM",
         lambda f: (f(window_size=3, n_channels=1), (positive(1, 1, 5, 5), positive(1, 1, 5, 5))),
+        dtype="float32",
     ),
     Row("piqa", "piqa:TV", lambda f: (f(), (x(1, 1, 3, 3),))),
     Row("piqa", "piqa:PSNR", lambda f: (f(), (positive(1, 1, 3, 3), positive(1, 1, 3, 3)))),

@@ -48,8 +48,9 @@ def attention(a: Tensor, b: Tensor, rows: Tensor, more: float) -> Tensor:
 @pytest.mark.parametrize("more", [0.0, 1e-16])
 def test_a_gradient_that_is_rounding_alone_loses_nothing(dtype: torch.dtype, more: float) -> None:
     for seed in range(25):
-        a, b, rows = (drawn(*s, dtype=dtype, seed=seed + k) for k, s in ((0, (3,)), (50, (3,)), (99, (3, 3))))
-        report = check_function(lambda a, b: attention(a, b, rows.detach(), more), a, b, net=False)  # noqa: B023
+        a, b = drawn(3, dtype=dtype, seed=seed), drawn(3, dtype=dtype, seed=seed + 50)
+        rows = drawn(3, 3, dtype=dtype, seed=seed + 99).detach()
+        report = check_function(lambda a, b: attention(a, b, rows, more), a, b, net=False)  # noqa: B023
         assert report.ok, report.to_text()
 
 
