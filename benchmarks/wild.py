@@ -148,7 +148,7 @@ def of(make: Callable[..., torch.Tensor], *shape: int) -> Callable[[], torch.Ten
     return lambda: make(*shape)
 
 
-def first(f: Callable[..., Any]) -> Callable[..., Any]:
+def first(f: Any) -> Callable[..., Any]:
     """The first of what it gives."""
     return lambda *inputs: f(*inputs)[0]
 
@@ -165,13 +165,13 @@ def functions(package: str, module: str, names: str, remark: str = "", *more: An
     return [Row(package, f"{module}:{name}", case, remark) for name in names.split()]
 
 
-def reversible(f: Callable[..., Any]) -> Case:
+def reversible(f: Any) -> Case:
     """Two couplings whose backward runs them the other way, of a package's sequence of `(f, g)`."""
     halves = [torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh()) for _ in range(2)]
     return f(torch.nn.ModuleList([torch.nn.ModuleList(halves)])), (x(1, 3, 4),)
 
 
-def flow(f: Callable[..., Any]) -> Case:
+def flow(f: Any) -> Case:
     """The log-determinant of a residual block, with as many terms as its first ones: nothing is drawn but
     what is then given."""
     net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh())
@@ -186,20 +186,20 @@ def flow(f: Callable[..., Any]) -> Case:
     return func, (x(3, 2),)
 
 
-def preference(f: Callable[..., Any], **options: Any) -> Case:
+def preference(f: Any, **options: Any) -> Case:
     """Two chosen and two rejected sequences, a linear layer and its loss in one."""
     loss = f(compiled=False, **options)
     targets = classes(5, 4, 3)
     return (lambda weight, states, bias: loss(weight, states, targets, bias)[0]), (x(5, 4), x(4, 3, 4), x(5))
 
 
-def distillation(f: Callable[..., Any]) -> Case:
+def distillation(f: Any) -> Case:
     loss, teacher, weight = f(compiled=False), given(4, 3), given(5, 3)
     targets = classes(5, 4)
     return (lambda states, own: loss(states, own, teacher, weight, targets)), (x(4, 2), x(5, 2))
 
 
-def policy(f: Callable[..., Any], kind: str) -> Case:
+def policy(f: Any, kind: str) -> Case:
     loss = f(compiled=False, use_ref_model=False, beta=0.0, loss_type=kind, max_completion_length=3)
     tokens, advantages, old = classes(5, 2, 3), given(2), given(2, 3)
     return (
@@ -209,7 +209,7 @@ def policy(f: Callable[..., Any], kind: str) -> Case:
     ), (x(2, 3, 4), x(5, 4))
 
 
-def covariance(f: Callable[..., Any], *more: Any) -> Case:
+def covariance(f: Any, *more: Any) -> Case:
     """A kernel's values between given points, by its lengthscale."""
     left, right = given(3, 2), given(4, 2)
 
@@ -238,7 +238,7 @@ def of_operator(call: Callable[..., Any]) -> Callable[[Any], Case]:
     return case
 
 
-def solved(f: Callable[..., Any]) -> Case:
+def solved(f: Any) -> Case:
     """An ODE with a parameter, integrated in four steps and differentiated by its adjoint."""
 
     class Field(torch.nn.Module):
@@ -263,13 +263,13 @@ def solved(f: Callable[..., Any]) -> Case:
     return Solution(), (x(2),)
 
 
-def warped(f: Callable[..., Any]) -> Case:
+def warped(f: Any) -> Case:
     """Soft dynamic time warping of a matrix of distances."""
     lengths = torch.tensor([[3, 4]])
     return (lambda d: f.apply(d, lengths, 1.0, 0.0)), ((torch.rand(1, 3, 4) + 0.1).requires_grad_(),)
 
 
-def lognormal(f: Callable[..., Any]) -> Case:
+def lognormal(f: Any) -> Case:
     """Without the validation of torch.distributions, which asks its arguments by an operation of its own."""
     torch.distributions.Distribution.set_default_validate_args(False)
     return f, (torch.tensor([-4.0, -1.5, -1.05, -0.5, -0.1, 0.1, 1.5]).requires_grad_(),)
@@ -286,6 +286,16 @@ def wavelet(wave: str, mode: str, length: int = 8) -> Callable[[Any], Case]:
         return func, (x(1, 1, length),)
 
     return case
+
+
+def bands(transform: Any) -> Callable[..., Any]:
+    """The low band and the high ones of an image."""
+
+    def func(image: torch.Tensor) -> Any:
+        low, high = transform(image)
+        return (low, *high)
+
+    return func
 
 
 def synthesis(f: Any) -> Case:
@@ -331,28 +341,28 @@ def boxes(v: torch.Tensor) -> torch.Tensor:
     return torch.cat([v[:, :2], v[:, :2] + v[:, 2:].exp()], 1)
 
 
-def normalized(f: Callable[..., Any]) -> Case:
+def normalized(f: Any) -> Case:
     layer, steps, labels = f(4, 3), torch.tensor([1]), torch.tensor([0])
     return (lambda v: layer(v, steps, labels, hidden_dtype=v.dtype)[0]), (x(1, 2, 4),)
 
 
-def masked(f: Callable[..., Any]) -> Case:
+def masked(f: Any) -> Case:
     keep = torch.tensor([[1, 1, 0, 1, 1], [1, 0, 0, 0, 1], [0, 0, 0, 0, 0]])
     return (lambda v: f.apply(v, keep, -1)), (x(3, 5),)
 
 
-def sorted_back(f: Callable[..., Any]) -> Case:
+def sorted_back(f: Any) -> Case:
     order = torch.tensor([[[2, 0, 3, 1]]])
     back = order.argsort(-1)
     return (lambda v, logits: f.apply(v, logits, order, back)), (x(1, 1, 4, 2), x(1, 1, 4))
 
 
-def cumulated(f: Callable[..., Any]) -> Case:
+def cumulated(f: Any) -> Case:
     keep, config = torch.ones(1, 3), {"hash_code_len": 4}
     return (lambda q, k, v: f.apply(keep, keep, q, k, v, config)), (unit(1, 3, 4), unit(1, 3, 4), x(1, 3, 2))
 
 
-def gated(f: Callable[..., Any]) -> Case:
+def gated(f: Any) -> Case:
     """As its router calls it: the chosen expert's gate, times a mask."""
     one = torch.ones(3, 1)
 
@@ -364,17 +374,17 @@ def gated(f: Callable[..., Any]) -> Case:
     return func, (x(3, 4),)
 
 
-def input_only(f: Callable[..., Any]) -> Case:
+def input_only(f: Any) -> Case:
     layer = torch.nn.Linear(3, 2).requires_grad_(False)
     return (lambda v: f.apply(v, lambda a: torch.tanh(layer(a)))), (x(4, 3),)
 
 
-def to(loss: Callable[..., Any], target: torch.Tensor, *more: Any) -> Callable[..., Any]:
+def to(loss: Any, target: torch.Tensor, *more: Any) -> Callable[..., Any]:
     """The loss against a given target."""
     return lambda v: loss(v, target, *more)
 
 
-def probable(loss: Callable[..., Any], target: torch.Tensor) -> Callable[..., Any]:
+def probable(loss: Any, target: torch.Tensor) -> Callable[..., Any]:
     """The same, of a probability."""
     return lambda v: loss(v.sigmoid(), target)
 
@@ -383,23 +393,31 @@ def half() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh())
 
 
-def doubled(f: Callable[..., Any]) -> Case:
+def doubled(f: Any) -> Case:
     pair = torch.nn.ModuleList([half(), half()])
     return f(torch.nn.ModuleList([pair])), (x(1, 3, 2),)
 
 
-def revnet(f: Callable[..., Any]) -> Case:
+def revnet(f: Any) -> Case:
     import revtorch
 
     blocks = [revtorch.ReversibleBlock(half(), half(), split_along_dim=1) for _ in range(2)]
     return f(torch.nn.ModuleList(blocks)), (x(3, 4),)
 
 
-def coupled(f: Callable[..., Any]) -> Case:
+def coupled(f: Any) -> Case:
     return f(half(), half()), (x(3, 4),)
 
 
-def wrapped(f: Callable[..., Any]) -> Case:
+def affine(f: Any) -> Case:
+    """By a backward of its own, which inverts it."""
+    import memcnn
+
+    layer = f(half(), half(), adapter=memcnn.AffineAdapterNaive, implementation_fwd=1, implementation_bwd=1)
+    return layer, (x(3, 4),)
+
+
+def wrapped(f: Any) -> Case:
     import memcnn
 
     return f(memcnn.AdditiveCoupling(half(), half()), keep_input=True), (x(3, 4),)
@@ -419,17 +437,17 @@ class Graph(torch.nn.Module):
         return self.layer(v, EDGES)
 
 
-def graph(f: Callable[..., Any], *sizes: int, **options: Any) -> torch.nn.Module:
+def graph(f: Any, *sizes: int, **options: Any) -> torch.nn.Module:
     return Graph(f(*sizes, **options))
 
 
-def grouped(f: Callable[..., Any]) -> Case:
+def grouped(f: Any) -> Case:
     from torch_geometric.nn import SAGEConv
 
     return Graph(f(SAGEConv(2, 2), num_groups=2)), (x(4, 4),)
 
 
-def spmm(f: Callable[..., Any]) -> Case:
+def spmm(f: Any) -> Case:
     from torch_geometric import EdgeIndex
 
     index = EdgeIndex(EDGES[:, EDGES[0].argsort(stable=True)], sort_order="row", sparse_size=(4, 4))
@@ -437,7 +455,7 @@ def spmm(f: Callable[..., Any]) -> Case:
     return (lambda v: f.apply(index, v, weights, "sum", False)), (x(4, 2),)
 
 
-def operator_applied(f: Callable[..., Any]) -> Callable[..., Any]:
+def operator_applied(f: Any) -> Callable[..., Any]:
     from linear_operator.operators import DenseLinearOperator
 
     def func(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -447,7 +465,7 @@ def operator_applied(f: Callable[..., Any]) -> Callable[..., Any]:
     return func
 
 
-def bisected(f: Callable[..., Any]) -> Case:
+def bisected(f: Any) -> Case:
     """The inverse of a monotone function with a parameter."""
 
     def func(y: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
@@ -456,7 +474,7 @@ def bisected(f: Callable[..., Any]) -> Case:
     return func, (x(3), positive(1))
 
 
-def integrated(f: Callable[..., Any]) -> Case:
+def integrated(f: Any) -> Case:
     def func(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         return f(lambda v: c * v**2 + v, a, b, n=3, phi=(c,))
 
@@ -614,6 +632,18 @@ ADAPTERS = [
     Row("reformer-pytorch", "reformer_pytorch.reversible:ReversibleSequence", reversible),
     Row("revtorch", "revtorch:ReversibleSequence", lambda f: revnet(f), options=ONCE),
     Row("memcnn", "memcnn:AdditiveCoupling", lambda f: coupled(f)),
+    Row(
+        "memcnn",
+        "memcnn:AffineCoupling",
+        lambda f: (f(half(), half(), adapter=at("memcnn:AffineAdapterSigmoid")), (x(3, 4),)),
+    ),
+    Row(
+        "memcnn",
+        "memcnn:AffineCoupling",
+        affine,
+        how="implementation 1",
+        remark="finding: a factor forgotten in the second half",
+    ),
     Row(
         "memcnn",
         "memcnn:InvertibleModuleWrapper",
@@ -815,6 +845,26 @@ GRAPHS_AND_KERNELS = [
         remark=PADDING,
     ),
     Row("pytorch-wavelets", "pytorch_wavelets:DWT1DForward", wavelet("bior2.2", "zero"), how="bior2.2, zero"),
+    Row(
+        "pytorch-wavelets",
+        "pytorch_wavelets:DWTForward",
+        lambda f: (bands(f(J=1, wave="db2", mode="symmetric")), (x(1, 1, 6, 6),)),
+        how="db2, symmetric",
+        remark=PADDING,
+    ),
+    Row(
+        "pytorch-wavelets",
+        "pytorch_wavelets:DWTForward",
+        lambda f: (bands(f(J=1, wave="db2", mode="zero")), (x(1, 1, 6, 6),)),
+        how="db2, zero",
+    ),
+    Row("pytorch-wavelets", "pytorch_wavelets:DTCWTForward", lambda f: (bands(f(J=2)), (x(1, 1, 8, 8),))),
+    Row(
+        "pytorch-wavelets",
+        "pytorch_wavelets:DTCWTInverse",
+        lambda f: (lambda low, high: f()((low, [high])), (x(1, 1, 8, 8), x(1, 1, 6, 4, 4, 2))),
+    ),
+    Row("pytorch-wavelets", "pytorch_wavelets:ScatLayer", lambda f: (f(), (x(1, 1, 8, 8),))),
     Row("pytorch-wavelets", "pytorch_wavelets:DWT1DInverse", synthesis),
     Row(
         "pytorch-wavelets",

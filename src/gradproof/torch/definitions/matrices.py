@@ -6,17 +6,25 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .plain import Definitions, NotDefinedError, plainly
 
 MAX_ORDER = 16  # rows of a matrix that is unrolled
+MAX_PRODUCT = 256  # ... of one that products alone are taken of
+MAX_CONDITION = 1e7  # ... beside which Newton's steps to its inverse would leave something out
 
 
-def sizable(*matrices: Tensor) -> None:
-    if any(max(matrix.shape[-2:], default=0) > MAX_ORDER for matrix in matrices):
-        raise NotDefinedError(f"a matrix of more than {MAX_ORDER} rows or columns")
+def sizable(*matrices: Tensor, most: int = MAX_ORDER) -> None:
+    if any(max(matrix.shape[-2:], default=0) > most for matrix in matrices):
+        raise NotDefinedError(f"a matrix of more than {most} rows or columns")
+
+
+def sharp(matrix: Tensor, most: int) -> int:
+    """How many rows of a matrix are looked at: in float32 rounding would hide what is wrong in many."""
+    return most if torch.finfo(matrix.dtype).eps < 1e-10 else MAX_ORDER
 
 
 def symmetric(matrix: Tensor, upper: bool) -> Tensor:
@@ -118,7 +126,9 @@ def substituted(matrix: Tensor, right: Tensor, *, upper: bool, unit: bool = Fals
 
 
 def solved(matrix: Tensor, right: Tensor) -> Tensor:
-    """X with `matrix @ X = right`, by elimination with row interchanges."""
+    """X with `matrix @ X = right`, by elimination with row interchanges; of a large one by its inverse."""
+    if matrix.shape[-1] > MAX_ORDER and matrix.numel() and right.numel():
+        return (inverted(matrix) @ right.to(inverted_dtype(matrix))).to(matrix.dtype)
     sizable(matrix)
     if not matrix.numel() or not right.numel():
         lead = torch.broadcast_shapes(matrix.shape[:-2], right.shape[:-2])
@@ -126,6 +136,37 @@ def solved(matrix: Tensor, right: Tensor) -> Tensor:
     order = _rows(_pivots(matrix), matrix.shape[-2])
     lower, upper = _eliminated(_permuted(matrix, order))
     return substituted(upper, substituted(lower, _permuted(right, order), upper=False, unit=True), upper=True)
+
+
+def inverted_dtype(matrix: Tensor) -> torch.dtype:
+    return torch.complex128 if matrix.is_complex() else torch.float64
+
+
+def inverted(matrix: Tensor) -> Tensor:
+    """The inverse by one of Newton's steps, `X + X (1 - A X)`, in twice the precision of float32.
+
+    It squares what the start is off by, and its derivative is right as far as the start is: so that is held
+    in two numbers an entry, of which the second is worked out in long doubles.
+    """
+    sizable(matrix, most=MAX_PRODUCT)
+    a = wide(matrix)
+    with plainly():
+        if bool((torch.linalg.cond(a) > MAX_CONDITION).any()):
+            raise NotDefinedError("a large matrix that is nearly singular")
+        first = torch.linalg.inv(a)
+        second = _rest_of_inverse(a, first)
+    start = a.mT * 0 + first + second
+    return start + start @ (torch.eye(matrix.shape[-1], dtype=a.dtype) - a @ start)
+
+
+def _rest_of_inverse(a: Tensor, first: Tensor) -> Tensor:
+    """What an inverse in float64 lacks, by Newton's steps in long doubles."""
+    kind = np.clongdouble if a.is_complex() else np.longdouble
+    matrix, start = a.numpy().astype(kind), first.numpy().astype(kind)
+    made = start
+    for _ in range(2):
+        made = made + np.matmul(made, np.eye(matrix.shape[-1], dtype=kind) - np.matmul(matrix, made))
+    return torch.from_numpy(np.asarray(made - start).astype(first.numpy().dtype))
 
 
 def _solve(A: Tensor, B: Tensor, left: bool, outs: Sequence[Tensor]) -> Any:
@@ -140,6 +181,8 @@ def identity(matrix: Tensor) -> Tensor:
 
 
 def _inverse(A: Tensor, outs: Sequence[Tensor]) -> Any:
+    if A.shape[-1] > MAX_ORDER and A.numel():
+        return (inverted(A).to(A.dtype), *outs[1:])
     return (solved(A, identity(A)), *outs[1:])
 
 

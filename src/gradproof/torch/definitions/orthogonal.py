@@ -10,7 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .matrices import completed, identity, moved_by, sizable, substituted, wide
+from .matrices import (
+    MAX_ORDER,
+    MAX_PRODUCT,
+    completed,
+    identity,
+    inverted,
+    moved_by,
+    sharp,
+    sizable,
+    substituted,
+    wide,
+)
 from .plain import Definitions, NotDefinedError, plainly
 
 
@@ -132,6 +143,8 @@ def _pseudo_inverse(matrix: Tensor, least: Any = 0.0) -> Tensor:
             raise NotDefinedError("a matrix that is not of full rank, beside which the rank jumps")
     if rows < columns:
         return _pseudo_inverse(matrix.mT, least).mT
+    if MAX_ORDER < columns <= sharp(matrix, columns):  # of full rank, so that there is the inverse of A* A
+        return (inverted(matrix.mH @ matrix) @ wide(matrix).mH).to(matrix.dtype)
     q, r = _orthogonalised(matrix)
     return substituted(r, q.mH, upper=True)
 
@@ -159,7 +172,7 @@ def _lstsq(self: Tensor, b: Tensor, outs: Sequence[Tensor]) -> Any:
 
 def _matrix_exp(self: Tensor) -> Tensor:
     """Taylor's series of A/2ˢ, squared s times; what it leaves out is below 2⁻¹³⁰ of what it gives."""
-    sizable(self)
+    sizable(self, most=sharp(self, MAX_PRODUCT))
     with plainly():
         size = float(self.abs().double().sum(-1).max()) if self.numel() else 0.0
     halvings = max(0, math.ceil(math.log2(size)) + 2) if size else 0

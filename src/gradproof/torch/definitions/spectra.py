@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .matrices import sizable, solved, symmetric, wide
+from .matrices import sharp, sizable, solved, symmetric, wide
 from .plain import Definitions, NotDefinedError, plainly
+
+MAX_PAIRS = 32  # rows of a matrix, for each pair of which one larger system is solved
 
 
 def _apart(values: Tensor) -> None:
@@ -29,7 +31,7 @@ def _eigenpairs(matrix: Tensor, values: Tensor, vectors: Tensor) -> tuple[Tensor
     The derivative of what a step gives is right as soon as its start is: it does not depend on the start's
     own.
     """
-    sizable(matrix)
+    sizable(matrix, most=sharp(matrix, MAX_PAIRS))
     order = matrix.shape[-1]
     if order > 1:
         _apart(values)
@@ -86,7 +88,7 @@ def _svd(A: Tensor, full_matrices: bool, compute_uv: bool, outs: Sequence[Tensor
         if bool((s < 1e-3 * size).any() or (s.double().diff(dim=-1).abs() < 1e-3 * size).any()):
             raise NotDefinedError("a singular value of nearly 0, or two that are close to each other")
     order = min(rows, columns)
-    sizable(A)
+    sizable(A, most=sharp(A, MAX_PAIRS))
     a, at = A.unsqueeze(-3), A.mH.unsqueeze(-3)
     left, right = u[..., :order].mT.unsqueeze(-1), vh[..., :order, :].mH.mT.unsqueeze(-1)
     x = s[..., None, None].to(A.dtype)

@@ -1,0 +1,66 @@
+"""Linear algebra of more rows than are unrolled: by inverses, which a step of Newton's tells from numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from gradproof import Verdict, check_function
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    made = torch.randn(shape, dtype=dtype, generator=generator)
+    return (made + 6 * torch.eye(*shape, dtype=dtype)).requires_grad_()
+
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "a solution": lambda a: torch.linalg.solve(a, torch.ones(20, 2).to(a)),
+    "an inverse": torch.linalg.inv,
+    "a pseudo-inverse": lambda a: torch.linalg.pinv(a[:, :18]),
+    "an exponential": lambda a: torch.linalg.matrix_exp(a / 8),
+    "eigenvalues": lambda a: torch.linalg.eigvalsh(a + a.mT),
+}
+
+
+def scaled(times: float) -> Callable[[Tensor], Tensor]:
+    class Scaled(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.save_for_backward(x)
+            return torch.linalg.inv(x)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Tensor:
+            inverse = torch.linalg.inv(ctx.saved_tensors[0])
+            return -times * inverse.mH @ grads[0] @ inverse.mH
+
+    return Scaled.apply
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_large_matrix_is_judged(name: str) -> None:
+    report = check_function(FUNCTIONS[name], drawn(20, 20), net=False)
+    assert report.ok, report.to_text()
+    assert report.sensitivity is not None and report.sensitivity < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_a_wrong_inverse_is_refuted(dtype: torch.dtype) -> None:
+    report = check_function(scaled(1 + 1e-6), drawn(20, 20, dtype=dtype), net=False)
+    assert {f.node for f in report.findings if f.verdict is Verdict.WRONG and not f.inherited} == {
+        "ScaledBackward"
+    }
+    assert check_function(scaled(1.0), drawn(20, 20, dtype=dtype), net=False).ok
+
+
+def test_what_rounding_would_hide_is_refused_by_name() -> None:
+    report = check_function(FUNCTIONS["eigenvalues"], drawn(20, 20, dtype=torch.float32), net=False)
+    assert report.verdict is Verdict.UNSUPPORTED
+    singular = check_function(torch.linalg.inv, (drawn(20, 20) * 0 + 1).detach().requires_grad_(), net=False)
+    assert not singular.ok
