@@ -41,6 +41,7 @@ from gradproof.worker import Limits, alone
 
 LIMIT = 60.0  # seconds, with the import of the package
 SHORT = 60  # characters of a cause in the table
+WIDTH = 130  # of a line of the report
 REPORT = Path(__file__).parent.parent / "reports" / "wild.md"
 HEAD = ("package", "version", "function", "verdict", "node", "first cause")
 
@@ -49,8 +50,8 @@ Case = tuple[Callable[..., Any], tuple[Any, ...]]
 SURROGATE = "stand-in: a surrogate for a step's gradient"
 STRAIGHT = "stand-in: straight-through"
 TANGENT = "stand-in: a group's gradient is in its tangent space"
-IMPLICIT = "open: a root by halving, with an implicit gradient that is right"
-HELD = "stand-in: a weight held constant, as its paper says"
+IMPLICIT = "open: a root by halving; the implicit gradient is right"
+HELD = "stand-in: a weight held constant, by a detach or no_grad"
 PADDING = "finding: what was padded is left out"
 TRUST = {"stops": "trust"}  # they are meant, as the package says
 ONCE = {"passes": 1}  # a backward that uses up what it was given
@@ -541,7 +542,7 @@ ACTIVATIONS = [
         "transformers",
         "transformers.models.yoso.modeling_yoso:YosoCumulation",
         lambda f: cumulated(f),
-        remark="stand-in: a lower bound of the derivative, as its paper says",
+        remark="stand-in: half the code length times the value, for the slope",
     ),
     Row(
         "transformers",
@@ -1164,7 +1165,7 @@ SURROGATES = [
         "compressai",
         "compressai.ops:LowerBound",
         lambda f: (f(0.1), (x(7),)),
-        "stand-in: lets a gradient through that leads back above the bound",
+        "stand-in: lets through what leads back above the bound",
     ),
     Row(
         "compressai",
@@ -1229,16 +1230,21 @@ def line(row: Row, came: Outcome) -> list[str]:
     return [row.package, version(row.package) or "", row.told, came.verdict, short(came.node), short(cause)]
 
 
+def page(cells: Sequence[str]) -> str:
+    """A row of the report's table: without the node, which the printed one has, and no wider than a line."""
+    *named, _, cause = cells
+    told = f"| {' | '.join(named)} | "
+    room = WIDTH - len(told) - 2
+    return f"{told}{cause if len(cause) <= room else cause[: room - 1] + '…'} |"
+
+
 def write(lines: Sequence[Sequence[str]]) -> None:
     """In place of the table in the report; what stands around it stays."""
     text = REPORT.read_text()
-    table = tabulate(lines, HEAD, tablefmt="github", disable_numparse=True)
     found = re.search(r"^\| package .*?(?=\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
     if found is None:
         raise SystemExit(f"{REPORT} has no table that begins with | package")
-    # Not aligned: the longest cell would make every line as long.
-    rows = [re.sub(r" {2,}", " ", told) for told in table.splitlines()]
-    rows[1] = "|" + "---|" * len(HEAD)
+    rows = [page(HEAD), "|---" * (len(HEAD) - 1) + "|", *(page(cells) for cells in lines)]
     REPORT.write_text(text[: found.start()] + "\n".join(rows) + text[found.end() :])
 
 

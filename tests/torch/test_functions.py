@@ -484,3 +484,24 @@ def test_a_page_for_a_function(module: Path, tmp_path: Path) -> None:
 
 def test_the_version_is_told_with_the_public_names() -> None:
     assert {"check_function", "gradcheck", "register_formula", "GradcheckError"} <= set(gradproof.__all__)
+
+
+def test_a_leaf_that_the_function_makes_is_judged_and_not_compared_with_another_run_s() -> None:
+    def scaled(x: torch.Tensor) -> torch.Tensor:
+        return x * torch.nn.Parameter(torch.tensor(0.3, dtype=x.dtype))
+
+    report = check_function(scaled, leaf(3))
+    assert report.ok, report.to_text()
+
+
+def test_memory_that_the_function_frees_is_put_back() -> None:
+    def freed(x: torch.Tensor) -> torch.Tensor:
+        y = 2 * x.detach()
+        x.untyped_storage().resize_(0)
+        return y
+
+    x = leaf(3)
+    before = x.detach().clone()
+    report = check_function(custom(freed, lambda g, x: 2 * g), x, passes=1)
+    assert report.ok, report.to_text()
+    assert torch.equal(x.detach(), before)

@@ -23,7 +23,7 @@ from ..verdict import Finding, Judgement, Verdict, as_finding, bare_finding
 from .outputs import flat
 from .recording import cotangents_of
 from .state import State
-from .tape import Event, Tape
+from .tape import Event, LeafStep, Tape
 from .trail import direction, movable, move, plain
 
 UNIT = 2.0**-53  # float64's roundoff
@@ -94,7 +94,7 @@ def _told_by(whole: Whole, plain: _Plain, tape: Tape) -> Mapping[str, Judgement]
     """What the whole function says of the numbers of a plain run; None where they are not even alike in
     shape, and nothing where the whole is too large or not covered."""
     outputs = [plain.numbers.get(f"output {n}") for n in range(len(tape.outputs))]
-    gradients = [plain.numbers.get(leaf.name) for leaf in tape.leaves]
+    gradients = [plain.numbers.get(leaf.name, leaf.gradients[0]) for leaf in tape.leaves]
     there = [value for value in outputs if value is not None]
     pairs = zip(tape.leaves, gradients, strict=True)
     missing = [leaf.name for leaf, own in pairs if (own is None) != (leaf.gradients[0] is None)]
@@ -126,7 +126,13 @@ def _judged(tape: Tape) -> dict[str, np.ndarray | None]:
     outputs: dict[str, np.ndarray | None] = {
         f"output {n}": region.values for n, region in enumerate(tape.outputs)
     }
-    return outputs | {leaf.name: leaf.gradients[0] for leaf in tape.leaves}
+    return outputs | {leaf.name: leaf.gradients[0] for leaf in _lasting(tape)}
+
+
+def _lasting(tape: Tape) -> list[LeafStep]:
+    """The leaves that were there before the run: those that the function makes are others each time."""
+    there = {region.edge for region in tape.given}
+    return [leaf for leaf in tape.leaves if leaf.edge in there]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +145,7 @@ class _Plain:
 
 def _ran(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> _Plain:
     state.restore()
-    leaves = {leaf.name: tape.tensors[leaf.edge[0]] for leaf in tape.leaves}
+    leaves = {leaf.name: tape.tensors[leaf.edge[0]] for leaf in _lasting(tape)}
     before = {name: leaf.grad for name, leaf in leaves.items()}
     try:
         for leaf in leaves.values():
@@ -206,10 +212,11 @@ class Net:
 
 def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> Net:
     """A finding where the function changes otherwise along a direction than the judged gradients say."""
-    leaves = [tape.tensors[leaf.edge[0]] for leaf in tape.leaves]
+    lasting = _lasting(tape)
+    leaves = [tape.tensors[leaf.edge[0]] for leaf in lasting]
     others = _without_gradient(state.tensors, leaves)
     tensors = [*leaves, *others]
-    gradients = [*(leaf.gradients[0] for leaf in tape.leaves), *(None for _ in others)]
+    gradients = [*(leaf.gradients[0] for leaf in lasting), *(None for _ in others)]
     if why := _unfit(tape, tensors, gradients):
         return Net([], why)
     weights = [torch.from_numpy(np.asarray(tape.seeds[0][out.edge])) for out in tape.outputs if out.edge]

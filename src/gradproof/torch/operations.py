@@ -368,8 +368,8 @@ CONSTANT = frozenset(
     arange linspace logspace eye scalar_tensor bernoulli uniform normal normal_ uniform_ bernoulli_ random_
     exponential_ geometric_ cauchy_ log_normal_ isnan isinf isfinite isneginf isposinf signbit argmax argmin
     argsort nonzero count_nonzero searchsorted bucketize _local_scalar_dense equal is_same_size sym_size
-    sym_numel sym_stride sym_storage_offset tril_indices triu_indices any all unique_dim _unique2 bincount
-    histc isclose allclose multinomial""".split()
+    sym_numel sym_stride sym_storage_offset tril_indices triu_indices any all _is_all_true _is_any_true
+    unique_dim _unique2 bincount histc isclose allclose multinomial""".split()
 )
 
 # What torch passes on in place of the derivative of what it computes, on purpose.

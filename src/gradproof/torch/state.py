@@ -189,7 +189,13 @@ def _tensor(tensor: torch.Tensor, memory: dict[tuple[torch.device, int], None]) 
         if tensor.device.type != "meta" and storage.nbytes() and key not in memory:
             copy = storage.clone()
             memory[key] = None
-            undo.insert(0, lambda: storage.copy_(copy) and None)
+
+            def filled() -> None:
+                if storage.nbytes() != copy.nbytes():  # it was freed, or made larger
+                    storage.resize_(copy.nbytes())
+                storage.copy_(copy)
+
+            undo.insert(0, filled)
     return undo
 
 
