@@ -657,7 +657,6 @@ ADAPTERS = [
         "torch_geometric.nn:GroupAddRev",
         lambda f: grouped(f),
         options=ONCE,
-        remark="open: it frees the memory of its input, and the check raises",
     ),
     Row(
         "vector-quantize-pytorch",

@@ -75,7 +75,8 @@ def test_every_committed_page_has_its_file_and_its_line_in_the_index() -> None:
     pages = {path.stem for path in (ROOT / "reports").glob("*.md")} - {
         "index",
         "torch",
-    }  # the findings about torch are written by hand
+        "wild",
+    }  # the findings about torch and about packages are written by hand
     assert pages == {path.stem for path in FILES}
     index = (ROOT / "reports/index.md").read_text()
     assert all(f"({name}.md)" in index for name in pages)

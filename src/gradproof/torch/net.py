@@ -192,7 +192,7 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
     dense = tensor.detach().resolve_conj().resolve_neg()
     dense = dense.to_dense() if dense.layout != torch.strided else dense
     dense = torch.view_as_real(dense) if dense.is_complex() else dense
-    return dense.to(torch.float64).cpu().numpy(force=True).copy()
+    return dense.to(torch.float64, copy=True).cpu().numpy(force=True)  # whose own memory may be resized
 
 
 def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:

@@ -426,7 +426,7 @@ def cotangents_of(outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         entries = random.choice([1.0, 1.25, 1.5, 1.75], shape) * random.choice([-1.0, 1.0], shape)
         drawn = torch.from_numpy(np.asarray(entries))
         drawn = torch.complex(drawn[..., 0], drawn[..., 1]) if out.is_complex() else drawn
-        first.append(drawn.to(out.dtype).to(out.device))
+        first.append(drawn.to(out.dtype).to(out.device).clone())  # memory that may be resized
     return first
 
 
