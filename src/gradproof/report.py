@@ -73,6 +73,8 @@ class Report(Displayed):
     def to_text(self) -> str:
         return display.telling().render([self], "text")
 
+    __str__ = to_text
+
     def to_markdown(self) -> str:
         return display.telling().render([self], "markdown")
 

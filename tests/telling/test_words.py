@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from flint import ctx
 from torch import nn
 
-from gradproof import assert_gradients, check, check_function, gradcheck, parse
+from gradproof import assert_gradients, check, check_function, descend, gradcheck, parse
 from gradproof.errors import InputError
 from gradproof.proof.balls import precision
 from gradproof.telling import notation
@@ -338,3 +338,12 @@ def test_why_no_differences_were_taken_is_told():
         lambda w: torch.nn.functional.embedding(torch.tensor([1, 3]), w, padding_idx=3), weight
     )
     assert report.ok and any("embedding" in remark for remark in report.remarks)
+
+
+def test_a_report_that_is_printed_is_its_text() -> None:
+    problem = parse("loss = (w*x - y)**2", given={"x": 1.0, "y": 2.0}, parameters={"w": 1.0})
+    one = check(problem)
+    assert f"{one}" == str(one) == one.to_text() and "loss" in one.to_text()
+    assert "Report(" in repr(one)
+    many = descend(problem, optimizer="sgd", learning_rate=0.1, steps=1)
+    assert str(many) == many.to_text()

@@ -120,6 +120,8 @@ class DescentReport:
     def to_text(self) -> str:
         return self._rendered("text")
 
+    __str__ = to_text
+
     def to_markdown(self) -> str:
         return self._rendered("markdown")
 
