@@ -181,9 +181,11 @@ class Transposed(Cause):
 
 class Conjugated(Cause):
     """It is the conjugate: the imaginary parts have the other sign. With `factor`, what the cotangent is
-    multiplied with is, in place of its conjugate, the derivative itself, or the reverse."""
+    multiplied with is, in place of its conjugate, the derivative itself, or the reverse. With `spectrum`, of
+    real numbers that go through complex ones, it is so of these."""
 
     factor: bool = False
+    spectrum: bool = False
 
 
 class FactorInSome(Cause):

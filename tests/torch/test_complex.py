@@ -240,3 +240,54 @@ def test_values_off_the_branch_cuts_are_never_refused(re: float, im: float) -> N
 def test_on_a_branch_cut_the_sign_of_zero_tells_the_side(name: str) -> None:
     points = torch.tensor([complex(-4.0, 0.0), complex(-4.0, -0.0)], dtype=torch.complex128).requires_grad_()
     assert check_function(getattr(torch, name), points, net=False).ok
+
+
+def convolved(backward: Callable[[Tensor, Tensor, Tensor], Tensor], axes: int, padding: int) -> Report:
+    """A circular convolution by spectra, whose derivative by its second factor is what `backward` makes of
+    the three spectra."""
+    dims = tuple(range(-axes, 0))
+
+    class Convolution(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, h: Tensor) -> Tensor:
+            ctx.save_for_backward(x, h)
+            ctx.size = [n + padding for n in x.shape[-axes:]]
+            spectra = (torch.fft.rfftn(a, ctx.size, dims) for a in (x, h))
+            return torch.fft.irfftn(next(spectra) * next(spectra), ctx.size, dims)
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+            x, h = (torch.fft.rfftn(a, ctx.size, dims) for a in ctx.saved_tensors)
+            G = torch.fft.rfftn(g, ctx.size, dims)
+            of_x, of_h = (
+                torch.fft.irfftn(S, ctx.size, dims)[(..., *map(slice, ctx.saved_tensors[0].shape[-axes:]))]
+                for S in (G * h.conj(), backward(G, x, h))
+            )
+            return of_x, of_h
+
+    shape = (2, 6) if axes == 1 else (4, 6)
+    return check_function(
+        lambda x, h: (Convolution.apply(x, h) ** 2).sum(), real(*shape), real(*shape, seed=1)
+    )
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize("axes", [1, 2])
+def test_a_spectrum_that_is_not_conjugated_is_named(axes: int, padding: int) -> None:
+    assert convolved(lambda G, x, h: G * x.conj(), axes, padding).ok
+    report = convolved(lambda G, x, h: G * x, axes, padding)
+    (finding,) = [f for f in report.findings if f.kind == "local" and f.verdict is Verdict.WRONG]
+    assert finding.wrt == "h" and finding.causes == (Conjugated(factor=True, spectrum=True),)
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_the_spectrum_of_a_result_that_is_conjugated_is_named(axes: int) -> None:
+    report = convolved(lambda G, x, h: G.conj() * x, axes, 0)
+    (finding,) = [f for f in report.findings if f.kind == "local" and f.verdict is Verdict.WRONG]
+    assert finding.causes == (Conjugated(spectrum=True),)
+
+
+def test_another_mistake_of_a_convolution_is_no_conjugate() -> None:
+    report = convolved(lambda G, x, h: G * h.conj(), 1, 0)
+    (finding,) = [f for f in report.findings if f.kind == "local" and f.verdict is Verdict.WRONG]
+    assert not any(isinstance(cause, Conjugated) for cause in finding.causes)

@@ -19,7 +19,7 @@ from ..proof.graph import Node, size
 from ..proof.section import section_of_cotangent, section_of_value
 from ..proof.walk import Values, evaluate, singular
 from ..verdict import Finding, Judgement, Numbers, Verdict, as_finding, bare_finding
-from .likeness import ANOTHER, Clues, Tried, likeness, uses
+from .likeness import ANOTHER, MAX_USES, Clues, Tried, likeness, uses
 from .sieve import Sieve, work_of
 from .together import astray, explained, judge_pulled
 from .verdicts import Comparison, absent, judge, numbers_of
@@ -493,7 +493,7 @@ class Attempts:
             *uses(self.step.nodes, self.name, lambda nodes, wrt: self.pulled(nodes, given, self.rows, wrt))
         ]
         if not jacobian:
-            tried += [*self._not_conjugated(), *self._cotangents(), *self._later()]
+            tried += [*self._not_conjugated(), *self._spectra(), *self._cotangents(), *self._later()]
         return Clues(
             self.step.dtype,
             extents,
@@ -529,6 +529,29 @@ class Attempts:
         turn = np.array([1.0, -1.0])
         turned = {output: balls(centres(rows) * turn) for output, rows in self.rows.items()}
         yield because.Conjugated(factor=True), self.pulled(self.step.nodes, self.work.given, turned) * turn
+
+    def _spectra(self) -> Tried:
+        """Through complex numbers to a real one, as a product of spectra: the other factor's conjugate left
+        out, or the cotangent's taken, by which a transform gives its result the other way round."""
+        nodes, pairs = self.step.nodes, self.step.pairs
+        if self.name in pairs or pairs.isdisjoint(node.name for node in nodes):
+            return
+        moved = {self.name}
+        for node in nodes:
+            if any(read.parent in moved for read in node.reads):
+                moved.add(node.name)
+        if pairs.isdisjoint(moved):
+            return
+        factors = [node for node in nodes if node.name in pairs and node.name not in moved]
+        for factor in factors[:MAX_USES]:
+            turned = balls(centres(self.work.exact()[factor.name]) * np.array([1.0, -1.0]))
+            others = tuple(node for node in nodes if node is not factor)
+            given = {**self.work.given, factor.name: turned}
+            yield because.Conjugated(factor=True, spectrum=True), self.pulled(others, given, self.rows)
+        right = self.pulled(nodes, self.work.given, self.rows)
+        axes = [(axis,) for axis, extent in enumerate(right.shape) if axis and extent > 2]
+        for at in [*axes, *([axes[-2] + axes[-1]] if len(axes) > 1 else [])]:
+            yield because.Conjugated(spectrum=True), np.roll(np.flip(right, at), [1] * len(at), at)
 
     def _later(self) -> Tried:
         """The gradient at numbers that the input's memory held later on."""

@@ -68,6 +68,15 @@ def _factor(cause: c.Factor) -> str:
     return f"{told} ({cause.meaning})" if cause.meaning else told
 
 
+def _conjugated(cause: c.Conjugated) -> str:
+    if not cause.factor:
+        return f"{'its spectrum' if cause.spectrum else 'it'} is the conjugate of the right one"
+    factor = (
+        "spectrum that the cotangent's is multiplied with" if cause.spectrum else "factor of the cotangent"
+    )
+    return f"the {factor} is not conjugated, as torch's convention asks"
+
+
 def _lost_use(cause: c.LostUse) -> str:
     if cause.only:
         return f"of {cause.uses} uses only one arrived, the others are lost or overwritten: {cause.where}"
@@ -196,8 +205,7 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.JudgedBy: _judged_by,
     c.Zero: "it is zero",
     c.Transposed: "it is transposed",
-    c.Conjugated: lambda cause: "the factor of the cotangent is not conjugated, as torch's convention asks"
-                                if cause.factor else "it is the conjugate of the right one",
+    c.Conjugated: _conjugated,
     c.FactorInSome: lambda cause: f"{cause.entries} of {cause.of} entries are {number(cause.ratio, 6)} times "
                                   "the right ones, the others are right",
     c.Factor: _factor,

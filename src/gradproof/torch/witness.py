@@ -282,13 +282,21 @@ def step_of(
         later=lambda name: _later(tape, seen[name]),
         changes=step.changes,
         convention=next((CONVENTIONS[event.name] for event in step.events if event.name in CONVENTIONS), ""),
-        pairs=frozenset(
-            name
-            for name, region in (*seen.items(), *((name, step.outputs[nr]) for nr, name in outputs.items()))
-            if region is not None and region.complex
-        ),
+        pairs=_of_pairs(lowered, step, regions),
         assumed="" if step.events or step.by_function else "no operation of it was seen",
     )
+
+
+def _of_pairs(lowered: Lowered, step: Step, regions: Sequence[Region]) -> frozenset[str]:
+    """The names whose last axis has real and imaginary parts; on the way, where there are complex numbers,
+    whatever has two."""
+    if not any(region.complex for region in regions):
+        return frozenset()
+    edges = {name: step.inputs[edge] for edge, name in lowered.inputs.items()}
+    edges |= {name: step.outputs[nr] for nr, name in lowered.outputs.items()}
+    between = {node.name for node in lowered.lowering.nodes if node.shape[-1:] == (2,)}
+    there = {name for name, region in edges.items() if region is not None and region.complex}
+    return frozenset(between - edges.keys() | there)
 
 
 def lower(step: Step, names: Mapping[Edge, str], tape: Tape) -> Lowered:
