@@ -26,7 +26,7 @@ from ..causes import Cause
 from ..dtypes import DType
 from ..errors import UnsupportedError
 from ..proof.arithmetic import exact, rounding
-from ..proof.balls import NOUGHT, UNIT, Balls, balls, full, numbers, precision
+from ..proof.balls import NOUGHT, UNIT, Balls, balls, centres, full, numbers, precision
 from ..proof.enclosure import START_BITS, Pulled
 from ..proof.graph import Shape, size
 from ..proof.walk import evaluate
@@ -249,6 +249,10 @@ class Judge:
         error = self.astray.get((id(step), name))
         if error is None:
             return False
+        if step.convention:  # as `ctc_loss`: an exponential of four logarithms as large as its values
+            size = 4 * max(float(np.max(np.abs(v), initial=0.0)) for v in step.values.values())
+            largest = float(np.max(np.abs(centres(error)), initial=0.0))
+            error = np.asarray(error + arb(0, step.dtype.unit_roundoff * size * largest), object)
         arriving: dict[Key, Balls] = {step.sources.get(name, name): error}
         for between in reversed(self.witness.steps[:n]):
             mine = {out: arriving.pop(key) for out, key in between.results.items() if key in arriving}
