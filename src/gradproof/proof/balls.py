@@ -105,8 +105,9 @@ accuracy_bits = np.frompyfunc(arb.rel_accuracy_bits, 1, 1)
 
 
 def balls(array: ArrayLike) -> Balls:
-    """Floats as balls."""
-    return np.asarray(_ball_of(np.asarray(array, dtype=float)), dtype=object)
+    """Floats as balls; a flag that the processor had from elsewhere is no warning about them."""
+    with np.errstate(all="ignore"):
+        return np.asarray(_ball_of(np.asarray(array, dtype=float)), dtype=object)
 
 
 def is_strong(array: Balls) -> np.ndarray:
