@@ -168,7 +168,7 @@ class Arithmetic:
         underflow = np.array([arb(0, absolute * count) for count in several], dtype=object)[
             which.reshape(terms.shape)
         ]
-        magnitudes = plan.balls(*(np.asarray(magnitude(side), dtype=object) for side in (a, b)))
+        magnitudes = plan.balls(*(magnitude(side) for side in (a, b)))
         wide = (accuracy_bits(total) < 8) & (total != 0)
         widened = total + magnitudes * arb(0, slack) + underflow
         if wide.any():

@@ -91,23 +91,22 @@ def lift(function: Callable[..., object], arity: int = 1) -> Each:
     each = np.frompyfunc(function, arity, 1)
 
     def over(*arrays: ArrayLike) -> Balls:
-        with np.errstate(all="ignore"):  # a NaN is an answer here, not an accident
+        with np.errstate(all="ignore"):  # a NaN is an answer here; and Python may collect garbage meanwhile
             return np.asarray(each(*arrays), dtype=object)
 
     return over
 
 
 # Arb's own methods as loops in C: a lambda for each entry costs ten times as much.
-_ball_of, _is = np.frompyfunc(arb, 1, 1), np.frompyfunc(operator.is_, 2, 1)
-is_finite, is_zero = np.frompyfunc(arb.is_finite, 1, 1), np.frompyfunc(arb.is_zero, 1, 1)
-_radius, magnitude = np.frompyfunc(arb.rad, 1, 1), np.frompyfunc(arb.abs_upper, 1, 1)
-accuracy_bits = np.frompyfunc(arb.rel_accuracy_bits, 1, 1)
+_ball_of, _is = lift(arb), lift(operator.is_, 2)
+is_finite, is_zero = lift(arb.is_finite), lift(arb.is_zero)
+_radius, magnitude = lift(arb.rad), lift(arb.abs_upper)
+accuracy_bits = lift(arb.rel_accuracy_bits)
 
 
 def balls(array: ArrayLike) -> Balls:
-    """Floats as balls; a flag that the processor had from elsewhere is no warning about them."""
-    with np.errstate(all="ignore"):
-        return np.asarray(_ball_of(np.asarray(array, dtype=float)), dtype=object)
+    """Floats as balls."""
+    return _ball_of(np.asarray(array, dtype=float))
 
 
 def is_strong(array: Balls) -> np.ndarray:
@@ -174,7 +173,7 @@ def centres(array: Balls) -> np.ndarray:
 def radii(array: Balls) -> np.ndarray:
     """The balls' radii as floats; infinite for one that is not finite."""
     array = plain(array)
-    radius = np.asarray(_radius(array), dtype=object).astype(float)
+    radius = _radius(array).astype(float)
     return np.where(np.asarray(is_finite(array), dtype=bool), radius, np.inf)
 
 

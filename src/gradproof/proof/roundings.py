@@ -107,8 +107,7 @@ class Roundings:
         if self.dtype is None or self.accumulator is None or additions <= 0:
             return 0.0
         most = self.accumulator.additions
-        likely = apart or most is None
-        grown = min(additions, LAMBDA * sqrt(additions) if likely or most is None else most)
+        grown = min(additions, LAMBDA * sqrt(additions) if apart or most is None else most)
         held = grown * self.accumulator.unit_roundoff
         return held if self.accumulator is self.dtype else held + self.dtype.unit_roundoff
 
