@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from faulty import custom
 from on_off import GROUPS, Case, differences, floats_for_all, of_function
 from torch import Tensor
 
@@ -40,20 +41,6 @@ def numbers(*shape: int, dtype: torch.dtype = torch.float32, zeros: int = 0) -> 
     made = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
     made.view(-1)[:zeros] = 0.0
     return made.requires_grad_()
-
-
-def custom(forward: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
-    class Custom(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Any:
-            ctx.save_for_backward(x)
-            return forward(x)
-
-        @staticmethod
-        def backward(ctx: Any, g: Tensor) -> Any:
-            return backward(g, *ctx.saved_tensors)
-
-    return Custom.apply
 
 
 lifted = custom(lambda x: torch.where(x > 0, x + 5, x), lambda g, x: g * 1)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from faulty import custom
 
 from gradproof import Verdict, assert_gradients, check, check_function, parse
 
@@ -87,20 +88,6 @@ def test_at_a_kink_the_other_parts_may_round(dtype: str) -> None:
 
 def leaf(*values: Any, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.tensor(values, dtype=dtype, requires_grad=True)
-
-
-def custom(forward: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
-    class Custom(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, *inputs: Any) -> Any:
-            ctx.save_for_backward(*inputs)
-            return forward(*inputs)
-
-        @staticmethod
-        def backward(ctx: Any, *cotangents: Any) -> Any:
-            return backward(*cotangents, *ctx.saved_tensors)
-
-    return Custom.apply
 
 
 def tied(a: torch.Tensor, b: torch.Tensor) -> tuple[Any, ...]:

@@ -95,6 +95,11 @@ def function(name: str, forward: Callable[..., Any], backward: Backward) -> Call
     return type(name, (Function,), {"forward": staticmethod(run), "backward": staticmethod(pull)}).apply
 
 
+def custom(forward: Callable[..., Any], backward: Backward) -> Callable[..., Any]:
+    """One whose name is of no matter."""
+    return function("Custom", forward, backward)
+
+
 def pair(name: str, forward: Callable[..., Any], wrong: Backward, right: Backward) -> tuple[Any, Any]:
     return function(name, forward, wrong), function(name, forward, right)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from faulty import custom
 from torch import Tensor
-from torch.autograd import Function
 
 from gradproof import InputError, Verdict, check_function
 from gradproof.causes import HeldIn
@@ -27,20 +27,6 @@ def one_by_one(rows: Tensor) -> Tensor:
     for row in rows:
         total = total + row
     return total
-
-
-def custom(forward: Callable[..., Tensor], backward: Callable[..., Any]) -> Callable[..., Tensor]:
-    class Custom(Function):
-        @staticmethod
-        def forward(ctx: Any, *tensors: Tensor) -> Tensor:
-            ctx.save_for_backward(*tensors)
-            return forward(*tensors)
-
-        @staticmethod
-        def backward(ctx: Any, *grads: Tensor) -> Any:
-            return backward(grads[0], *ctx.saved_tensors)
-
-    return Custom.apply
 
 
 COUNT = 3000

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from faulty import function
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -26,19 +27,6 @@ def drawn(*shape: int, dtype: torch.dtype = torch.complex128, seed: int = 0) -> 
 
 def real(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return drawn(*shape, dtype=dtype, seed=seed)
-
-
-def custom(name: str, forward: Callable[..., Tensor], backward: Callable[..., Any]) -> Callable[..., Tensor]:
-    def kept(ctx: Any, *tensors: Tensor) -> Tensor:
-        ctx.save_for_backward(*tensors)
-        return forward(*tensors)
-
-    members = {
-        "forward": staticmethod(kept),
-        "backward": staticmethod(lambda ctx, g: backward(g, *ctx.saved_tensors)),
-    }
-    made: Callable[..., Tensor] = type(name, (Function,), members).apply
-    return made
 
 
 def wrong_ones(report: Report) -> set[str]:
@@ -131,22 +119,22 @@ TWINS: dict[str, tuple[Callable[..., Tensor], Callable[..., Any], Callable[..., 
 @pytest.mark.parametrize("name", TWINS)
 def test_a_wrong_one_is_refuted_at_its_node_and_its_twin_passes(name: str) -> None:
     forward, wrong, right, inputs = TWINS[name]
-    report = check_function(custom("Wrong", forward, wrong), *inputs)
+    report = check_function(function("Wrong", forward, wrong), *inputs)
     assert report.verdict is Verdict.WRONG
     assert wrong_ones(report) == {"WrongBackward"}, report.to_text()
-    assert check_function(custom("Right", forward, right), *inputs).ok
+    assert check_function(function("Right", forward, right), *inputs).ok
 
 
 def test_a_missing_conjugate_is_named() -> None:
     forward, wrong, _, inputs = TWINS["a factor"]
-    (finding,) = [f for f in check_function(custom("Wrong", forward, wrong), *inputs).findings
+    (finding,) = [f for f in check_function(function("Wrong", forward, wrong), *inputs).findings
                   if f.kind == "local" and f.verdict is Verdict.WRONG]  # fmt: skip
     assert Conjugated(factor=True) in finding.causes
 
 
 def test_a_conjugate_too_many_is_named() -> None:
     report = check_function(
-        custom("Wrong", lambda z: z.exp(), lambda g, z: (g * z.exp().conj()).conj()), drawn(3)
+        function("Wrong", lambda z: z.exp(), lambda g, z: (g * z.exp().conj()).conj()), drawn(3)
     )
     (finding,) = [f for f in report.findings if f.kind == "local" and f.verdict is Verdict.WRONG]
     assert Conjugated() in finding.causes
@@ -204,8 +192,8 @@ def whole(g: Tensor, n: int) -> Tensor:
 
 def test_bins_that_are_not_counted_twice_are_named() -> None:
     n = 8
-    right = custom("Right", lambda z: torch.fft.irfft(z, n), lambda g, z: whole(g, n))
-    wrong = custom("Wrong", lambda z: torch.fft.irfft(z, n), lambda g, z: torch.fft.rfft(g) / n)
+    right = function("Right", lambda z: torch.fft.irfft(z, n), lambda g, z: whole(g, n))
+    wrong = function("Wrong", lambda z: torch.fft.irfft(z, n), lambda g, z: torch.fft.rfft(g) / n)
     assert check_function(right, drawn(5)).ok
     report = check_function(wrong, drawn(5))
     assert wrong_ones(report) == {"WrongBackward"}
@@ -216,8 +204,8 @@ def test_bins_that_are_not_counted_twice_are_named() -> None:
 @pytest.mark.parametrize("factor", [6.0, 6**0.5, 1 / 6])
 def test_a_wrong_norm_is_named(factor: float) -> None:
     n = 6
-    assert check_function(custom("Right", torch.fft.ifft, lambda g, z: torch.fft.fft(g) / n), drawn(n)).ok
-    scaled = custom("Wrong", torch.fft.ifft, lambda g, z: torch.fft.fft(g) / n * factor)
+    assert check_function(function("Right", torch.fft.ifft, lambda g, z: torch.fft.fft(g) / n), drawn(n)).ok
+    scaled = function("Wrong", torch.fft.ifft, lambda g, z: torch.fft.fft(g) / n * factor)
     report = check_function(scaled, drawn(n))
     assert wrong_ones(report) == {"WrongBackward"}
     causes = {c for f in report.findings if f.kind == "local" for c in f.causes if isinstance(c, Factor)}

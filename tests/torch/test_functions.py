@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from faulty import custom
 from tables import DEEP
 
 import gradproof
@@ -25,22 +26,6 @@ def leaf(*shape: int, dtype: torch.dtype = F64, seed: int = 0) -> torch.Tensor:
 
 def blamed(report: Report) -> list[str]:
     return [f.node for f in report.findings if not f.verdict.passes and not f.inherited]
-
-
-def custom(forward: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
-    """A custom function from two plain ones; the backward gets the cotangent, then the inputs."""
-
-    class Custom(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, *inputs: Any) -> Any:
-            ctx.save_for_backward(*inputs)
-            return forward(*inputs)
-
-        @staticmethod
-        def backward(ctx: Any, *cotangents: Any) -> Any:
-            return backward(*cotangents, *ctx.saved_tensors)
-
-    return Custom.apply
 
 
 # What is told

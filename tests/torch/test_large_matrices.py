@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
+from faulty import function
 from torch import Tensor
-from torch.autograd import Function
 
 from gradproof import Verdict, check_function
 
@@ -29,18 +28,11 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def scaled(times: float) -> Callable[[Tensor], Tensor]:
-    class Scaled(Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            ctx.save_for_backward(x)
-            return torch.linalg.inv(x)
+    def backward(g: Tensor, x: Tensor) -> Tensor:
+        inverse = torch.linalg.inv(x)
+        return -times * inverse.mH @ g @ inverse.mH
 
-        @staticmethod
-        def backward(ctx: Any, *grads: Tensor) -> Tensor:
-            inverse = torch.linalg.inv(ctx.saved_tensors[0])
-            return -times * inverse.mH @ grads[0] @ inverse.mH
-
-    return Scaled.apply
+    return function("Scaled", torch.linalg.inv, backward)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -4,12 +4,11 @@ is refuted there."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
+from faulty import function
 from torch import Tensor
-from torch.autograd import Function
 
 from gradproof import Verdict, check_function
 from gradproof.causes import OtherCotangent
@@ -25,16 +24,7 @@ def in_order(g: Tensor) -> Tensor:
 
 
 def doubled(read: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    class Doubled(Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            return x * 2
-
-        @staticmethod
-        def backward(ctx: Any, *grads: Tensor) -> Tensor:
-            return read(grads[0]) * 2
-
-    return Doubled.apply
+    return function("Doubled", lambda x: x * 2, lambda g, x: read(g) * 2)
 
 
 def shuffled_if_turned(g: Tensor) -> Tensor:
