@@ -40,6 +40,7 @@ def lost_use(gradient: np.ndarray, parts: Sequence[tuple[str, Balls]]) -> OnlyPa
 
 
 MAX_USES = 8  # of a name that are told apart
+CONJUGATE = np.array([1.0, -1.0])  # of the two parts of a complex number
 ANOTHER = "another"  # the name of one use, apart from the others
 
 Tried = Iterator[tuple[Cause, np.ndarray]]  # a mistake, and the cotangent that it would have given
@@ -93,7 +94,7 @@ def likeness(value: np.ndarray | None, expected: Balls, clues: Clues | None = No
         turned = np.swapaxes(right, -1, -2)
         if _alike(value, turned, near) and not _alike(value, right, near):
             return (Transposed(),)
-    if right.shape[-1:] == (2,) and _alike(value, right * [1.0, -1.0], near) and right[..., 1].any():
+    if right.shape[-1:] == (2,) and _alike(value, right * CONJUGATE, near) and right[..., 1].any():
         return (Conjugated(),)
     factor = _factor(value, right, clues)
     for mistake, candidate in clues.candidates:
@@ -140,14 +141,10 @@ def _in_some(value: np.ndarray, right: np.ndarray) -> tuple[Cause, ...]:
     if not 1 < int(off.sum()) < int(at.sum()):
         return ()
     ratio = float(np.median(ratios[off]))
-    plain = (
-        next((n for n in (round(ratio), 1 / round(1 / ratio) if abs(ratio) < 1 else 0) if n), 0)
-        if ratio
-        else 0
-    )
+    plain = 1 / round(1 / ratio) if 1e-300 < abs(ratio) <= 0.5 else float(round(ratio))
     if not plain or not np.allclose(ratios[off], plain, rtol=1e-6, atol=0):
         return ()
-    return (FactorInSome(float(plain), int(off.sum()), value.size),)
+    return (FactorInSome(plain, int(off.sum()), value.size),)
 
 
 def _constants(extents: Sequence[int]) -> Iterator[tuple[str, float]]:

@@ -19,7 +19,7 @@ from ..proof.graph import Node, size
 from ..proof.section import section_of_cotangent, section_of_value
 from ..proof.walk import Values, evaluate, singular
 from ..verdict import Finding, Judgement, Numbers, Verdict, as_finding, bare_finding
-from .likeness import ANOTHER, MAX_USES, Clues, Tried, likeness, uses
+from .likeness import ANOTHER, CONJUGATE, MAX_USES, Clues, Tried, likeness, uses
 from .sieve import Sieve, work_of
 from .together import astray, explained, judge_pulled
 from .verdicts import Comparison, absent, judge, numbers_of
@@ -526,9 +526,9 @@ class Attempts:
         pairs = self.step.pairs
         if not pairs or self.name not in pairs or not pairs.issuperset(self.rows):
             return
-        turn = np.array([1.0, -1.0])
-        turned = {output: balls(centres(rows) * turn) for output, rows in self.rows.items()}
-        yield because.Conjugated(factor=True), self.pulled(self.step.nodes, self.work.given, turned) * turn
+        turned = {output: balls(centres(rows) * CONJUGATE) for output, rows in self.rows.items()}
+        found = self.pulled(self.step.nodes, self.work.given, turned)
+        yield because.Conjugated(factor=True), found * CONJUGATE
 
     def _spectra(self) -> Tried:
         """Through complex numbers to a real one, as a product of spectra: the other factor's conjugate left
@@ -544,7 +544,7 @@ class Attempts:
             return
         factors = [node for node in nodes if node.name in pairs and node.name not in moved]
         for factor in factors[:MAX_USES]:
-            turned = balls(centres(self.work.exact()[factor.name]) * np.array([1.0, -1.0]))
+            turned = balls(centres(self.work.exact()[factor.name]) * CONJUGATE)
             others = tuple(node for node in nodes if node is not factor)
             given = {**self.work.given, factor.name: turned}
             yield because.Conjugated(factor=True, spectrum=True), self.pulled(others, given, self.rows)
