@@ -175,6 +175,7 @@ class _Backward:
     ) -> None:
         self.recorder = recorder
         self.outputs = outputs
+        self.cotangents = cotangents_of(outputs)
         self.regions = regions  # of the outputs
         self.steps, self.leaves = _graph(recorder, outputs)
         self.reached = set(map(id, self.leaves))
@@ -193,7 +194,7 @@ class _Backward:
     def run(self, again: Pass, *, retain: bool) -> None:
         """One pass."""
         times = again.times
-        cotangents = [again.of(cotangent) for cotangent in cotangents_of(self.outputs)]
+        cotangents = [again.of(cotangent) for cotangent in self.cotangents]
         every = [*self.leaves, *self.others]
         before = [leaf.grad for leaf in every]
         first: Sequence[_Hooks | None] = self.first or [None] * len(self.steps)
@@ -397,7 +398,7 @@ class Pass:
     words: str
 
     def of(self, cotangent: torch.Tensor) -> torch.Tensor:
-        made = cotangent if self.times == 1 else self.times * cotangent
+        made = cotangent.clone() if self.times == 1 else self.times * cotangent
         return made if self.layout is None else self.layout(made)
 
 
