@@ -523,13 +523,6 @@ def _exit_code(reports: Sequence[Report], found: Attempts[Any]) -> int:
 # Targets
 
 
-def _prepare() -> None:
-    """Libraries load where processes come from while targets are read here."""
-    from .worker import prepare
-
-    prepare()
-
-
 def _work(arguments: argparse.Namespace) -> tuple[Work, Sequence[str]]:
     """What is to be checked, and by which engines."""
     from .dtypes import dtype_named
@@ -539,7 +532,9 @@ def _work(arguments: argparse.Namespace) -> tuple[Work, Sequence[str]]:
     if arguments.dtype:
         dtype_named(arguments.dtype)
     if arguments.jobs > 1:
-        _prepare()
+        from .worker import prepare
+
+        prepare()  # libraries load where processes come from while targets are read here
     engines = installed() if arguments.engine == "all" else (arguments.engine,)
     work: Work = []
     functions = [target for target in arguments.targets if is_function(target)]
