@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gradproof import Verdict, check_function
+from gradproof import Report, Verdict, check_function
 from gradproof.causes import Convention, NoEffect
 
 
@@ -46,6 +46,27 @@ def test_where_the_convention_has_no_effect_it_passes(dtype: torch.dtype) -> Non
     report = check_function(lambda x: ctc(x.log_softmax(-1)), drawn(5, 1, 4, dtype=dtype))
     assert report.ok, report.to_text()
     assert any(isinstance(cause, NoEffect) for f in report.findings for cause in f.causes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("loss", ["none", "sum", "mean"])
+def test_of_a_long_sequence_with_sure_guesses_too(loss: str, dtype: torch.dtype) -> None:
+    """Whose probabilities are exponentials of sums of some hundred: as exact as these are."""
+    generator = torch.Generator().manual_seed(0)
+    x = ((torch.rand(50, 2, 20, generator=generator) * 18 - 9).to(dtype)).requires_grad_()
+    labels = torch.randint(1, 20, (2, 30), generator=generator)
+
+    def of(scale: float) -> Report:
+        return check_function(
+            lambda x: functional.ctc_loss(
+                scale * x.log_softmax(-1), labels, (50, 45), (25, 12), reduction=loss
+            ).sum(),
+            x,
+        )
+
+    right = of(1.0)
+    assert right.ok, right.to_text()
+    assert of(1.001).verdict is Verdict.WRONG
 
 
 def test_a_part_that_does_not_cancel_is_no_convention_s() -> None:
