@@ -100,6 +100,17 @@ def custom(forward: Callable[..., Any], backward: Backward) -> Callable[..., Any
     return function("Custom", forward, backward)
 
 
+def transformable(name: str, forward: Callable[..., Any], backward: Backward) -> Callable[..., Any]:
+    """The same, as torch.func's transforms take them."""
+    members = {
+        "generate_vmap_rule": True,
+        "forward": staticmethod(forward),
+        "setup_context": staticmethod(lambda ctx, inputs, output: ctx.save_for_backward(*inputs)),
+        "backward": staticmethod(lambda ctx, *g: backward(*g, *ctx.saved_tensors)),
+    }
+    return type(name, (Function,), members).apply
+
+
 def pair(name: str, forward: Callable[..., Any], wrong: Backward, right: Backward) -> tuple[Any, Any]:
     return function(name, forward, wrong), function(name, forward, right)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from faulty import transformable
 from net_cases import drawn
 from torch import Tensor
 from torch.autograd import Function
@@ -122,43 +123,23 @@ def test_one_that_is_made_while_the_function_runs_is_found() -> None:
     assert report.ok, report.to_text()
 
 
-class Vmapped(Function):
-    """The cube, with a factor on its derivative."""
-
-    generate_vmap_rule = True
-    scale = 1.0
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x**3
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @classmethod
-    def backward(cls, ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
-        (x,) = ctx.saved_tensors
-        return 3 * g * x * x * cls.scale
-
-
-class VmappedWrong(Vmapped):
-    scale = 1.5
+vmapped = transformable("Vmapped", lambda x: x**3, lambda g, x: 3 * g * x * x)
+vmapped_wrong = transformable("VmappedWrong", lambda x: x**3, lambda g, x: 4.5 * g * x * x)
 
 
 @pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vjp], ids=["grad", "vjp"])
-@pytest.mark.parametrize("kind", [Vmapped, VmappedWrong], ids=["right", "wrong"])
+@pytest.mark.parametrize("kind", [vmapped, vmapped_wrong], ids=["right", "wrong"])
 def test_a_backward_that_a_transform_calls_is_judged(kind: Any, transform: Any) -> None:
     def func(x: Tensor) -> Tensor:
         if transform is torch.func.grad:
-            return torch.func.grad(lambda v: kind.apply(v).sum())(x)
-        return torch.func.vjp(kind.apply, x)[1](torch.ones_like(x))[0]
+            return torch.func.grad(lambda v: kind(v).sum())(x)
+        return torch.func.vjp(kind, x)[1](torch.ones_like(x))[0]
 
     report = check_function(func, drawn((3,)))
-    assert report.verdict is (Verdict.WRONG if kind is VmappedWrong else Verdict.ROUNDING), report.to_text()
+    assert report.verdict is (Verdict.WRONG if kind is vmapped_wrong else Verdict.ROUNDING), report.to_text()
     assert any("under a transform" in f.node and "test_insides.py:" in f.place for f in report.findings)
 
 
 def test_one_under_vmap_is_judged() -> None:
-    assert check_function(torch.func.vmap(Vmapped.apply), drawn((3, 2))).ok
-    assert check_function(torch.func.vmap(VmappedWrong.apply), drawn((3, 2))).verdict is Verdict.WRONG
+    assert check_function(torch.func.vmap(vmapped), drawn((3, 2))).ok
+    assert check_function(torch.func.vmap(vmapped_wrong), drawn((3, 2))).verdict is Verdict.WRONG

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from faulty import transformable
 from torch import Tensor, func
-from torch.autograd import Function
 
 from gradproof import Verdict, check_function
 
@@ -21,45 +21,17 @@ def drawn(*shape: int) -> Tensor:
 
 
 def cubed(times: float) -> Map:
-    class Cubed(Function):
-        generate_vmap_rule = True
-
-        @staticmethod
-        def forward(x: Tensor) -> Tensor:
-            return x**3
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            ctx.save_for_backward(*inputs)
-
-        @staticmethod
-        def backward(ctx: Any, *grads: Tensor) -> Tensor:
-            (x,) = ctx.saved_tensors
-            return times * grads[0] * x * x
-
-    return Cubed.apply
+    return transformable("Cubed", lambda x: x**3, lambda g, x: times * g * x * x)
 
 
 def scaled(right: bool) -> Map:
     """Of two tensors, one of which does not need a gradient."""
-
-    class Scaled(Function):
-        generate_vmap_rule = True
-
-        @staticmethod
-        def forward(x: Tensor, by: Tensor) -> Tensor:
-            return x.sin() * by
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            ctx.save_for_backward(*inputs)
-
-        @staticmethod
-        def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-            x, by = ctx.saved_tensors
-            return grads[0] * (x.cos() if right else x.sin()) * by, grads[0] * x.sin()
-
-    return lambda x: Scaled.apply(x, torch.full_like(x, 2.5))
+    apply = transformable(
+        "Scaled",
+        lambda x, by: x.sin() * by,
+        lambda g, x, by: (g * (x.cos() if right else x.sin()) * by, g * x.sin()),
+    )
+    return lambda x: apply(x, torch.full_like(x, 2.5))
 
 
 NET = torch.nn.Linear(3, 2).double()
