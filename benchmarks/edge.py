@@ -49,7 +49,7 @@ def of_graphs(dtype: str, seeds: range) -> Iterator[Tally]:
 def of_operators(dtype: str, only: str, samples: int) -> Iterator[Tally]:
     """Each operator on some samples: of every step what floats and balls say of its values and cotangents."""
     settings = Settings(dtype, samples, 400, 60.0)
-    for name, op in operators(dtype).items():
+    for name, op in operators(settings).items():
         if not re.search(only, name):
             continue
         tally = Tally()

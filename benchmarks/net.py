@@ -70,7 +70,7 @@ def right(dtypes: Sequence[str]) -> Iterator[Right]:
 def database(dtype: str, share: int) -> Iterator[Right]:
     """Every so many-th operator's samples."""
     settings = Settings(dtype, 3, 200, 60.0)
-    for op in list(operators(dtype).values())[::share] if share else ():
+    for op in list(operators(settings).values())[::share] if share else ():
         for name, sample in drawn(op, settings):
             yield f"{op.full_name} {name}, {dtype}", *function_of(op, sample)
 

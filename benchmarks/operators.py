@@ -108,6 +108,8 @@ class Settings:
     samples: int
     entries: int
     limit: float
+    mode: str = "reverse"
+    order: int = 1
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,8 @@ class Result:
 # The database and its samples
 
 
-def operators(dtype: str) -> dict[str, Any]:
-    """The operators that are differentiable in the dtype on a CPU, by full name."""
+def operators(settings: Settings) -> dict[str, Any]:
+    """The operators that are differentiable in the dtype on a CPU, in the mode and the order, by full name."""
     try:
         import expecttest  # noqa: F401 - whether it is there
     except ModuleNotFoundError:
@@ -175,11 +177,14 @@ def operators(dtype: str) -> dict[str, Any]:
         sys.modules["expecttest"].TestCase = unittest.TestCase  # type: ignore[attr-defined] # a module has no such name yet
     from torch.testing._internal.common_methods_invocations import op_db
 
-    wanted = getattr(torch, dtype)
+    wanted, forward = getattr(torch, settings.dtype), settings.mode != "reverse"
     return {
         op.full_name: op
         for op in op_db
-        if op.supports_autograd and wanted in op.supported_backward_dtypes("cpu")
+        if op.supports_autograd
+        and wanted in op.supported_backward_dtypes("cpu")
+        and (op.supports_forward_ad or not forward)
+        and (op.supports_gradgrad or settings.order == 1)
     }
 
 
@@ -274,17 +279,17 @@ def examine(op: Any, settings: Settings) -> Iterator[Choice | Sampled]:
         return
     yield choice
     for name, sample in chosen:
-        yield judge(op, name, sample)
+        yield judge(op, name, sample, settings)
     if not chosen:
         words = "no sample has a number to differentiate by"
         yield Sampled("none", Outcome.UNDECIDED, time.perf_counter() - start, words)
 
 
-def judge(op: Any, name: str, sample: Any) -> Sampled:
+def judge(op: Any, name: str, sample: Any, settings: Settings) -> Sampled:
     function, inputs = function_of(op, sample)
     start = time.perf_counter()
     try:
-        report = gradproof.check_function(function, *inputs)
+        report = gradproof.check_function(function, *inputs, mode=settings.mode, order=settings.order)
     except Exception as error:
         return from_exception(name, error, time.perf_counter() - start, "", summary_of(sample))
     seconds = time.perf_counter() - start
@@ -363,7 +368,7 @@ def serve(connection: Connection, settings: Settings) -> None:
     again."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the parent, which ends us
     torch.set_num_threads(1)  # the tensors are small: threads would only wait for each other
-    database = operators(settings.dtype)
+    database = operators(settings)
     warnings.simplefilter("ignore")
     while True:
         connection.send(None)
@@ -595,6 +600,8 @@ def selected(database: Mapping[str, Any], ops: str | None, only: str | None) -> 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", choices=DTYPES, default="float64")
+    parser.add_argument("--mode", choices=("reverse", "forward", "both"), default="reverse")
+    parser.add_argument("--order", type=int, choices=(1, 2, 3), default=1)
     parser.add_argument("--samples", type=int, default=3, help="of each operator")
     parser.add_argument(
         "--entries", type=int, default=2000, help="of a sample's tensors, all together, that are small"
@@ -614,9 +621,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
     )  # as ctrl-C: the processes end with us, the results are told
-    settings = Settings(options.dtype, options.samples, options.entries, options.limit)
+    settings = Settings(
+        options.dtype, options.samples, options.entries, options.limit, options.mode, options.order
+    )
     try:
-        names = selected(operators(settings.dtype), options.ops, options.only)
+        names = selected(operators(settings), options.ops, options.only)
     except (ValueError, re.error) as error:
         parser.error(str(error))
     if not names:

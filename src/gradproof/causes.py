@@ -382,6 +382,14 @@ class LostAtStop(Cause):
     leaves: tuple[str, ...] = ()  # that miss it, where they are known
 
 
+class StoppedForward(Cause):
+    """Every node's tangent is right, and the function's is not: something on the way has none."""
+
+
+class CutOff(Cause):
+    """A gradient is linear in its cotangent, and this one has no history."""
+
+
 class NotFollowed(Cause):
     """What happens there is not seen."""
 

@@ -13,10 +13,11 @@ from .. import causes as because
 from ..causes import Cause
 from ..dtypes import ANY_SUM, DType
 from ..proof.arithmetic import Arithmetic
-from ..proof.balls import NOUGHT, UNIT, Balls, balls, centres, fold, full, hull, lift, numbers
-from ..proof.enclosure import Enclosures, NoValuesError, Pulled, Run
+from ..proof.balls import NOUGHT, UNIT, Balls, balls, centres, finite, fold, full, hull, lift, numbers
+from ..proof.enclosure import MAX_SIDES, Enclosures, NoValuesError, Pulled, Run
 from ..proof.graph import Node, size
 from ..proof.section import section_of_cotangent, section_of_value
+from ..proof.tangents import WAY, along, dot
 from ..proof.walk import Values, evaluate, singular
 from ..verdict import Finding, Judgement, Numbers, Verdict, as_finding, bare_finding
 from .likeness import ANOTHER, CONJUGATE, MAX_USES, Clues, Tried, likeness, uses
@@ -171,7 +172,10 @@ class Work:
         loose = self.rounded[name]
         sharp = self.enclosures.settled(lambda: self.exact()[name], loose)
         value, sharp, loose = self.without_unknown(name, value, sharp, loose)
-        judged = judge(Comparison(value, sharp, loose), dtype)
+        kinks = None
+        if step.moved:
+            sharp, loose, kinks = self._at_kinks(name, sharp, loose)
+        judged = judge(Comparison(value, sharp, loose, kinks), dtype)
 
         def by(held: Enclosures) -> Pulled:
             return Pulled(sharp, self.evaluated(held.rounding)[name], np.zeros(sharp.shape, bool))
@@ -181,11 +185,50 @@ class Work:
         if judged.verdict is Verdict.EXACT and not np.isfinite(value).all():
             self.seen.infinite.add(name)
         judged = self._if_held(name, value, judged)
+        if step.moved and judged.verdict is Verdict.WRONG:
+            looks = self._tangent_looks(name, value, sharp)
+            told = (because.Convention(step.convention),) if step.convention else ()
+            judged = replace(judged, causes=(*judged.causes, *told, *looks))
         if step.looks is None:
             judged = self.with_reason(judged)
         elif judged.verdict is Verdict.WRONG:
             judged = replace(judged, causes=(*judged.causes, *step.looks(sharp)))
         return as_finding(step.kind, step.name, None, step.text(None), judged)
+
+    def _at_kinks(self, name: str, sharp: Balls, loose: Balls) -> tuple[Balls, Balls, np.ndarray | None]:
+        """A tangent, and which of its entries are at a kink: there it is looked at from both sides, along
+        the tangents of the inputs."""
+        open_ = np.flatnonzero(self.enclosures.unsettled(sharp, loose).reshape(-1))
+        output = next((node for node in self.step.nodes if dot(node.name) == name), None)
+        if not len(open_) or output is None:
+            return sharp, loose, None
+        sharp, loose = sharp.copy(), loose.copy()
+        kinks = np.zeros(sharp.size, bool)
+        kinks[open_[MAX_SIDES:]] = finite(sharp.reshape(-1)[open_[MAX_SIDES:]])
+        open_ = open_[:MAX_SIDES]
+        units = np.zeros((len(open_), sharp.size))
+        units[np.arange(len(open_)), open_] = 1.0
+        nodes = along([node for node in self.step.nodes if node.moving is None], self.step.moved)
+        wanted = self.step.wanted.union([WAY], (node.name for node in nodes)) - self.step.moved.keys()
+        run = Run(nodes, (output.name,), {WAY: ()}, wanted)
+        rows = {output.name: balls(units.reshape(-1, *sharp.shape))}
+        found = self.enclosures.pulled(run, {**self.given, WAY: balls(np.zeros(()))}, rows)[WAY]
+        sharp.reshape(-1)[open_], loose.reshape(-1)[open_] = found.exact, found.rounding
+        kinks[open_] = found.kinks
+        return sharp, loose, kinks.reshape(sharp.shape)
+
+    def _tangent_looks(self, name: str, value: np.ndarray, sharp: Balls) -> tuple[Cause, ...]:
+        """What a wrong tangent looks like: a factor, or what one of the inputs adds to it, alone or left
+        out."""
+        right, tried = centres(sharp), []
+        for moved in self.step.moved if len(self.step.moved) > 1 else ():
+            still = {**self.given, dot(moved): balls(np.zeros(self.step.moved[moved]))}
+            without = centres(evaluate(self.step.nodes, still, self.enclosures.exact)[name])
+            rest = tuple(other for other in self.step.moved if other != moved)
+            tried += [(because.OnlyPart(moved, rest), right - without)]
+            tried += [(because.OnlyPart(" and ".join(rest), (moved,)), without)]
+        extents = tuple(dict.fromkeys(n for shape in (value.shape, *self.step.moved.values()) for n in shape))
+        return likeness(value, sharp, Clues(self.step.dtype, extents, tuple(tried)))
 
     def _if_held(self, name: str, value: np.ndarray, judged: Judgement) -> Judgement:
         """The judgement, with the cause where a wrong value is right for a sum that was held in 16 bits."""

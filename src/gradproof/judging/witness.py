@@ -60,7 +60,8 @@ class Step:
     what. `also` has other ways to compute a node: the real numbers are the same, and what rounding explains
     is what it does to any of them. `looks` says what a wrong value looks like, beside the exact one, where
     that is not for the judge to find out: only then may nodes bind a name anew. `kind` is that of the
-    findings on values.
+    findings on values. Of a step of tangents the inputs that are `moved` have theirs beside them, under
+    their dotted names.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Step:
     also: Mapping[Node, tuple[tuple[Node, ...], ...]] = field(default_factory=dict)
     looks: Callable[[Balls], tuple[Cause, ...]] | None = None
     kind: str = "forward"
+    moved: Mapping[str, Shape] = field(default_factory=dict)
     convention: str = ""  # what the engine gives on purpose in place of the derivative, in words
     pairs: frozenset[str] = frozenset()  # names whose last axis has real and imaginary parts
 

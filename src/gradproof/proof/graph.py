@@ -93,7 +93,10 @@ class Node:
 
     `owner` is the user's line it belongs to, `source` that part of the line as the user wrote it. A `shift`
     is a node that its line's value does not depend on (the maximum that a softmax takes from its logits):
-    implementations round with it, and no derivative flows through it.
+    implementations round with it, and no derivative flows through it. The formula of a tangent is one of
+    slopes: where a branch among what is `moving` stands at its boundary, it is every branch's; `other` is a
+    second form of it that implementations use, and the terms of a product's or an extreme's are multiplied
+    with the derivative by the terms of what it `weighs`.
     """
 
     name: str
@@ -105,6 +108,9 @@ class Node:
     owner: str = ""
     source: str = ""
     shift: bool = False
+    moving: frozenset[str] | None = None
+    other: sympy.Expr | None = None
+    weighs: Node | None = None
 
     @property
     def expression(self) -> str:

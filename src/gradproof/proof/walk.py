@@ -138,7 +138,14 @@ def evaluate(
             total = arithmetic.contract(a, b, site.summed, site.domain)
             known[node.name] = arithmetic.settle(arithmetic.broadcast(total, site.shape))
             continue
-        terms = arithmetic.broadcast(_over(site, node.formula, known, arithmetic), site.domain)
+        mode = "values" if node.moving is None else "slopes"
+        terms = _over(site, node.formula, known, arithmetic, mode, node.moving)
+        if node.other is not None and arithmetic.dtype is not None:
+            terms = arithmetic.either(terms, _over(site, node.other, known, arithmetic, mode, node.moving))
+        if node.weighs is not None:
+            weighed = _over(site, node.weighs.formula, known, arithmetic)
+            terms = arithmetic.multiply(terms, arithmetic.weights(weighed, node.weighs, mode))
+        terms = arithmetic.broadcast(terms, site.domain)
         match node.reduce:
             case "sum":
                 terms = arithmetic.sum(terms, site.summed)

@@ -243,6 +243,10 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.OtherCotangent: lambda cause: "for a cotangent of -2 times as much, " + (
         "with its axes in another order in memory (channels_last)" if cause.turned else "two entries apart"),
     c.LostAtStop: _lost,
+    c.StoppedForward: "every node's tangent is right, and the function's is not: something on the way has "
+                      "no tangent (a detach, .data, no_grad, a number)",
+    c.CutOff: "the backward gives it without a history, and what is linear in the cotangent cannot be constant: "
+              "it is cut off from its own graph (a detach, NumPy)",
     c.NotFollowed: '{why}: what happens there is not seen; if it is meant as a constant, say so by '
                    'stops="trust"',
     c.Contradicted: "something was not seen: along a random direction the function changes by {slope:.6g}, "

@@ -49,6 +49,7 @@ COMPARED = (
     ("local", "Local gradients: each line alone", "local"),
     ("gradient", "Chained gradients: from the output back", "gradient of"),
 )
+KINDS = {"forward": "forward", "local": "backward", "tangent": "tangent"}  # of an autograd node's findings
 PROBED = "probed: with one random cotangent, where the Jacobian is too large to compare every entry"
 WORST = "Where a table tells one entry of a tensor, it is the one that is furthest off."
 
@@ -107,6 +108,7 @@ def comparison(finding: Finding, ok: bool, dtype: str, about: str = "") -> Compa
     """A finding in words; `about` says what it is about, where that is no line and no gradient."""
     at = place(finding.index)
     what = {"local": f"gradient by {finding.wrt}" if finding.wrt else "gradient", "forward": "value"}
+    what["tangent"] = "tangent"
     count = f"{finding.refuted} of {finding.entries} entries are wrong" if finding.refuted else ""
     off = [f"off by {number(finding.ulp, 3)} ulp, allowed {number(finding.allowed_ulp, 3)}"] * (
         finding.ulp is not None
@@ -272,6 +274,8 @@ def _nodes(report: Report) -> Iterator[Table]:
         if finding.kind != "gradient":
             groups.setdefault(finding.node, []).append(finding)
     found = []
+    there = {finding.kind for findings in groups.values() for finding in findings}
+    kinds = [kind for kind in KINDS if kind in there or kind != "tangent"]
     for node, findings in groups.items():
         verdicts: dict[str, Cell] = {}
         for finding in sorted(findings, key=lambda f: f.verdict.severity):
@@ -280,15 +284,14 @@ def _nodes(report: Report) -> Iterator[Table]:
         row = (
             shortened(node),
             findings[0].place,
-            verdicts.get("forward", "–"),
-            verdicts.get("local", "–"),
+            *(verdicts.get(kind, "–") for kind in kinds),
             Amount(worst.ulp, 3),
             Amount(worst.allowed_ulp, 3),
         )
         found.append((worst.verdict.passes, worst.inherited, row))
     rows = tuple(row for _, _, row in sorted(found, key=lambda one: one[:2]))
     if rows:
-        head = ("node", "line", "forward", "backward", "ulp", "allowed")
+        head = ("node", "line", *(KINDS[kind] for kind in kinds), "ulp", "allowed")
         yield Table(f"Autograd nodes, each at {report.engine}'s own numbers", head, rows)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,26 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
-from ..causes import Cause, Contradicted, NotFollowed, NothingToCompare, Uncovered
+from ..causes import (
+    Cause,
+    Contradicted,
+    CutOff,
+    NotFollowed,
+    NothingToCompare,
+    Raised,
+    StoppedForward,
+    Uncovered,
+)
 from ..dtypes import ANY_SUM, DTYPES, DType
-from ..errors import GradproofError, InputError, Place
+from ..errors import GradproofError, InputError, Place, said
 from ..judging.judge import Judge, Judged
 from ..judging.whole import tight
 from ..language.syntax import parse_statements
 from ..report import Report
 from ..verdict import Finding, Judgement, Verdict, bare_finding
+from .forward import WHOLE, Moving
+from .forward import witness_of as tangents_of
+from .gradients import Gradient
 from .names import arguments_of, name_of
 from .net import Net, contradictions, plain_findings
 from .outputs import flat
@@ -44,6 +56,8 @@ def check_function(
     stops: str = "judge",
     net: bool = True,
     passes: int = 3,
+    mode: str = "reverse",
+    order: int = 1,
     accumulate: str = "float32",
     title: str = "",
     kwargs: Mapping[str, Any] | None = None,
@@ -62,6 +76,11 @@ def check_function(
     back. With `passes=1` the backward runs once, for one that cannot run twice on the same graph: then nobody
     knows whether it repeats itself.
 
+    `mode="forward"` looks in place of the backward at the tangents that torch moves forward (a custom
+    Function's `jvp`, torch's own formulas), node by node, and `mode="both"` at both. With `order=2` the
+    backward is recorded as a function of its own (`create_graph`), and each of its nodes is judged as well;
+    with 3 the backward of that.
+
     A sum of 16-bit numbers is expected to be held in float32, as torch's are, or to be no farther off than 16
     roundings of its terms; `accumulate="any"` takes one that was held in 16 bits.
 
@@ -76,6 +95,12 @@ def check_function(
         raise InputError(f"stops={stops!r}: expected 'judge' or 'trust'")
     if accumulate not in ACCUMULATE:
         raise InputError(f"accumulate={accumulate!r}: expected {' or '.join(map(repr, ACCUMULATE))}")
+    if mode not in MODES:
+        raise InputError(f"mode={mode!r}: expected {' or '.join(map(repr, MODES))}")
+    if order not in ORDERS:
+        raise InputError(f"order={order!r}: expected {' or '.join(map(repr, ORDERS))}")
+    if formula is not None and (mode, order) != ("reverse", 1):
+        raise InputError("formula= tells one operation, whose backward alone is judged: leave mode and order out")
     if passes not in (1, 3):
         raise InputError(f"passes={passes!r}: expected 3, or 1 for a backward that cannot run twice")
     start = time.perf_counter()
@@ -84,31 +109,127 @@ def check_function(
     called = partial(func, **keywords) if keywords else func
     trusted = stops == "trust" or formula is not None
     with untouched(called, *inputs, *given) as state:
-        ran = _recorded(called, given, passes, None if trusted else state)
-        tape = ran if formula is None else _as_one(ran, name, formula, called, given)
-        formats = ACCUMULATE[accumulate]
-        judged, judge, dtype = judged_tape(tape, trusting=trusted, formats=formats)
-        found = [*judged.findings, *_of_inner_ones(tape, formats)]
-        beside = Net([])
-        if net and tape.leaves and passing(found):
-            whole = partial(by_the_whole, judge, tape)
-            beside = _unrecorded(called, given, ran, state, whole, spread=not trusted)
-        elif net and tape.leaves and not trusted and passing([f for f in found if not _is_lost_sight_of(f)]):
-            found = _measured(found, contradictions(called, given, ran, state).findings)
+        asked = Asked(called, given, state, passes, trusted, net, ACCUMULATE[accumulate], formula, name)
+        looks = [look(asked) for look in _looks(mode, order)]
+    kinds = [look.exercised for look in looks]
+    first = looks[0]
     return Report(
         name,
         name,
         "torch",
-        dtype.name if dtype else "none",
-        _compared([*found, *beside.findings]),
+        first.dtype.name if first.dtype else "none",
+        _compared([finding for look in looks for finding in look.findings]),
         time.perf_counter() - start,
-        exercised=("reverse mode, first order",),
-        not_exercised=NOT_EXERCISED if passes == 3 else (*NOT_EXERCISED, "a second backward"),
-        remarks=_remarks(tape, beside.left_out),
-        traceback=tape.traceback,
-        gradients=judged.gradients,
-        local=judged.local,
+        exercised=tuple(kinds),
+        not_exercised=tuple(kind for kind in KINDS if kind not in kinds)
+        + (() if passes == 3 else ("a second backward",)),
+        remarks=first.remarks,
+        traceback=next((look.traceback for look in looks if look.traceback), ""),
+        gradients=first.judged.gradients,
+        local=first.judged.local,
     )
+
+
+REVERSE, FORWARD, SECOND, THIRD = KINDS = (
+    "reverse mode, first order",
+    "forward mode",
+    "double backward",
+    "third order",
+)
+MODES = {"reverse": (REVERSE,), "forward": (FORWARD,), "both": (REVERSE, FORWARD)}
+ORDERS = {1: (), 2: (SECOND,), 3: (SECOND, THIRD)}
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What is checked, and how: see `check_function`."""
+
+    func: Callable[..., Any]
+    inputs: list[Any]
+    state: State
+    passes: int
+    trusted: bool
+    net: bool
+    formats: Mapping[str, DType]
+    formula: str | None
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What came of one kind of derivative."""
+
+    exercised: str
+    findings: list[Finding]
+    dtype: DType | None
+    judged: Judged
+    remarks: tuple[str, ...] = ()
+    traceback: str = ""
+
+
+def _looks(mode: str, order: int) -> list[Callable[[Asked], Looked]]:
+    of = {REVERSE: _in_reverse, FORWARD: _forward, SECOND: partial(_of_order, 2), THIRD: partial(_of_order, 3)}
+    return [of[kind] for kind in (*MODES[mode], *ORDERS[order])]
+
+
+def _in_reverse(asked: Asked) -> Looked:
+    """The backward, node by node; what is not seen; and the function as its users run it."""
+    func, given, state, trusted = asked.func, asked.inputs, asked.state, asked.trusted
+    ran = _recorded(func, given, asked.passes, None if trusted else state)
+    tape = ran if asked.formula is None else _as_one(ran, asked.name, asked.formula, func, given)
+    judged, judge, dtype = judged_tape(tape, trusting=trusted, formats=asked.formats)
+    found = [*judged.findings, *_of_inner_ones(tape, asked.formats)]
+    beside = Net([])
+    if asked.net and tape.leaves and passing(found):
+        whole = partial(by_the_whole, judge, tape)
+        beside = _unrecorded(func, given, ran, state, whole, spread=not trusted)
+    elif asked.net and tape.leaves and not trusted and passing([f for f in found if not _is_lost_sight_of(f)]):
+        found = _measured(found, contradictions(func, given, ran, state).findings)
+    remarks = _remarks(tape, beside.left_out)
+    return Looked(REVERSE, [*found, *beside.findings], dtype, judged, remarks, tape.traceback)
+
+
+def _forward(asked: Asked) -> Looked:
+    """The tangents, node by node; and where all of them are right, that of the whole function, which misses
+    what autograd stops at."""
+    with eager():
+        try:
+            tape = record(asked.func, asked.inputs, 0, Moving)
+        except Exception as error:
+            tape = stopped(words_of_our_fault(error))
+    asked.state.restore()
+    witness = tangents_of(tape, trusting=asked.trusted, guard=our_fault, formats=asked.formats)
+    judged = Judge(witness, guard=our_fault).judged()
+    whole = [f for f in judged.findings if f.node == WHOLE and f.kind == "tangent"]
+    found = [f for f in judged.findings if f not in whole]
+    if not found:
+        found = whole  # without a node: what it gives is what it was given
+    elif passing(found):
+        wrong = [f for f in whole if f.verdict is Verdict.WRONG]
+        found += [replace(f, causes=(*f.causes, StoppedForward())) for f in wrong]
+    return Looked(FORWARD, found, witness.dtype, judged, _remarks(tape, ""), tape.traceback)
+
+
+def _of_order(order: int, asked: Asked) -> Looked:
+    """The backward, as a function of its own: by the cotangents and by what it read."""
+    kind = KINDS[order]
+    func, inputs, passes = asked.func, asked.inputs, min(asked.passes, 3)
+    try:
+        for _ in range(order - 1):
+            func = Gradient(func, inputs)
+            inputs = [*func.cotangents, *inputs]
+    except Exception as error:
+        raised = bare_finding("gradient", f"{kind}: the function", Verdict.FAILED, Raised(said(error)))
+        return Looked(kind, [raised], None, Judged((), {}, {}))
+    asked.state.restore()
+    found = _in_reverse(replace(asked, func=func, inputs=inputs, passes=passes))
+    cut = [bare_finding("gradient", name, Verdict.WRONG, CutOff()) for name in func.cut]
+    findings = [*found.findings, *cut]
+    return replace(found, exercised=kind, findings=[_at_order(finding, kind) for finding in findings])
+
+
+def _at_order(finding: Finding, kind: str) -> Finding:
+    return replace(finding, node=f"{kind}: {finding.node}")
 
 
 ACCUMULATE: Mapping[str, Mapping[str, DType]] = {"float32": DTYPES, "any": ANY_SUM}
@@ -236,9 +357,6 @@ def _unrecorded(
     except Exception as error:
         beside = Net([bare_finding("local", "the function", Verdict.UNSUPPORTED, our_fault(error))])
     return Net([*found, *beside.findings], beside.left_out)
-
-
-NOT_EXERCISED = ("forward mode", "double backward", "batched (vmap)")
 
 
 def _compared(findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 try:
     from torch._decomp import decomposition_table
@@ -51,6 +51,27 @@ def without_functions() -> AbstractContextManager[Any]:
 def set_grad_enabled(enabled: bool) -> None:
     """Also where a function has left a mode of its own on."""
     torch._C._set_grad_enabled(enabled)
+
+
+def tangents() -> AbstractContextManager[Any]:
+    """Within it tensors may have tangents, which torch moves forward beside them."""
+    return forward_ad.dual_level()
+
+
+def give_tangent(tensor: Tensor, tangent: Tensor) -> None:
+    """Give a tensor a tangent, in place: a leaf stays one, as parameters of modules must."""
+    with torch.no_grad():
+        tensor.copy_(forward_ad.make_dual(tensor.detach().clone(), tangent))
+
+
+def tangent_of(tensor: Tensor) -> Tensor | None:
+    """A copy of the tangent that torch has for a tensor, also asked from below autograd."""
+    core = torch._C
+    included, nothing = core._dispatch_tls_local_include_set(), core.DispatchKeySet.from_raw_repr(0)
+    with _disable_current_modes(), without_functions(), torch.no_grad():
+        with core._ForceDispatchKeyGuard(included, nothing), forward_ad._set_fwd_grad_enabled(True):
+            tangent = forward_ad.unpack_dual(tensor).tangent
+            return None if tangent is None else tangent.detach().clone()
 
 
 def next_number() -> int:

@@ -49,6 +49,8 @@ def named_tensors(func: Any, inputs: Sequence[Any]) -> Iterator[tuple[str, torch
 
 
 def arguments_of(func: Any, inputs: Sequence[Any]) -> list[tuple[str, Any]]:
+    if hasattr(func, "named_arguments"):
+        return list(func.named_arguments(inputs))
     try:
         called = func.func if isinstance(func, partial) and not func.args else func
         called = called.forward if isinstance(called, torch.nn.Module) else called

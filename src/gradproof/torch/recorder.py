@@ -91,6 +91,7 @@ class Recorder(insides.TorchDispatchMode):
         self.unseen: set[int] = set()  # storages that were written to by no operation of torch's
         self.foreign: set[int] = set()  # storages that no operation of the run made
         self.making = False
+        self.tangents: dict[Edge, torch.Tensor | None] = {}  # of one that moves them: see `forward`
 
     def run(self, func: Callable[..., Any], inputs: Sequence[Any]) -> Any:
         """What the function returns. Raises what the function raises."""
@@ -274,6 +275,8 @@ class Recorder(insides.TorchDispatchMode):
         writes = self.writes.get(key, 0)
         known = self.copies.get(place)
         plain = tensor.detach().resolve_conj().resolve_neg()
+        if plain._is_zerotensor():  # a tangent without memory
+            plain = torch.zeros(plain.shape, dtype=plain.dtype)
         changed = known is not None and known[0] == writes and not equal(known[1], plain.cpu())
         if known is None or known[0] != writes or changed:
             known = (writes, plain.cpu().clone(memory_format=torch.contiguous_format))

@@ -34,7 +34,9 @@ def rehearsed(func: Callable[..., Any], inputs: Sequence[Any]) -> tuple[list[Eve
     return recorder.events, recorder.trail
 
 
-def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> Tape:
+def record(
+    func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3, by: type[Recorder] = Recorder
+) -> Tape:
     """Run the function once on the inputs, and its backward so many times, and keep what happened.
 
     The leaves' `.grad` are as before afterwards. What the function or its backward raises is the tape's
@@ -47,7 +49,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
             f"{tried}"
         )
     names = leaf_names(func, inputs)
-    recorder = Recorder(modules_of(func), frozenset(names))
+    recorder = by(modules_of(func), frozenset(names))
     given = recorder.given(tensor for _, tensor in _marked(func, inputs).values())
     try:
         result = recorder.run(func, inputs)
@@ -61,7 +63,7 @@ def record(func: Callable[..., Any], inputs: Sequence[Any], passes: int = 3) -> 
         return _stopped(recorder, f"an output is {hidden}", supported=False)
     marked = _marked(func, inputs)
     backward = _Backward(recorder, outputs, regions, [tensor for _, tensor in marked.values()])
-    for again in PASSES[: 1 if passes == 1 else backward.worthwhile]:
+    for again in PASSES[: min(passes, 1) if passes < 2 else backward.worthwhile]:
         backward.run(again, retain=passes > 1)
         if backward.trouble:
             break
@@ -123,6 +125,7 @@ def _tape(recorder: Recorder, names: Mapping[int, str], backward: _Backward) -> 
         transformed=recorder.transformed,
         trail=recorder.trail,
         foreign=frozenset(recorder.foreign),
+        tangents=recorder.tangents,
     )
 
 
@@ -237,7 +240,7 @@ class _Backward:
             self.others = [leaf for leaf in self.others if leaf.grad is None]
         for leaf in self.leaves:
             region = self.recorder.edges.get((self.recorder.number(leaf), 0))
-            self.gradients[id(leaf)].append(_at(region, _kept(leaf.grad)))
+            self.gradients[id(leaf)].append(numbers_of(region, leaf.grad))
 
     def _raised(self, error: Exception) -> None:
         again = len(self.seeds)
@@ -270,6 +273,11 @@ def _passed(step: Step, tensors: Tensors) -> tuple[np.ndarray | None, ...]:
     regions = [None if edge is None else step.inputs.get(edge) for edge in step.edges]
     regions += [None] * (len(tensors) - len(regions))
     return tuple(_at(region, tensor) for region, tensor in zip(regions, tensors, strict=False))
+
+
+def numbers_of(region: Region | None, tensor: torch.Tensor | None) -> np.ndarray | None:
+    """A derivative beside a tensor as floats: of a sparse one at its values, of a complex one in pairs."""
+    return _at(region, _kept(tensor))
 
 
 def _at(region: Region | None, tensor: Any) -> np.ndarray | None:
@@ -476,6 +484,20 @@ class _OfNodes:
             elif event.owner is not None:
                 self.owned[event.owner].append(event)
         self.kinds: Counter[str] = Counter()
+        several = (event for event in recorder.events if len(event.outs) > 1 and event.call is None)
+        self.makers = {out.key: event for event in several for out in event.outs[1:]}
+
+    def _saved(self, events: Sequence[Event], inputs: Iterable[Edge | None]) -> tuple[Event, ...]:
+        """The operations whose further results (a mean, a deviation) a built-in backward reads: torch
+        differentiates it through them, by what it reads of what they read."""
+        edges = set(inputs) - {None}
+        found: dict[int, Event] = {}
+        for event in events:
+            for region in event.regions if event.name.endswith("_backward") and event.call is None else ():
+                maker = self.makers.get(region.key) if region.edge is None and region.floating else None
+                if maker is not None and any(read.edge in edges for read in maker.regions):
+                    found[id(maker)] = maker
+        return tuple(found.values())
 
     def step(self, node: Any) -> Step:
         number, kind = self.recorder.number(node), insides.forward_class(node)
@@ -500,6 +522,7 @@ class _OfNodes:
             by_function=kind is not None,
             formula=OPAQUE.get(kind.__name__, "") if call else "",
             arguments=call.arguments if call else {},
+            saved=self._saved(events, edges),
         )
 
     def _named(self, node: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..errors import UnsupportedError
 from ..proof.balls import balls
 from ..proof.enclosure import Cotangents, Run
@@ -52,8 +54,9 @@ def whole(tape: Tape, leaves: Mapping[str, Region], most: int, cut: Collection[i
     rows = {}
     # A value that is an output twice has both of its cotangents in one seed.
     for edge, region in {region.edge: region for region in tape.outputs}.items():
-        if edge is not None and edge in tape.seeds[0]:
-            rows[lowering.copy(region)] = balls(tape.seeds[0][edge])[None]
+        seeds = tape.seeds[0] if tape.seeds else {}
+        if edge is not None and (edge in seeds or not tape.seeds):  # of a tape without passes, no row is read
+            rows[lowering.copy(region)] = balls(seeds.get(edge, np.zeros(region.shape)))[None]
     if sum(size(node.domain) for node in lowering.nodes) > most:
         raise UnsupportedError("the whole run is too large")
     if not rows:

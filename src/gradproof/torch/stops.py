@@ -154,7 +154,8 @@ class Stops:
             self.before[id(region)] = content
             reached = self._reached(content)
             believed = content if event.call is not None else self._taken_for(region, content)
-            if step is None or self._belongs(region, event, content, believed):
+            carried = step is not None and region.edge is None and region.key in step.carried
+            if step is None or carried or self._belongs(region, event, content, believed):
                 continue
             if reached or believed is not content:
                 credited = believed if region.edge is not None and believed is not content else None

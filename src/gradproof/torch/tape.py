@@ -240,10 +240,18 @@ class Step:
     formula: str = ""  # said by the user, in place of the operations
     arguments: Mapping[str, Any] = field(default_factory=dict)  # the names that the formula is over
     changes: bool = False  # whether its backward writes to the cotangent that it received
+    # Operations before it whose further results it reads (a mean, a deviation): its derivative is through
+    # them.
+    saved: tuple[Event, ...] = ()
     # Of each pass: where it is bit for bit so many `times` the first, nothing else is kept of it.
     times: list[float | None] = field(default_factory=list)
     received: list[Cotangents] = field(default_factory=list)
     passed: list[Cotangents] = field(default_factory=list)
+
+    @cached_property
+    def carried(self) -> frozenset[Any]:
+        """Where the results lie that it reads of operations before it."""
+        return frozenset(out.key for event in self.saved for out in event.outs[1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,6 +321,7 @@ class Tape:
     names: Mapping[int, str] = field(default_factory=dict)  # of every leaf that was seen, by number
     transformed: list[Inner] = field(default_factory=list)  # under torch.func's transforms
     trail: Trail = field(default_factory=lambda: Trail())  # of numbers that left torch
+    tangents: Mapping[Edge, torch.Tensor | None] = field(default_factory=dict)  # as torch moved them forward
     given: list[Region] = field(default_factory=list)  # the leaves that were there before the run
     foreign: frozenset[int] = frozenset()  # storages that no operation of the run made
     traceback: str = ""  # of what stopped it

@@ -63,8 +63,7 @@ def witness_of(
 ) -> record.Witness:
     """What was recorded. With `trusting`, every stop is meant; `guard` makes a cause of a fault of ours."""
     if tape.trouble:
-        broke = because.Raised(tape.trouble) if tape.supported else because.Uncovered(tape.trouble)
-        return nothing(record.Trouble("forward", "the function", broke))
+        return stopped(tape)
     names, delivered = names_of(tape), delivered_of(tape)
     steps: list[record.Step] = []
     troubles: list[record.Trouble] = []
@@ -95,6 +94,12 @@ def witness_of(
         trusting=trusting,
         values={str(n): out.values for n, out in enumerate(tape.outputs) if not out.opaque},
     )
+
+
+def stopped(tape: Tape) -> record.Witness:
+    """A witness of a run that came to no end."""
+    broke = because.Raised(tape.trouble) if tape.supported else because.Uncovered(tape.trouble)
+    return nothing(record.Trouble("forward", "the function", broke))
 
 
 def nothing(*troubles: record.Trouble) -> record.Witness:
@@ -231,8 +236,7 @@ def _step(
     guard: Callable[[Exception], because.Cause],
     formats: Formats,
 ) -> record.Step | record.Trouble | None:
-    title = f"{step.module}: {step.name}" if step.module else step.name
-    place = str(step.place) if step.place.file else ""
+    title, place = titled(step), str(step.place) if step.place.file else ""
     if not step.received:
         return None
     if not step.received[0]:
@@ -240,9 +244,7 @@ def _step(
         reached = any(edge[0] == step.number for edge in delivered)
         return record.Trouble("local", title, cause, place) if reached else None
     try:
-        regions = [*(r for r in step.inputs.values() if r is not None), *step.outputs.values()]
-        regions += [region for event in step.events for region in (*event.regions, *event.outs)]
-        made = step_of(step, title, lower(step, names, tape), regions, formats, tape)
+        made = step_of(step, title, lower(step, names, tape), regions_of(step), formats, tape)
     except UnsupportedError as error:
         return record.Trouble("local", title, because.Uncovered(str(error)), place)
     except InputError:
@@ -250,6 +252,17 @@ def _step(
     except Exception as error:
         return record.Trouble("local", "the function", guard(error))
     return made
+
+
+def titled(step: Step) -> str:
+    """The node's name, behind that of the module that it is part of."""
+    return f"{step.module}: {step.name}" if step.module else step.name
+
+
+def regions_of(step: Step) -> list[Region]:
+    """The tensors that a node reads and gives, and those on the way."""
+    regions = [*(r for r in step.inputs.values() if r is not None), *step.outputs.values()]
+    return regions + [region for event in step.events for region in (*event.regions, *event.outs)]
 
 
 def step_of(
@@ -278,7 +291,7 @@ def step_of(
         place=str(step.place) if step.place.file else "",
         sources={name: edge for edge, name in inputs.items()},
         results={name: (step.number, nr) for nr, name in outputs.items()},
-        text=partial(_text, lowered),
+        text=partial(text_of, lowered),
         later=lambda name: _later(tape, seen[name]),
         changes=step.changes,
         convention=next((CONVENTIONS[event.name] for event in step.events if event.name in CONVENTIONS), ""),
@@ -309,13 +322,13 @@ def lower(step: Step, names: Mapping[Edge, str], tape: Tape) -> Lowered:
         inputs[edge] = entered(lowering, edge, region, names)
     for event in step.events:
         for region in event.regions if event.call is None else ():
-            if region.edge is None and region.floating:
+            if region.edge is None and region.floating and region.key not in step.carried:
                 # The same memory as an input's perhaps, but not the same value to autograd: a detached one.
                 lowering.disown(region)
     if step.formula:
         _by_formula(step, lowering)
     else:
-        lowering.run(step.events)
+        lowering.run([*step.saved, *step.events])
     outputs = {nr: output_of(step, nr, region, lowering, tape) for nr, region in sorted(step.outputs.items())}
     return Lowered(lowering, inputs, outputs)
 
@@ -382,7 +395,7 @@ def _pass(step: Step, number: int, lowered: Lowered, known: Sequence[Edge]) -> r
     return record.Pass(rows, passed, unusable)
 
 
-def _text(lowered: Lowered, wrt: str | None) -> str:
+def text_of(lowered: Lowered, wrt: str | None) -> str:
     """What the node computes, or its gradient by an input, in index notation."""
     nodes, outputs = lowered.lowering.nodes, set(lowered.outputs.values())
     if wrt is None:
