@@ -167,7 +167,7 @@ class Result:
 
 
 def operators(settings: Settings) -> dict[str, Any]:
-    """The operators that are differentiable in the dtype on a CPU, in the mode and the order, by full name."""
+    """The operators that are differentiable so on a CPU, in the dtype, by full name."""
     try:
         import expecttest  # noqa: F401 - whether it is there
     except ModuleNotFoundError:

@@ -390,6 +390,16 @@ class CutOff(Cause):
     """A gradient is linear in its cotangent, and this one has no history."""
 
 
+class BreaksClause(Cause):
+    """A clause of a backward's contract is broken: which, by what, why it stands, and whose gradient shows
+    it."""
+
+    clause: str
+    seen: str
+    why: str
+    at: str = ""
+
+
 class NotFollowed(Cause):
     """What happens there is not seen."""
 

@@ -44,8 +44,10 @@ class Finding:
     """One comparison, told by its worst entry.
 
     `kind` is "forward" (the line's value), "local" (the line's own gradient by one parent), "gradient" (the
-    chained gradient that arrived at a name) or "tangent" (what forward mode made of a node's value). `exact` and `value` are the reference's and the engine's number
-    at `index`; `ulp` is their distance and `allowed_ulp` the distance that rounding explains, both in units
+    chained gradient that arrived at a name) "tangent" (what forward mode made of a
+    node's value) or "contract" (a clause of what a backward promises, which is the node then). `exact`
+    and `value` are the reference's and the engine's number at `index`; `ulp` is their distance and
+    `allowed_ulp` the distance that rounding explains, both in units
     in the last place of the dtype at `exact`. `error` is the relative distance; for a gradient, that to the
     exact gradient from the leaves. `sensitivity` is the smallest relative error that would have been caught
     in every entry that is not zero by cancellation. `place` is the user's file and line, where a function was

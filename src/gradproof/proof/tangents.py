@@ -5,14 +5,14 @@ So tangents are values like any other: evaluated, rounded and judged by what doe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import sympy
 from sympy import S
 
 from .functions import second_slope
-from .graph import Node, Read, free, slot
+from .graph import Node, Read, Shape, free, slot
 from .slopes import partials
 
 WAY = "step along the tangents"  # the number that all inputs are moved by
@@ -77,7 +77,7 @@ def _tidied(node: Node) -> Node:
     return replace(node, formula=node.formula.xreplace(names), reads=reads, other=other)
 
 
-def along(nodes: Sequence[Node], shapes: dict[str, tuple[int, ...]]) -> tuple[Node, ...]:
+def along(nodes: Sequence[Node], shapes: Mapping[str, Shape]) -> tuple[Node, ...]:
     """The nodes as they are when the names with these shapes are moved along their tangents by `WAY`: by it
     their derivative is the tangent."""
     moved = []

@@ -245,8 +245,10 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.LostAtStop: _lost,
     c.StoppedForward: "every node's tangent is right, and the function's is not: something on the way has "
                       "no tangent (a detach, .data, no_grad, a number)",
-    c.CutOff: "the backward gives it without a history, and what is linear in the cotangent cannot be constant: "
-              "it is cut off from its own graph (a detach, NumPy)",
+    c.CutOff: "the backward gives it without a history, and what is linear in the cotangent cannot be "
+              "constant: it is cut off from its own graph (a detach, NumPy)",
+    c.BreaksClause: lambda cause: f"{cause.seen}{f' (gradient of {cause.at})' if cause.at else ''}; "
+                                  f"{cause.why}",
     c.NotFollowed: '{why}: what happens there is not seen; if it is meant as a constant, say so by '
                    'stops="trust"',
     c.Contradicted: "something was not seen: along a random direction the function changes by {slope:.6g}, "

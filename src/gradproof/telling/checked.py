@@ -108,7 +108,7 @@ def comparison(finding: Finding, ok: bool, dtype: str, about: str = "") -> Compa
     """A finding in words; `about` says what it is about, where that is no line and no gradient."""
     at = place(finding.index)
     what = {"local": f"gradient by {finding.wrt}" if finding.wrt else "gradient", "forward": "value"}
-    what["tangent"] = "tangent"
+    what |= {"tangent": "tangent", "contract": "contract"}
     count = f"{finding.refuted} of {finding.entries} entries are wrong" if finding.refuted else ""
     off = [f"off by {number(finding.ulp, 3)} ulp, allowed {number(finding.allowed_ulp, 3)}"] * (
         finding.ulp is not None
@@ -271,7 +271,7 @@ def _nodes(report: Report) -> Iterator[Table]:
     and its worst numbers; what does not pass comes first."""
     groups: dict[str, list[Finding]] = {}
     for finding in report.findings:
-        if finding.kind != "gradient":
+        if finding.kind not in ("gradient", "contract"):
             groups.setdefault(finding.node, []).append(finding)
     found = []
     there = {finding.kind for findings in groups.values() for finding in findings}

@@ -25,6 +25,7 @@ STYLES = {
     "wrong": "bad", "failed": "bad",
 }  # fmt: skip
 PASSING = {Verdict.EXACT: "exact", Verdict.ROUNDING: "within rounding", Verdict.KINK: "at a kink"}
+CONTRACT = "contract: "  # how the name of a clause begins among what was exercised
 MAX_TEXT = 300  # characters of a cell
 NO_DIGIT = 1e-2  # relative: what is further off is no rounding of the same formula, however it is computed
 
@@ -122,7 +123,10 @@ def sensitivity(report: Report) -> Iterator[str]:
         yield f"Given, and without a gradient, as it should be: {', '.join(free)}."
     yield from report.remarks
     if report.not_exercised:
-        yield f"Exercised: {', '.join(report.exercised)}; not: {', '.join(report.not_exercised)}."
+        clauses = [kind.removeprefix(CONTRACT) for kind in report.exercised if kind.startswith(CONTRACT)]
+        kinds = [kind for kind in report.exercised if not kind.startswith(CONTRACT)]
+        told = [", ".join(kinds), *([f"{CONTRACT}{', '.join(clauses)}"] if clauses else [])]
+        yield f"Exercised: {'; '.join(told)}; not: {', '.join(report.not_exercised)}."
 
 
 def place(index: tuple[int, ...]) -> str:

@@ -30,17 +30,18 @@ from ..causes import (
     Uncovered,
 )
 from ..dtypes import ANY_SUM, DTYPES, DType
-from ..errors import GradproofError, InputError, Place, said
+from ..errors import GradproofError, InputError, Place, UnsupportedError, said
 from ..judging.judge import Judge, Judged
 from ..judging.whole import tight
 from ..language.syntax import parse_statements
 from ..report import Report
 from ..verdict import Finding, Judgement, Verdict, bare_finding
+from .contract import CLAUSES, Function, clauses_of
 from .forward import WHOLE, Moving
 from .forward import witness_of as tangents_of
 from .gradients import Gradient
 from .names import arguments_of, name_of
-from .net import Net, contradictions, plain_findings
+from .net import Net, contradictions, lasting, plain_findings
 from .outputs import flat
 from .recording import record, region_of, stopped
 from .state import State, eager, untouched
@@ -58,6 +59,7 @@ def check_function(
     passes: int = 3,
     mode: str = "reverse",
     order: int = 1,
+    contract: bool | Sequence[str] = False,
     accumulate: str = "float32",
     title: str = "",
     kwargs: Mapping[str, Any] | None = None,
@@ -81,6 +83,9 @@ def check_function(
     backward is recorded as a function of its own (`create_graph`), and each of its nodes is judged as well;
     with 3 the backward of that.
 
+    With `contract` what a backward promises beside its formula is tried as well, clause by clause (layouts,
+    frozen inputs, accumulation, ...; see `docs/contract.md`), or those clauses that are named.
+
     A sum of 16-bit numbers is expected to be held in float32, as torch's are, or to be no farther off than 16
     roundings of its terms; `accumulate="any"` takes one that was held in 16 bits.
 
@@ -99,8 +104,13 @@ def check_function(
         raise InputError(f"mode={mode!r}: expected {' or '.join(map(repr, MODES))}")
     if order not in ORDERS:
         raise InputError(f"order={order!r}: expected {' or '.join(map(repr, ORDERS))}")
+    clauses = () if isinstance(contract, bool) else tuple(contract)
+    if unknown := [name for name in clauses if name not in CLAUSES]:
+        raise InputError(f"contract={unknown}: expected {', '.join(map(repr, CLAUSES))}")
     if formula is not None and (mode, order) != ("reverse", 1):
-        raise InputError("formula= tells one operation, whose backward alone is judged: leave mode and order out")
+        raise InputError(
+            "formula= tells one operation, whose backward alone is judged: leave mode and order out"
+        )
     if passes not in (1, 3):
         raise InputError(f"passes={passes!r}: expected 3, or 1 for a backward that cannot run twice")
     start = time.perf_counter()
@@ -111,7 +121,9 @@ def check_function(
     with untouched(called, *inputs, *given) as state:
         asked = Asked(called, given, state, passes, trusted, net, ACCUMULATE[accumulate], formula, name)
         looks = [look(asked) for look in _looks(mode, order)]
-    kinds = [look.exercised for look in looks]
+        if contract:
+            looks.append(_contract(asked, clauses))
+    kinds = [kind for look in looks for kind in look.exercised]
     first = looks[0]
     return Report(
         name,
@@ -122,8 +134,9 @@ def check_function(
         time.perf_counter() - start,
         exercised=tuple(kinds),
         not_exercised=tuple(kind for kind in KINDS if kind not in kinds)
-        + (() if passes == 3 else ("a second backward",)),
-        remarks=first.remarks,
+        + (() if passes == 3 else ("a second backward",))
+        + (() if contract else ("contract",)),
+        remarks=tuple(dict.fromkeys(remark for look in looks for remark in look.remarks)),
         traceback=next((look.traceback for look in looks if look.traceback), ""),
         gradients=first.judged.gradients,
         local=first.judged.local,
@@ -138,6 +151,9 @@ REVERSE, FORWARD, SECOND, THIRD = KINDS = (
 )
 MODES = {"reverse": (REVERSE,), "forward": (FORWARD,), "both": (REVERSE, FORWARD)}
 ORDERS = {1: (), 2: (SECOND,), 3: (SECOND, THIRD)}
+
+
+NOTHING = Judged((), {}, {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,16 +175,21 @@ class Asked:
 class Looked:
     """What came of one kind of derivative."""
 
-    exercised: str
+    exercised: tuple[str, ...]
     findings: list[Finding]
-    dtype: DType | None
-    judged: Judged
+    dtype: DType | None = None
+    judged: Judged = NOTHING
     remarks: tuple[str, ...] = ()
     traceback: str = ""
 
 
 def _looks(mode: str, order: int) -> list[Callable[[Asked], Looked]]:
-    of = {REVERSE: _in_reverse, FORWARD: _forward, SECOND: partial(_of_order, 2), THIRD: partial(_of_order, 3)}
+    of = {
+        REVERSE: _in_reverse,
+        FORWARD: _forward,
+        SECOND: partial(_of_order, 2),
+        THIRD: partial(_of_order, 3),
+    }
     return [of[kind] for kind in (*MODES[mode], *ORDERS[order])]
 
 
@@ -183,10 +204,12 @@ def _in_reverse(asked: Asked) -> Looked:
     if asked.net and tape.leaves and passing(found):
         whole = partial(by_the_whole, judge, tape)
         beside = _unrecorded(func, given, ran, state, whole, spread=not trusted)
-    elif asked.net and tape.leaves and not trusted and passing([f for f in found if not _is_lost_sight_of(f)]):
+    elif (
+        asked.net and tape.leaves and not trusted and passing([f for f in found if not _is_lost_sight_of(f)])
+    ):
         found = _measured(found, contradictions(func, given, ran, state).findings)
     remarks = _remarks(tape, beside.left_out)
-    return Looked(REVERSE, [*found, *beside.findings], dtype, judged, remarks, tape.traceback)
+    return Looked((REVERSE,), [*found, *beside.findings], dtype, judged, remarks, tape.traceback)
 
 
 def _forward(asked: Asked) -> Looked:
@@ -207,25 +230,54 @@ def _forward(asked: Asked) -> Looked:
     elif passing(found):
         wrong = [f for f in whole if f.verdict is Verdict.WRONG]
         found += [replace(f, causes=(*f.causes, StoppedForward())) for f in wrong]
-    return Looked(FORWARD, found, witness.dtype, judged, _remarks(tape, ""), tape.traceback)
+    return Looked((FORWARD,), found, witness.dtype, judged, _remarks(tape, ""), tape.traceback)
 
 
 def _of_order(order: int, asked: Asked) -> Looked:
     """The backward, as a function of its own: by the cotangents and by what it read."""
     kind = KINDS[order]
-    func, inputs, passes = asked.func, asked.inputs, min(asked.passes, 3)
     try:
         for _ in range(order - 1):
-            func = Gradient(func, inputs)
-            inputs = [*func.cotangents, *inputs]
+            gradient = Gradient(asked.func, asked.inputs)
+            asked = replace(asked, func=gradient, inputs=[*gradient.cotangents, *asked.inputs])
     except Exception as error:
         raised = bare_finding("gradient", f"{kind}: the function", Verdict.FAILED, Raised(said(error)))
-        return Looked(kind, [raised], None, Judged((), {}, {}))
+        return Looked((kind,), [raised])
     asked.state.restore()
-    found = _in_reverse(replace(asked, func=func, inputs=inputs, passes=passes))
-    cut = [bare_finding("gradient", name, Verdict.WRONG, CutOff()) for name in func.cut]
+    found = _in_reverse(asked)
+    cut = [bare_finding("gradient", name, Verdict.WRONG, CutOff()) for name in gradient.cut]
     findings = [*found.findings, *cut]
-    return replace(found, exercised=kind, findings=[_at_order(finding, kind) for finding in findings])
+    return replace(found, exercised=(kind,), findings=[_at_order(finding, kind) for finding in findings])
+
+
+def _contract(asked: Asked, clauses: Sequence[str]) -> Looked:
+    """What the backward promises, where the gradients at the point are right."""
+    function, found = _function(asked, asked.inputs)
+    if function is None or not passing(found):
+        return Looked((), [], remarks=("The contract is not tried where the gradients are not right.",))
+    found, exercised = clauses_of(function, clauses)
+    told = tuple(f"Contract, not tried: {name} ({why})." for name, why in function.left_out.items())
+    return Looked(tuple(exercised), found, remarks=told)
+
+
+def _function(asked: Asked, inputs: list[Any]) -> tuple[Function | None, list[Finding]]:
+    """The function at a point, judged; None where it has no gradients."""
+    ran = _recorded(asked.func, inputs, 1, None)
+    judged, judge, _ = judged_tape(ran, trusting=asked.trusted, formats=asked.formats)
+
+    def other(func: Callable[..., Any], inputs: list[Any]) -> list[Finding]:
+        return _in_reverse(replace(asked, func=func, inputs=inputs, passes=1, net=False)).findings
+
+    def at(inputs: list[Any]) -> Function:
+        function, _ = _function(asked, inputs)
+        if function is None:
+            raise UnsupportedError("the function has no gradients there")
+        return function
+
+    leaves = {leaf.name: ran.tensors[leaf.edge[0]] for leaf in lasting(ran)}
+    whole = partial(by_the_whole, judge, ran)
+    function = Function(asked.func, inputs, asked.state, ran, leaves, whole, other, at)
+    return function if leaves else None, list(judged.findings)
 
 
 def _at_order(finding: Finding, kind: str) -> Finding:

@@ -5,7 +5,7 @@ Every value that an autograd node gives, with the tangent beside it: a step whos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -132,8 +132,12 @@ def _step(
     if dtype is None:
         raise UnsupportedError(f"{step.name} works in no dtype that is covered")
     turning = {event.name for event in step.events} & UP_TO_A_PHASE
-    if turning and any(region.complex and region.shape[-2] == region.shape[-3] for region in outputs.values()):
-        raise UnsupportedError(f"{turning.pop()} gives vectors up to a phase, and their tangents up to its own")
+    if turning and any(
+        region.complex and region.shape[-2] == region.shape[-3] for region in outputs.values()
+    ):
+        raise UnsupportedError(
+            f"{turning.pop()} gives vectors up to a phase, and their tangents up to its own"
+        )
     lowered = lower(step, names, tape)
     lowering, named = lowered.lowering, lowered.outputs
     tangents = {name: _tangent(tape, edge, step.inputs[edge]) for edge, name in lowered.inputs.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ class Gradient:
     """
 
     args: tuple[Any, ...] = ()
-    keywords: Mapping[str, Any] = {}
+    keywords: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, func: Callable[..., Any], inputs: Sequence[Any]) -> None:
         self.func = func

@@ -68,10 +68,15 @@ def tangent_of(tensor: Tensor) -> Tensor | None:
     """A copy of the tangent that torch has for a tensor, also asked from below autograd."""
     core = torch._C
     included, nothing = core._dispatch_tls_local_include_set(), core.DispatchKeySet.from_raw_repr(0)
-    with _disable_current_modes(), without_functions(), torch.no_grad():
-        with core._ForceDispatchKeyGuard(included, nothing), forward_ad._set_fwd_grad_enabled(True):
-            tangent = forward_ad.unpack_dual(tensor).tangent
-            return None if tangent is None else tangent.detach().clone()
+    with (
+        _disable_current_modes(),
+        without_functions(),
+        torch.no_grad(),
+        core._ForceDispatchKeyGuard(included, nothing),
+        forward_ad._set_fwd_grad_enabled(True),
+    ):
+        tangent = forward_ad.unpack_dual(tensor).tangent
+        return None if tangent is None else tangent.detach().clone()
 
 
 def next_number() -> int:

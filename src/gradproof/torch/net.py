@@ -126,10 +126,10 @@ def _judged(tape: Tape) -> dict[str, np.ndarray | None]:
     outputs: dict[str, np.ndarray | None] = {
         f"output {n}": region.values for n, region in enumerate(tape.outputs)
     }
-    return outputs | {leaf.name: leaf.gradients[0] for leaf in _lasting(tape)}
+    return outputs | {leaf.name: leaf.gradients[0] for leaf in lasting(tape)}
 
 
-def _lasting(tape: Tape) -> list[LeafStep]:
+def lasting(tape: Tape) -> list[LeafStep]:
     """The leaves that were there before the run: those that the function makes are others each time."""
     there = {region.edge for region in tape.given}
     return [leaf for leaf in tape.leaves if leaf.edge in there]
@@ -145,7 +145,7 @@ class _Plain:
 
 def _ran(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> _Plain:
     state.restore()
-    leaves = {leaf.name: tape.tensors[leaf.edge[0]] for leaf in _lasting(tape)}
+    leaves = {leaf.name: tape.tensors[leaf.edge[0]] for leaf in lasting(tape)}
     before = {name: leaf.grad for name, leaf in leaves.items()}
     try:
         for leaf in leaves.values():
@@ -210,16 +210,26 @@ class Net:
     left_out: str = ""
 
 
+def _weights(tape: Tape) -> list[torch.Tensor]:
+    """What each output counts for; of a value that is one twice, both cotangents stand with the first."""
+    found, seen = [], set()
+    for edge in (out.edge for out in tape.outputs if out.edge):
+        weight = np.asarray(tape.seeds[0][edge])
+        found.append(torch.from_numpy(np.zeros_like(weight) if edge in seen else weight))
+        seen.add(edge)
+    return found
+
+
 def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> Net:
     """A finding where the function changes otherwise along a direction than the judged gradients say."""
-    lasting = _lasting(tape)
-    leaves = [tape.tensors[leaf.edge[0]] for leaf in lasting]
+    there = lasting(tape)
+    leaves = [tape.tensors[leaf.edge[0]] for leaf in there]
     others = _without_gradient(state.tensors, leaves)
     tensors = [*leaves, *others]
-    gradients = [*(leaf.gradients[0] for leaf in lasting), *(None for _ in others)]
+    gradients = [*(leaf.gradients[0] for leaf in there), *(None for _ in others)]
     if why := _unfit(tape, tensors, gradients):
         return Net([], why)
-    weights = [torch.from_numpy(np.asarray(tape.seeds[0][out.edge])) for out in tape.outputs if out.edge]
+    weights = _weights(tape)
     moved = _Moved(func, inputs, state, tensors, weights)
     # Beside numbers of the size of 1 inside of a function, a result of 0 has the rounding of 1.
     floor = 2.0**-40 * sum(float(weight.abs().sum()) for weight in weights)

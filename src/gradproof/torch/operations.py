@@ -250,6 +250,8 @@ FORMULAS: dict[str, Row] = {
     "hardtanh": "minimum(maximum(self, min_val), max_val)",
     "hardsigmoid": "minimum(maximum(self + 3, 0), 6) / 6",
     "hardswish": "self * minimum(maximum(self + 3, 0), 6) / 6",
+    "hardshrink_backward": "where((self >= -lambd) & (self <= lambd), 0*grad_out, grad_out)",
+    "softshrink_backward": "where((self >= -lambd) & (self <= lambd), 0*grad_output, grad_output)",
     "softshrink": "where(self > lambd, self - lambd, where(self < -lambd, self + lambd, self*0))",
     "hardshrink": "where((self >= -lambd) & (self <= lambd), 0, self)",
     "threshold": "where(self <= threshold, value, self)",

@@ -418,6 +418,12 @@ PASSES = (
 )
 
 
+LAYOUTS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "two entries apart in memory": _apart,
+    "with the axes in another order in memory": _turned,
+}
+
+
 def cotangents_of(outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The outputs' cotangents; the same ones each time.
 

@@ -11,7 +11,7 @@ which places repeat) are made with plain numbers, outside of the recording.
 
 from __future__ import annotations
 
-from . import draws, layers, losses, matrices, orthogonal, reductions, sampling, segments, spectra
+from . import draws, layers, losses, matrices, orthogonal, reductions, sampling, segments, spectra, transposes
 from .pairs import ADDITIVE, COMPLEX, by_parts
 from .plain import Definitions, NotDefinedError
 from .sparse import SPARSE
@@ -28,4 +28,5 @@ DEFINITIONS: Definitions = {
     **losses.DEFINITIONS,
     **sampling.DEFINITIONS,
     **draws.DEFINITIONS,
+    **transposes.DEFINITIONS,
 }

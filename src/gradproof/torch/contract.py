@@ -1,0 +1,579 @@
+"""What a backward promises beside its formula: clauses, each with a reason, tried one after the other.
+
+The gradients at the point are judged before. A clause runs the function again, in another way, and what comes
+must be the same bit for bit, or right by the calculus of the whole function: kernels for other layouts round
+otherwise.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_map
+
+from ..causes import BreaksClause
+from ..errors import UnsupportedError, said
+from ..verdict import Finding, Judgement, Verdict, as_finding, bare_finding
+from . import insides
+from .names import arguments_of
+from .outputs import flat
+from .recording import LAYOUTS, cotangents_of, numbers_of
+from .state import State
+from .tape import Tape
+
+MOST_LEAVES = 6  # of which every subset is frozen; of more, every one and every pair is left alone
+TOLD = 3  # of what breaks one clause
+ROWS = (1.0, 1.25, 0.75)  # what the rows of a batch are, times the inputs
+
+Numbers = list[np.ndarray]
+Whole = Callable[[Sequence[np.ndarray], Sequence[np.ndarray | None]], Mapping[str, Judgement]]
+
+
+@dataclass(frozen=True, eq=False)
+class Gave:
+    """What a run gave: its outputs, and the gradients by name."""
+
+    outputs: Numbers
+    gradients: dict[str, np.ndarray | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Broken:
+    """What breaks a clause: what was seen, where, and what the reference says of it."""
+
+    seen: str
+    at: str = "the function"
+    judged: Judgement | None = None
+    verdict: Verdict = Verdict.FAILED
+
+
+Found = Iterator[Broken]
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """A function at a point, where its gradients were judged: `leaves` are those that were there before.
+
+    `judged` checks another function, or this one at other inputs, and gives what was found; `at` is this one
+    there, and `whole` what the calculus of the whole function says of other numbers for it.
+    """
+
+    func: Callable[..., Any]
+    inputs: list[Any]
+    state: State
+    tape: Tape
+    leaves: Mapping[str, torch.Tensor]
+    whole: Whole
+    judged: Callable[[Callable[..., Any], list[Any]], list[Finding]]
+    at: Callable[[list[Any]], Function]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def given(self) -> dict[str, torch.Tensor]:
+        """The leaves that it is given as inputs; it holds the others."""
+        there = {id(tensor) for tensor in flat(self.inputs)}
+        return {name: leaf for name, leaf in self.leaves.items() if id(leaf) in there}
+
+    @property
+    def base(self) -> Gave:
+        """What was judged."""
+        gradients = {leaf.name: leaf.gradients[0] for leaf in self.tape.leaves if leaf.name in self.leaves}
+        return Gave([region.values for region in self.tape.outputs], gradients)
+
+    def run(
+        self,
+        inputs: Mapping[str, torch.Tensor] | None = None,
+        cotangents: Callable[[torch.Tensor], torch.Tensor] = torch.clone,
+        before: Callable[[], None] = lambda: None,
+        after: Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], Callable[[], None]] | None = None,
+    ) -> Gave:
+        """Run it and its backward, with other inputs in place of some leaves. Raises what they raise."""
+        self.state.restore()
+        others = {id(self.leaves[name]): tensor for name, tensor in (inputs or {}).items()}
+        leaves = {name: others.get(id(leaf), leaf) for name, leaf in self.leaves.items()}
+        old = {name: leaf.grad for name, leaf in leaves.items()}
+        given = tree_map(lambda x: others.get(id(x), x), self.inputs)
+        try:
+            for leaf in leaves.values():
+                leaf.grad = None
+            before()
+            with torch.enable_grad():
+                outputs = _differentiable(self.func, given)
+            received = [cotangents(each) for each in cotangents_of(outputs)]
+            done = after(outputs, received) if after is not None else None
+            torch.autograd.backward(outputs, received)
+            if done is not None:
+                done()
+            regions = {leaf.name: leaf.region for leaf in self.tape.leaves}
+            return Gave(
+                [_array(out) for out in outputs],
+                {name: numbers_of(regions[name], leaf.grad) for name, leaf in leaves.items()},
+            )
+        finally:
+            for name, leaf in leaves.items():
+                leaf.grad = old[name]
+            self.state.restore()
+
+    def judged_as(self, func: Callable[..., Any], inputs: list[Any], words: str) -> Found:
+        """What is found of another function, or of this one at other inputs."""
+        for finding in self.judged(func, inputs):
+            if not finding.verdict.passes:
+                at = f"{finding.node}{f' by {finding.wrt}' if finding.wrt else ''}"
+                told = f"{words}, {at} is {finding.verdict}"
+                yield Broken(f"{told}: {finding.note}" if finding.note else told, verdict=finding.verdict)
+                return
+
+    def beside(self, gave: Gave, words: str, names: Sequence[str] | None = None) -> Found:
+        """What is not what was judged: other bits, that the calculus of the whole function refutes or cannot
+        tell."""
+        base = self.base
+        names = list(self.leaves) if names is None else names
+        apart = [name for name in names if not _same(base.gradients[name], gave.gradients.get(name))]
+        shapes = [value.shape for value in gave.outputs] == [value.shape for value in base.outputs]
+        if not apart and shapes and all(map(np.array_equal, gave.outputs, base.outputs)):
+            return
+        for name in apart:
+            expected = base.gradients[name]
+            if gave.gradients.get(name) is None and expected is not None and expected.any():
+                yield Broken(f"{words} it has no gradient", name)
+                return
+        try:
+            told = self._told(gave, names) if shapes else {}
+        except UnsupportedError:
+            told = {}
+        for name in [*(f"output {n}" for n in range(len(gave.outputs))), *names]:
+            judged = told.get(name)
+            if judged is None:
+                if name in apart or (not told and not apart):
+                    seen = f"{words} other numbers come, and the whole function is too large to tell which"
+                    yield Broken(seen, name, verdict=Verdict.UNDECIDED)
+            elif not judged.verdict.passes:
+                yield Broken(words, name, judged, judged.verdict)
+
+    def _told(self, gave: Gave, names: Sequence[str]) -> Mapping[str, Judgement]:
+        gradients = [
+            gave.gradients.get(leaf.name) if leaf.name in names else leaf.gradients[0]
+            for leaf in self.tape.leaves
+        ]
+        return self.whole(gave.outputs, gradients)
+
+
+class Changed:
+    """A function with something made of its outputs."""
+
+    args: tuple[Any, ...] = ()
+    keywords: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self, func: Callable[..., Any], change: Callable[[list[torch.Tensor]], Any]) -> None:
+        self.func, self.change = func, change
+
+    def named_arguments(self, inputs: Sequence[Any]) -> list[tuple[str, Any]]:
+        return arguments_of(self.func, inputs)
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.change(_differentiable(self.func, inputs))
+
+
+@dataclass(frozen=True, eq=False)
+class Clause:
+    """One promise: its name, why it is kept, and what breaks it. One that has nothing to try says so in
+    `left_out`."""
+
+    name: str
+    why: str
+    look: Callable[[Function], Found]
+
+
+def clauses_of(function: Function, asked: Sequence[str] = ()) -> tuple[list[Finding], list[str]]:
+    """What is found of each clause, and the names of those that were exercised."""
+    found: list[Finding] = []
+    exercised = []
+    for clause in CLAUSES.values():
+        if asked and clause.name not in asked:
+            continue
+        try:
+            broken = list(clause.look(function))
+        except Exception as error:
+            broken = [Broken(f"it raises {said(error)}")]
+        finally:
+            function.state.restore()
+        if clause.name not in function.left_out:
+            exercised.append(f"{PREFIX}{clause.name}")
+        found += [_finding(clause, each) for each in broken[:TOLD]]
+        if not broken and clause.name not in function.left_out:
+            found.append(bare_finding("contract", clause.name, Verdict.EXACT))
+    return found, exercised
+
+
+PREFIX = "contract: "
+
+
+def _finding(clause: Clause, broken: Broken) -> Finding:
+    cause = BreaksClause(
+        clause.name, broken.seen, clause.why, "" if broken.at == "the function" else broken.at
+    )
+    if broken.judged is None:
+        return bare_finding("contract", clause.name, broken.verdict, cause)
+    judged = replace(broken.judged, causes=(cause, *broken.judged.causes))
+    return as_finding("contract", clause.name, None, "", judged)
+
+
+# Layouts
+
+
+def _layouts_of_cotangents(function: Function) -> Found:
+    """Strided, transposed, and by a sum over the outputs expanded from one number (stride 0)."""
+    for words, layout in LAYOUTS.items():
+        yield from function.beside(function.run(cotangents=layout), f"for a cotangent {words}")
+    total = Changed(function.func, lambda outs: [_real(out).sum() for out in outs])
+    yield from function.judged_as(
+        total, function.inputs, "for a cotangent of one number, expanded (stride 0)"
+    )
+
+
+def _zero_cotangents(function: Function) -> Found:
+    gave = function.run(cotangents=torch.zeros_like)
+    for name, gradient in gave.gradients.items():
+        if gradient is not None and gradient.any():
+            yield Broken("for a cotangent of 0 the gradient is not 0", name)
+
+
+def _layouts_of_inputs(function: Function) -> Found:
+    if not function.given:
+        function.left_out["layouts of inputs"] = "no leaf is an input"
+        return
+    for words, layout in LAYOUTS.items():
+        others = {
+            name: layout(leaf.detach()).requires_grad_()
+            for name, leaf in function.given.items()
+            if leaf.layout == torch.strided
+        }
+        yield from function.beside(function.run(others), f"for inputs {words}")
+
+
+# What needs a gradient
+
+
+def _frozen(function: Function) -> Found:
+    names = list(function.leaves)
+    if len(names) < 2:
+        function.left_out["frozen inputs"] = "there is one leaf"
+        return
+    sizes = range(1, len(names)) if len(names) <= MOST_LEAVES else (1, 2)
+    for size in sizes:
+        for moved in combinations(names, size):
+            yield from _with_frozen(function, moved)
+
+
+def _with_frozen(function: Function, moved: Sequence[str]) -> Found:
+    still = [leaf for name, leaf in function.leaves.items() if name not in moved]
+    words = f"where {', '.join(moved)} alone need{'s' if len(moved) == 1 else ''} a gradient"
+
+    def freeze() -> None:
+        for leaf in still:
+            leaf.requires_grad_(False)
+
+    try:
+        gave = function.run(before=freeze)
+    except Exception as error:
+        yield Broken(f"{words} it raises {said(error)}")
+        return
+    finally:
+        for leaf in still:
+            leaf.requires_grad_(True)
+    if len(gave.outputs) == len(function.tape.outputs):
+        yield from function.beside(gave, words, moved)
+
+
+def _undefined(function: Function) -> Found:
+    """None in place of a cotangent, for each output of several, and for all of them."""
+    count = len(function.tape.outputs)
+    for which in range(count) if count > 1 else ():
+        others = Changed(function.func, lambda outs, n=which: [*outs[:n], *outs[n + 1 :]])
+        words = f"where output {which} has no cotangent (None, and not zeros)"
+        yield from function.judged_as(others, function.inputs, words)
+    function.state.restore()
+    leaves, undefined = function.leaves, torch._C._functions.UndefinedGrad  # type: ignore[attr-defined]
+    with torch.enable_grad():
+        outputs = _differentiable(function.func, function.inputs)
+        nothing = [undefined()(out) for out in outputs]
+        found = torch.autograd.grad(nothing, [*leaves.values()], cotangents_of(outputs), allow_unused=True)
+    for name, gradient in zip(leaves, found, strict=True):
+        if gradient is not None and bool(gradient.to_dense().any()):
+            yield Broken("where no output has a cotangent (None, and not zeros) the gradient is not 0", name)
+
+
+def _same_twice(function: Function) -> Found:
+    """One tensor in the place of two inputs: each use counts."""
+    given = list(function.given.items())
+    pairs = [
+        (a, b)
+        for a, b in combinations(given, 2)
+        if a[1].shape == b[1].shape and a[1].dtype == b[1].dtype and a[1].layout == torch.strided
+    ]
+    if not pairs:
+        function.left_out["the same tensor twice"] = "no two inputs are alike"
+        return
+    for (name, first), (other, second) in pairs[:MOST_LEAVES]:
+        inputs = tree_map(lambda x, a=first, b=second: a if x is b else x, function.inputs)
+        words = f"where {name} and {other} are one tensor"
+        yield from function.judged_as(function.func, inputs, words)
+
+
+# What is left behind
+
+
+def _accumulated(function: Function) -> Found:
+    """A gradient is added to the one that is there."""
+
+    def preset() -> None:
+        for leaf in function.leaves.values():
+            leaf.grad = torch.ones_like(leaf) if leaf.layout == torch.strided else None
+
+    gave = function.run(before=preset)
+    for name, leaf in function.leaves.items():
+        alone, ones = function.base.gradients[name], _real(torch.ones_like(leaf.detach()))
+        if alone is not None and leaf.layout == torch.strided:
+            expected = ones + torch.from_numpy(alone).to(ones.dtype).reshape(ones.shape)
+            if not _same(_array(expected), gave.gradients[name]):
+                yield Broken("what arrives is not added to the gradient that is there", name)
+
+
+def _unchanged(function: Function) -> Found:
+    """The backward writes to nothing that it was given."""
+    seen: list[str] = []
+
+    def after(outputs: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]) -> Callable[[], None]:
+        held = {f"the cotangent of output {n}": c for n, c in enumerate(cotangents)}
+        held |= {f"output {n}": out for n, out in enumerate(outputs)}
+        held |= dict(function.leaves)
+        for node in _custom_nodes(outputs):
+            held |= {f"what {node.name()} saved": each for each in _saved(node)}
+        kept = {name: (each, each._version, _array(each)) for name, each in held.items()}
+
+        def done() -> None:
+            for name, (tensor, version, numbers) in kept.items():
+                if not _same(numbers, _array(tensor)):
+                    seen.append(f"{name} is changed by the backward")
+                elif tensor._version != version:
+                    seen.append(f"{name} is written to by the backward, with the numbers that it had")
+
+        return done
+
+    function.run(after=after)
+    yield from map(Broken, seen)
+
+
+def _as_declared(function: Function) -> Found:
+    """Each gradient has its input's shape, dtype, device and layout, as the node itself gives it: autograd
+    would convert it in silence."""
+    seen: dict[str, None] = {}
+
+    def after(outputs: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]) -> Callable[[], None]:
+        handles = [node.register_hook(_watching(node, seen)) for node in _custom_nodes(outputs)]
+
+        def done() -> None:
+            for handle in handles:
+                handle.remove()
+
+        return done
+
+    function.run(after=after)
+    yield from map(Broken, seen)
+
+
+def _watching(node: Any, seen: dict[str, None]) -> Callable[[Any, Any], None]:
+    wanted = [None if before is None else before._input_metadata[nr] for before, nr in node.next_functions]
+
+    def hook(grad_inputs: Any, grad_outputs: Any) -> None:
+        for n, (gradient, meta) in enumerate(zip(grad_inputs, wanted, strict=False)):
+            if gradient is None or meta is None:
+                continue
+            facts = {
+                "shape": (tuple(gradient.shape), tuple(meta.shape)),
+                "dtype": (gradient.dtype, meta.dtype),
+            }
+            facts["device"] = (gradient.device, meta.device)
+            for what, (got, expected) in facts.items():
+                if got != expected:
+                    seen[f"{node.name()} gives input {n} a gradient of {what} {got}, not {expected}"] = None
+
+    return hook
+
+
+def _without_grad(function: Function) -> Found:
+    function.state.restore()
+    with torch.no_grad():
+        plain = list(flat(function.func(*function.inputs)))
+    function.state.restore()
+    with torch.enable_grad():
+        outputs = list(flat(function.func(*function.inputs)))
+    for n, (one, other) in enumerate(zip(plain, outputs, strict=True)):
+        if not _same(_array(one), _array(other)):
+            yield Broken(f"output {n} is another under no_grad")
+
+
+def _repeated(function: Function) -> Found:
+    runs = [function.run() for _ in range(3)]
+    for name in function.leaves:
+        values = [run.gradients[name] for run in runs]
+        if not all(_same(values[0], value) for value in values[1:]):
+            apart = max(float(np.max(np.abs(value - values[0]))) for value in values[1:])
+            largest = float(np.max(np.abs(values[0])))
+            yield Broken(f"three runs differ by up to {apart:.2g}, beside {largest:.2g}", name)
+
+
+def _copied(function: Function) -> Found:
+    if not isinstance(function.func, torch.nn.Module):
+        function.left_out["copies"] = "it is no module"
+        return
+    expected = [_array(out) for out in _plainly(function, function.func)]
+    for words, duplicate in (
+        ("deepcopy", copy.deepcopy),
+        ("pickle", lambda m: pickle.loads(pickle.dumps(m))),
+    ):
+        function.state.restore()
+        got = [_array(out) for out in _plainly(function, duplicate(function.func))]
+        if len(got) != len(expected) or not all(map(_same, got, expected)):
+            yield Broken(f"a copy by {words} gives other outputs")
+
+
+def _plainly(function: Function, func: Callable[..., Any]) -> Sequence[torch.Tensor]:
+    function.state.restore()
+    with torch.no_grad():
+        return list(flat(func(*function.inputs)))
+
+
+# In batches
+
+
+def _batched_gradients(function: Function) -> Found:
+    """The backward under vmap, for several cotangents at once."""
+    function.state.restore()
+    leaves = function.leaves
+    with torch.enable_grad():
+        outputs = _differentiable(function.func, function.inputs)
+        rows = [torch.stack([c, -2 * c]) for c in cotangents_of(outputs)]
+        try:
+            found = torch.autograd.grad(
+                outputs, [*leaves.values()], rows, allow_unused=True, is_grads_batched=True
+            )
+        except Exception as error:
+            if why := _not_promised(error):
+                function.left_out["batched gradients"] = why
+                return
+            raise
+    regions = {leaf.name: leaf.region for leaf in function.tape.leaves}
+    for n, factor in enumerate((1.0, -2.0)):
+        gradients = {
+            name: numbers_of(regions[name], None if each is None else each[n] / factor)
+            for name, each in zip(leaves, found, strict=True)
+        }
+        outs = [_array(out) for out in outputs]
+        yield from function.beside(Gave(outs, gradients), f"in a batch of cotangents, row {n}:")
+
+
+def _batched(function: Function) -> Found:
+    """The function under vmap, and the gradient through that: each row is what is right for it alone."""
+    given = function.given
+    if not given or any(leaf.layout != torch.strided for leaf in given.values()):
+        function.left_out["under vmap"] = "no leaf is an input"
+        return
+    function.state.restore()
+    rows = {name: torch.stack([leaf.detach() * r for r in ROWS]) for name, leaf in given.items()}
+    stacked = {id(given[name]): row.requires_grad_() for name, row in rows.items()}
+    flags = tree_map(lambda x: 0 if id(x) in stacked else None, function.inputs)
+    inputs = tree_map(lambda x: stacked.get(id(x), x), function.inputs)
+    try:
+        with torch.enable_grad():
+            whole = torch.vmap(lambda *xs: tuple(flat(function.func(*xs))), tuple(flags), randomness="same")
+            outputs = [out for out in whole(*inputs) if out.requires_grad]
+    except Exception as error:
+        if why := _not_promised(error):
+            function.left_out["under vmap"] = why
+            return
+        raise
+    drawn = cotangents_of([out[0] for out in outputs])
+    cotangents = [torch.stack([c] * len(ROWS)) for c in drawn]
+    found = torch.autograd.grad(outputs, [*rows.values()], cotangents, allow_unused=True)
+    for n in range(len(ROWS)):
+        own = {id(given[name]): row.detach()[n].clone().requires_grad_() for name, row in rows.items()}
+        alone = function.at(tree_map(lambda x, own=own: own.get(id(x), x), function.inputs))
+        gradients = {name: None if g is None else _array(g[n]) for name, g in zip(rows, found, strict=True)}
+        gave = Gave([_array(out[n]) for out in outputs], gradients)
+        yield from alone.beside(gave, f"in row {n} of a batch under vmap:", [*rows])
+
+
+def _not_promised(error: Exception) -> str:
+    """Why a function cannot run under vmap where it does not say that it does."""
+    words = str(error)
+    marks = ("setup_context", "generate_vmap_rule", "vmap: ", "Batching rule", "data-dependent control flow")
+    if any(mark in words for mark in marks):
+        return "the function does not support vmap: " + words.split(".")[0].strip()
+    return ""
+
+
+def _differentiable(func: Callable[..., Any], inputs: Sequence[Any]) -> list[torch.Tensor]:
+    return [out for out in flat(func(*inputs)) if out.requires_grad]
+
+
+def _custom_nodes(outputs: Sequence[torch.Tensor]) -> list[Any]:
+    """The nodes of custom Functions that the outputs come from."""
+    found: dict[Any, None] = {}
+    stack = [out.grad_fn for out in outputs]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in found:
+            found[node] = None
+            stack += [before for before, _ in node.next_functions]
+    return [node for node in found if insides.forward_class(node) is not None]
+
+
+def _saved(node: Any) -> list[torch.Tensor]:
+    try:
+        return [each for each in node.saved_tensors if isinstance(each, torch.Tensor)]
+    except RuntimeError:
+        return []
+
+
+def _real(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    found = numbers_of(None, tensor)
+    return np.zeros(0) if found is None else found
+
+
+def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    return (a is None) == (b is None) and (a is None or b is None or np.array_equal(a, b, equal_nan=True))
+
+
+CLAUSES = {
+    clause.name: clause
+    for clause in (
+        Clause("layouts of cotangents", "a caller may hand on any view", _layouts_of_cotangents),
+        Clause("layouts of inputs", "a view is a tensor like any other", _layouts_of_inputs),
+        Clause("zero cotangents", "a backward is linear", _zero_cotangents),
+        Clause("undefined cotangents", "torch gives None for an output that nothing reads", _undefined),
+        Clause("frozen inputs", "one that needs no gradient must not change those of the others", _frozen),
+        Clause("the same tensor twice", "each use of a tensor counts", _same_twice),
+        Clause("accumulation", "a gradient is added to the one that is there", _accumulated),
+        Clause("nothing is written to", "what others hold stays as it is", _unchanged),
+        Clause("gradients as declared", "autograd converts a gradient of another shape or dtype in silence",
+               _as_declared),
+        Clause("value without grad mode", "a model gives the same in evaluation", _without_grad),
+        Clause("repeatable", "a run that differs cannot be compared", _repeated),
+        Clause("copies", "a module is saved, and sent to other processes", _copied),
+        Clause("batched gradients", "Jacobians are taken row by row under vmap", _batched_gradients),
+        Clause("under vmap", "each row of a batch is what it is alone", _batched),
+    )
+}  # fmt: skip
