@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from .oracle import check
     from .report import Report
     from .telling.explained import explain
-    from .torch.check import GradcheckError, check_function, gradcheck, register_formula
+    from .torch.check import check_function, register_formula
+    from .torch.declared import implicit, surrogate
+    from .torch.gradcheck import GradcheckError, gradcheck, gradgradcheck
     from .verdict import Finding, Verdict
 
 __version__ = "0.1.0"
@@ -38,8 +40,9 @@ _HOMES = {
     "DescentReport": "descent.report", "check_descent": "descent.loop", "descend": "descent.loop",
     "Report": "report", "check": "oracle",
     "explain": "telling.explained",
-    "GradcheckError": "torch.check", "check_function": "torch.check", "gradcheck": "torch.check",
-    "register_formula": "torch.check",
+    "check_function": "torch.check", "register_formula": "torch.check",
+    "implicit": "torch.declared", "surrogate": "torch.declared",
+    "GradcheckError": "torch.gradcheck", "gradcheck": "torch.gradcheck", "gradgradcheck": "torch.gradcheck",
     "Finding": "verdict", "Verdict": "verdict",
 }  # fmt: skip
 
@@ -49,7 +52,8 @@ display.telling = lambda: import_module(".telling", __name__)
 __all__ = [
     "DescentReport", "EngineError", "Finding", "GradcheckError", "GradproofError", "GraphError", "InputError",
     "Problem", "Report", "Verdict", "__version__", "assert_gradients", "check", "check_descent",
-    "check_function", "descend", "engine", "explain", "gradcheck", "load", "parse", "register_formula",
+    "check_function", "descend", "engine", "explain", "gradcheck", "gradgradcheck", "implicit", "load",
+    "parse", "register_formula", "surrogate",
 ]  # fmt: skip
 
 

@@ -549,8 +549,9 @@ class Attempts:
             cotangent = centres(rows)
             if cotangent.shape[1:] == self.shape:
                 yield because.PassedUnchanged(), cotangent
-                with np.errstate(all="ignore"):
-                    yield because.ValueTimesCotangent(), self.step.values[output] * cotangent
+                if output in self.step.values:  # else it is what was declared, and has no value
+                    with np.errstate(all="ignore"):
+                        yield because.ValueTimesCotangent(), self.step.values[output] * cotangent
             ones = {output: full(rows.shape, UNIT)}
             yield because.CotangentIgnored(), self.pulled(self.step.nodes, self.work.given, ones)
             for axis, extent in enumerate(cotangent.shape[1:]):

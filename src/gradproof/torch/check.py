@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,22 +30,22 @@ from ..causes import (
     Uncovered,
 )
 from ..dtypes import ANY_SUM, DTYPES, DType
-from ..errors import GradproofError, InputError, Place, UnsupportedError, said
+from ..errors import InputError, Place, UnsupportedError, said
 from ..judging.judge import Judge, Judged
 from ..judging.whole import tight
 from ..language.syntax import parse_statements
 from ..report import Report
 from ..verdict import Finding, Judgement, Verdict, bare_finding
 from .contract import CLAUSES, Function, clauses_of
+from .declared import checked
 from .forward import WHOLE, Moving
 from .forward import witness_of as tangents_of
 from .gradients import Gradient
 from .names import arguments_of, name_of
 from .net import Net, contradictions, lasting, plain_findings
-from .outputs import flat
 from .recording import record, region_of, stopped
 from .state import State, eager, untouched
-from .tape import NOWHERE, OPAQUE, Step, Tape
+from .tape import DECLARED, NOWHERE, OPAQUE, Step, Tape
 from .trail import followed
 from .witness import witness_of
 
@@ -60,6 +60,8 @@ def check_function(
     mode: str = "reverse",
     order: int = 1,
     contract: bool | Sequence[str] = False,
+    surrogates: Mapping[str, str] | None = None,
+    implicit: Mapping[str, str] | None = None,
     accumulate: str = "float32",
     title: str = "",
     kwargs: Mapping[str, Any] | None = None,
@@ -85,6 +87,10 @@ def check_function(
 
     With `contract` what a backward promises beside its formula is tried as well, clause by clause (layouts,
     frozen inputs, accumulation, ...; see `docs/contract.md`), or those clauses that are named.
+
+    `surrogates` and `implicit` say by the names of custom Functions what their gradients are meant to be:
+    those of a formula over the names of the forward's arguments, `{"Ste": "x"}`, or of the solution of an
+    equation, `{"Deq": "z = tanh(z/2 + w)"}`; see `surrogate` and `implicit`. Then these are checked.
 
     A sum of 16-bit numbers is expected to be held in float32, as torch's are, or to be no farther off than 16
     roundings of its terms; `accumulate="any"` takes one that was held in 16 bits.
@@ -113,6 +119,11 @@ def check_function(
         )
     if passes not in (1, 3):
         raise InputError(f"passes={passes!r}: expected 3, or 1 for a backward that cannot run twice")
+    declared = {**DECLARED, **(surrogates or {}), **(implicit or {})}
+    for text in (surrogates or {}).values():
+        checked(text, equation=False)
+    for text in (implicit or {}).values():
+        checked(text, equation=True)
     start = time.perf_counter()
     name = title or name_of(func)
     given, keywords = tree_map(_as_leaf, (list(inputs), {**(kwargs or {}), **named}))
@@ -120,6 +131,7 @@ def check_function(
     trusted = stops == "trust" or formula is not None
     with untouched(called, *inputs, *given) as state:
         asked = Asked(called, given, state, passes, trusted, net, ACCUMULATE[accumulate], formula, name)
+        asked = replace(asked, declared=declared)
         looks = [look(asked) for look in _looks(mode, order)]
         if contract:
             looks.append(_contract(asked, clauses))
@@ -169,6 +181,7 @@ class Asked:
     formats: Mapping[str, DType]
     formula: str | None
     name: str
+    declared: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +197,7 @@ class Looked:
 
 
 def _looks(mode: str, order: int) -> list[Callable[[Asked], Looked]]:
-    of = {
+    of: dict[str, Callable[[Asked], Looked]] = {
         REVERSE: _in_reverse,
         FORWARD: _forward,
         SECOND: partial(_of_order, 2),
@@ -198,18 +211,30 @@ def _in_reverse(asked: Asked) -> Looked:
     func, given, state, trusted = asked.func, asked.inputs, asked.state, asked.trusted
     ran = _recorded(func, given, asked.passes, None if trusted else state)
     tape = ran if asked.formula is None else _as_one(ran, asked.name, asked.formula, func, given)
+    meant = _declare(tape, asked)
     judged, judge, dtype = judged_tape(tape, trusting=trusted, formats=asked.formats)
     found = [*judged.findings, *_of_inner_ones(tape, asked.formats)]
     beside = Net([])
     if asked.net and tape.leaves and passing(found):
         whole = partial(by_the_whole, judge, tape)
-        beside = _unrecorded(func, given, ran, state, whole, spread=not trusted)
+        beside = _unrecorded(func, given, ran, state, whole, spread=not (trusted or meant))
     elif (
-        asked.net and tape.leaves and not trusted and passing([f for f in found if not _is_lost_sight_of(f)])
+        asked.net
+        and tape.leaves
+        and not (trusted or meant)
+        and passing([f for f in found if not _is_lost_sight_of(f)])
     ):
         found = _measured(found, contradictions(func, given, ran, state).findings)
-    remarks = _remarks(tape, beside.left_out)
+    remarks = (*meant, *_remarks(tape, beside.left_out))
     return Looked((REVERSE,), [*found, *beside.findings], dtype, judged, remarks, tape.traceback)
+
+
+def _declare(tape: Tape, asked: Asked) -> tuple[str, ...]:
+    """Say on the tape which gradients are meant to be another's; in sentences which are."""
+    for step in tape.steps:
+        step.declared = asked.declared.get(step.kind, "")
+    found = {step.kind: step.declared for step in tape.steps if step.declared}
+    return tuple(f"Declared: the gradient of {kind} is that of {text}." for kind, text in found.items())
 
 
 def _forward(asked: Asked) -> Looked:
@@ -221,6 +246,7 @@ def _forward(asked: Asked) -> Looked:
         except Exception as error:
             tape = stopped(words_of_our_fault(error))
     asked.state.restore()
+    _declare(tape, asked)
     witness = tangents_of(tape, trusting=asked.trusted, guard=our_fault, formats=asked.formats)
     judged = Judge(witness, guard=our_fault).judged()
     whole = [f for f in judged.findings if f.node == WHOLE and f.kind == "tangent"]
@@ -263,6 +289,7 @@ def _contract(asked: Asked, clauses: Sequence[str]) -> Looked:
 def _function(asked: Asked, inputs: list[Any]) -> tuple[Function | None, list[Finding]]:
     """The function at a point, judged; None where it has no gradients."""
     ran = _recorded(asked.func, inputs, 1, None)
+    _declare(ran, asked)
     judged, judge, _ = judged_tape(ran, trusting=asked.trusted, formats=asked.formats)
 
     def other(func: Callable[..., Any], inputs: list[Any]) -> list[Finding]:
@@ -421,61 +448,6 @@ def _compared(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     )
 
 
-def gradcheck(func: Callable[..., Any], inputs: Any, *, raise_exception: bool = True, **options: Any) -> bool:
-    """`torch.autograd.gradcheck` by proof: the same call, without step, tolerance or float64.
-
-    Options of torch's that choose a step or a tolerance are accepted: this is stricter than any of them.
-    Those that ask for a kind of derivative that is not exercised raise `OptionError`, unless they say that it
-    is not asked for.
-
-    Raises `GradcheckError` with the report where something is wrong, failed, undecided or unsupported; with
-    `raise_exception=False` the answer is False then. Where no input needs a gradient it is a `ValueError`, as
-    torch's.
-    """
-    for name, value in options.items():
-        if name in _STRICTER:
-            continue
-        if name not in _REFUSED:
-            raise TypeError(f"gradcheck() got an unexpected keyword argument {name!r}")
-        accepted, missing = _REFUSED[name]
-        if bool(value) is not accepted:
-            raise OptionError(
-                f"gradcheck({name}={value!r}): {missing}; leave it out, or give {name}={accepted}"
-            )
-    arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
-    if not any(tensor.requires_grad for tensor in flat(arguments)):
-        raise ValueError(
-            "gradcheck expects at least one input tensor to require gradient, but none of the them have "
-            "requires_grad=True."
-        )
-    report = check_function(func, *arguments)
-    if not report.ok and raise_exception:
-        raise GradcheckError(report.to_text())
-    return report.ok
-
-
-_STRICTER = {"eps", "atol", "rtol", "nondet_tol", "fast_mode"}
-# The value that asks for nothing that is not done, and what is not done.
-_REFUSED = {
-    "check_forward_ad": (False, "forward mode (jvp) is not exercised"),
-    "check_backward_ad": (True, "reverse mode is what is exercised, and nothing would be left"),
-    "check_batched_grad": (False, "a backward under vmap is not exercised"),
-    "check_batched_forward_grad": (False, "forward mode under vmap is not exercised"),
-    "check_undefined_grad": (False, "a backward that is given undefined cotangents (None) is not exercised"),
-    "check_grad_dtypes": (False, "the dtypes of gradients are not compared"),
-    "check_sparse_nnz": (False, "sparse tensors are not covered"),
-    "masked": (False, "masked derivatives of sparse tensors are not covered"),
-}
-
-
-class OptionError(InputError, NotImplementedError):
-    """An option that asks for what is not done."""
-
-
-class GradcheckError(GradproofError, RuntimeError):
-    """A gradient that does not pass; the message is the report."""
-
-
 def register_formula(operation: str, formula: str) -> None:
     """Say what an operation computes that the recording cannot see into: a kernel of a library's,
     `mylib::swish`, over the names of its arguments, or a custom `autograd.Function` by its class's name, over
@@ -508,7 +480,20 @@ def _as_one(tape: Tape, name: str, formula: str, func: Any, inputs: Sequence[Any
         else:
             arguments[argument] = value
     edges = {leaf.edge: leaf.region for leaf in tape.leaves}
-    step = Step(-1, name, [], tuple(edges), {**edges}, {0: output}, NOWHERE, "", True, formula, arguments)
+    step = Step(
+        -1,
+        name,
+        [],
+        tuple(edges),
+        {**edges},
+        {0: output},
+        NOWHERE,
+        "",
+        True,
+        "",
+        formula,
+        arguments=arguments,
+    )
     for number, seeds in enumerate(tape.seeds):
         assert output.edge is not None
         step.received.append((seeds[output.edge],))

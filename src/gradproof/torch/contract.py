@@ -11,6 +11,7 @@ import copy
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import combinations
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +24,7 @@ from ..causes import BreaksClause
 from ..errors import UnsupportedError, said
 from ..verdict import Finding, Judgement, Verdict, as_finding, bare_finding
 from . import insides
+from .forward import tangents_of as forward_tangents
 from .names import arguments_of
 from .outputs import flat
 from .recording import LAYOUTS, cotangents_of, numbers_of
@@ -297,18 +299,22 @@ def _undefined(function: Function) -> Found:
     """None in place of a cotangent, for each output of several, and for all of them."""
     count = len(function.tape.outputs)
     for which in range(count) if count > 1 else ():
-        others = Changed(function.func, lambda outs, n=which: [*outs[:n], *outs[n + 1 :]])
+        others = Changed(function.func, partial(_all_but, which))
         words = f"where output {which} has no cotangent (None, and not zeros)"
         yield from function.judged_as(others, function.inputs, words)
     function.state.restore()
-    leaves, undefined = function.leaves, torch._C._functions.UndefinedGrad  # type: ignore[attr-defined]
+    leaves = function.leaves
     with torch.enable_grad():
         outputs = _differentiable(function.func, function.inputs)
-        nothing = [undefined()(out) for out in outputs]
+        nothing = [insides.without_cotangent(out) for out in outputs]
         found = torch.autograd.grad(nothing, [*leaves.values()], cotangents_of(outputs), allow_unused=True)
     for name, gradient in zip(leaves, found, strict=True):
         if gradient is not None and bool(gradient.to_dense().any()):
             yield Broken("where no output has a cotangent (None, and not zeros) the gradient is not 0", name)
+
+
+def _all_but(which: int, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [*outputs[:which], *outputs[which + 1 :]]
 
 
 def _same_twice(function: Function) -> Found:
@@ -369,7 +375,7 @@ def _unchanged(function: Function) -> Found:
         return done
 
     function.run(after=after)
-    yield from map(Broken, seen)
+    yield from (Broken(words) for words in seen)
 
 
 def _as_declared(function: Function) -> Found:
@@ -387,7 +393,7 @@ def _as_declared(function: Function) -> Found:
         return done
 
     function.run(after=after)
-    yield from map(Broken, seen)
+    yield from (Broken(words) for words in seen)
 
 
 def _watching(node: Any, seen: dict[str, None]) -> Callable[[Any, Any], None]:
@@ -426,8 +432,9 @@ def _repeated(function: Function) -> Found:
     for name in function.leaves:
         values = [run.gradients[name] for run in runs]
         if not all(_same(values[0], value) for value in values[1:]):
-            apart = max(float(np.max(np.abs(value - values[0]))) for value in values[1:])
-            largest = float(np.max(np.abs(values[0])))
+            first, *others = (np.zeros(()) if value is None else value for value in values)
+            apart = max(float(np.max(np.abs(value - first))) for value in others)
+            largest = float(np.max(np.abs(first)))
             yield Broken(f"three runs differ by up to {apart:.2g}, beside {largest:.2g}", name)
 
 
@@ -438,12 +445,16 @@ def _copied(function: Function) -> Found:
     expected = [_array(out) for out in _plainly(function, function.func)]
     for words, duplicate in (
         ("deepcopy", copy.deepcopy),
-        ("pickle", lambda m: pickle.loads(pickle.dumps(m))),
+        ("pickle", _pickled),
     ):
         function.state.restore()
         got = [_array(out) for out in _plainly(function, duplicate(function.func))]
         if len(got) != len(expected) or not all(map(_same, got, expected)):
             yield Broken(f"a copy by {words} gives other outputs")
+
+
+def _pickled(module: Any) -> Any:
+    return pickle.loads(pickle.dumps(module))
 
 
 def _plainly(function: Function, func: Callable[..., Any]) -> Sequence[torch.Tensor]:
@@ -481,6 +492,36 @@ def _batched_gradients(function: Function) -> Found:
         yield from function.beside(Gave(outs, gradients), f"in a batch of cotangents, row {n}:")
 
 
+def _batched_tangents(function: Function) -> Found:
+    """Forward mode under vmap, for several tangents at once: each row is what it is alone."""
+    leaves = list(function.given.values())
+    tangents = forward_tangents(leaves)
+
+    def pushed(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        def outputs(*moved: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            others = dict(zip(map(id, leaves), moved, strict=True))
+            return tuple(flat(function.func(*tree_map(lambda x: others.get(id(x), x), function.inputs))))
+
+        primals = tuple(leaf.detach() for leaf in leaves)
+        found: tuple[torch.Tensor, ...] = torch.func.jvp(outputs, primals, given)[1]
+        return found
+
+    function.state.restore()
+    try:
+        alone = pushed(*tangents)
+        together = torch.vmap(pushed)(*(torch.stack([t, -2 * t]) for t in tangents))
+    except Exception as error:
+        if why := _not_promised(error):
+            function.left_out["batched tangents"] = why
+            return
+        raise
+    for n, factor in enumerate((1.0, -2.0)):
+        for number, (one, row) in enumerate(zip(alone, together, strict=True)):
+            if not _same(_array(one), _array(row[n] / factor)):
+                words = f"in a batch of tangents row {n} of output {number} is another than alone"
+                yield Broken(words)
+
+
 def _batched(function: Function) -> Found:
     """The function under vmap, and the gradient through that: each row is what is right for it alone."""
     given = function.given
@@ -515,7 +556,14 @@ def _batched(function: Function) -> Found:
 def _not_promised(error: Exception) -> str:
     """Why a function cannot run under vmap where it does not say that it does."""
     words = str(error)
-    marks = ("setup_context", "generate_vmap_rule", "vmap: ", "Batching rule", "data-dependent control flow")
+    marks = (
+        "forward AD",
+        "setup_context",
+        "generate_vmap_rule",
+        "vmap: ",
+        "Batching rule",
+        "data-dependent control flow",
+    )
     if any(mark in words for mark in marks):
         return "the function does not support vmap: " + words.split(".")[0].strip()
     return ""
@@ -574,6 +622,7 @@ CLAUSES = {
         Clause("repeatable", "a run that differs cannot be compared", _repeated),
         Clause("copies", "a module is saved, and sent to other processes", _copied),
         Clause("batched gradients", "Jacobians are taken row by row under vmap", _batched_gradients),
+        Clause("batched tangents", "Jacobians are taken column by column under vmap", _batched_tangents),
         Clause("under vmap", "each row of a batch is what it is alone", _batched),
     )
 }  # fmt: skip

@@ -131,6 +131,8 @@ def _step(
     dtype = dtype_of(regions_of(step), formats)
     if dtype is None:
         raise UnsupportedError(f"{step.name} works in no dtype that is covered")
+    if step.declared:
+        raise UnsupportedError(f"{step.name}: its gradient is declared, its tangent is not")
     turning = {event.name for event in step.events} & UP_TO_A_PHASE
     if turning and any(
         region.complex and region.shape[-2] == region.shape[-3] for region in outputs.values()

@@ -64,6 +64,11 @@ def give_tangent(tensor: Tensor, tangent: Tensor) -> None:
         tensor.copy_(forward_ad.make_dual(tensor.detach().clone(), tangent))
 
 
+def without_cotangent(tensor: Tensor) -> Tensor:
+    """The tensor, whose cotangent will be None."""
+    return torch._C._functions.UndefinedGrad()(tensor)
+
+
 def tangent_of(tensor: Tensor) -> Tensor | None:
     """A copy of the tangent that torch has for a tensor, also asked from below autograd."""
     core = torch._C

@@ -526,6 +526,7 @@ class _OfNodes:
             call.place if call else place,
             module=next((event.module for event in events if event.module), ""),
             by_function=kind is not None,
+            kind="" if kind is None else kind.__name__,
             formula=OPAQUE.get(kind.__name__, "") if call else "",
             arguments=call.arguments if call else {},
             saved=self._saved(events, edges),

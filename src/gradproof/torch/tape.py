@@ -21,6 +21,8 @@ HIDDEN = np.full((), np.nan)  # in place of the numbers of a tensor that has non
 
 # What opaque operations and custom Functions compute, by name, as the user said it: `register_formula`.
 OPAQUE: dict[str, str] = {}
+# What the gradients of custom Functions are meant to be those of: `surrogate`, `implicit`.
+DECLARED: dict[str, str] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +239,9 @@ class Step:
     place: Place
     module: str
     by_function: bool = False  # whether it is a custom Function's
+    kind: str = ""  # the custom Function's name
     formula: str = ""  # said by the user, in place of the operations
+    declared: str = ""  # what the gradient is meant to be that of, as the user said it
     arguments: Mapping[str, Any] = field(default_factory=dict)  # the names that the formula is over
     changes: bool = False  # whether its backward writes to the cotangent that it received
     # Operations before it whose further results it reads (a mean, a deviation): its derivative is through

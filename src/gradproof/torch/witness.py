@@ -21,6 +21,7 @@ from ..judging import witness as record
 from ..proof.graph import Graph
 from ..telling.derivation import derive
 from . import runs
+from .declared import as_declared
 from .lowering import Lowering
 from .operations import CONVENTIONS
 from .stops import Stops
@@ -79,7 +80,7 @@ def witness_of(
             unhooked |= {each for each in step.edges if each is not None}
         made = _step(step, names, tape, delivered, guard, formats)
         if isinstance(made, record.Step):
-            steps.append(made)
+            steps += as_declared(made, step, names) if step.declared else [made]
         elif made is not None:
             troubles.append(made)
     dtype = dtype_of([leaf.region for leaf in tape.leaves], formats)
@@ -160,6 +161,8 @@ def arrivals_of(
 
 def whole_of(tape: Tape) -> record.Whole:
     """The whole run from its leaves. Raises `UnsupportedError` where it is too large or not covered."""
+    if any(step.declared for step in tape.steps):
+        raise UnsupportedError("a gradient is declared to be another than the function's")
     if not tape.seeds:
         raise UnsupportedError("no backward ran")
     run = runs.whole(tape, {leaf.name: leaf.region for leaf in tape.leaves}, MAX_WHOLE)
