@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from types import MappingProxyType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -202,7 +205,9 @@ def clauses_of(function: Function, asked: Sequence[str] = ()) -> tuple[list[Find
         if asked and clause.name not in asked:
             continue
         try:
-            broken = list(clause.look(function))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's own, of what it uses inside
+                broken = list(clause.look(function))
         except Exception as error:
             broken = [Broken(f"it raises {said(error)}")]
         finally:
@@ -379,40 +384,47 @@ def _unchanged(function: Function) -> Found:
 
 
 def _as_declared(function: Function) -> Found:
-    """Each gradient has its input's shape, dtype, device and layout, as the node itself gives it: autograd
-    would convert it in silence."""
+    """Each gradient has its input's shape, dtype and device, as the Function itself gives it: autograd would
+    convert it in silence."""
     seen: dict[str, None] = {}
+    kinds: dict[Any, None] = {}
 
-    def after(outputs: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]) -> Callable[[], None]:
-        handles = [node.register_hook(_watching(node, seen)) for node in _custom_nodes(outputs)]
+    def find(outputs: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]) -> Callable[[], None]:
+        kinds.update(dict.fromkeys(insides.forward_class(node) for node in _custom_nodes(outputs)))
+        return lambda: None
 
-        def done() -> None:
-            for handle in handles:
-                handle.remove()
-
-        return done
-
-    function.run(after=after)
+    function.run(after=find)
+    with ExitStack() as stack:
+        for kind in kinds:
+            stack.enter_context(mock.patch.object(kind, "backward", staticmethod(_watched(kind, seen))))
+        function.run()
     yield from (Broken(words) for words in seen)
 
 
-def _watching(node: Any, seen: dict[str, None]) -> Callable[[Any, Any], None]:
-    wanted = [None if before is None else before._input_metadata[nr] for before, nr in node.next_functions]
+def _watched(kind: Any, seen: dict[str, None]) -> Callable[..., Any]:
+    """A Function's backward, whose gradients are looked at."""
+    backward = kind.backward
 
-    def hook(grad_inputs: Any, grad_outputs: Any) -> None:
-        for n, (gradient, meta) in enumerate(zip(grad_inputs, wanted, strict=False)):
-            if gradient is None or meta is None:
+    def watched(ctx: Any, *cotangents: Any) -> Any:
+        found = backward(ctx, *cotangents)
+        gradients = found if isinstance(found, tuple) else (found,)
+        tensors = [n for n, needed in enumerate(ctx.needs_input_grad) if needed]
+        wanted = [each for each in ctx.next_functions if each[0] is not None]
+        for n, (before, nr) in zip(tensors, wanted, strict=False):
+            gradient, meta = gradients[n] if n < len(gradients) else None, before._input_metadata[nr]
+            if not isinstance(gradient, torch.Tensor):
                 continue
-            facts = {
-                "shape": (tuple(gradient.shape), tuple(meta.shape)),
-                "dtype": (gradient.dtype, meta.dtype),
-            }
-            facts["device"] = (gradient.device, meta.device)
-            for what, (got, expected) in facts.items():
+            for what, got, expected in (
+                ("shape", tuple(gradient.shape), tuple(meta.shape)),
+                ("dtype", gradient.dtype, meta.dtype),
+                ("device", gradient.device, meta.device),
+            ):
                 if got != expected:
-                    seen[f"{node.name()} gives input {n} a gradient of {what} {got}, not {expected}"] = None
+                    words = f"{kind.__name__} gives input {n} a gradient of {what} {got}, not {expected}"
+                    seen[words] = None
+        return found
 
-    return hook
+    return watched
 
 
 def _without_grad(function: Function) -> Found:

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import CO_VARARGS
@@ -53,9 +54,12 @@ def set_grad_enabled(enabled: bool) -> None:
     torch._C._set_grad_enabled(enabled)
 
 
-def tangents() -> AbstractContextManager[Any]:
+@contextmanager
+def tangents() -> Iterator[None]:
     """Within it tensors may have tangents, which torch moves forward beside them."""
-    return forward_ad.dual_level()
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)  # its own decompositions are such
+        yield
 
 
 def give_tangent(tensor: Tensor, tangent: Tensor) -> None:
