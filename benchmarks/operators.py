@@ -110,6 +110,7 @@ class Settings:
     limit: float
     mode: str = "reverse"
     order: int = 1
+    contract: bool = False
 
 
 @dataclass(frozen=True)
@@ -289,7 +290,8 @@ def judge(op: Any, name: str, sample: Any, settings: Settings) -> Sampled:
     function, inputs = function_of(op, sample)
     start = time.perf_counter()
     try:
-        report = gradproof.check_function(function, *inputs, mode=settings.mode, order=settings.order)
+        more = {"mode": settings.mode, "order": settings.order, "contract": settings.contract}
+        report = gradproof.check_function(function, *inputs, **more)
     except Exception as error:
         return from_exception(name, error, time.perf_counter() - start, "", summary_of(sample))
     seconds = time.perf_counter() - start
@@ -602,6 +604,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=DTYPES, default="float64")
     parser.add_argument("--mode", choices=("reverse", "forward", "both"), default="reverse")
     parser.add_argument("--order", type=int, choices=(1, 2, 3), default=1)
+    parser.add_argument("--contract", action="store_true")
     parser.add_argument("--samples", type=int, default=3, help="of each operator")
     parser.add_argument(
         "--entries", type=int, default=2000, help="of a sample's tensors, all together, that are small"
@@ -622,7 +625,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.SIGTERM, signal.default_int_handler
     )  # as ctrl-C: the processes end with us, the results are told
     settings = Settings(
-        options.dtype, options.samples, options.entries, options.limit, options.mode, options.order
+        options.dtype,
+        options.samples,
+        options.entries,
+        options.limit,
+        options.mode,
+        options.order,
+        options.contract,
     )
     try:
         names = selected(operators(settings), options.ops, options.only)

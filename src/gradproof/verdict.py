@@ -112,6 +112,11 @@ def as_finding(kind: str, node: str, wrt: str | None, formula: str, judged: Judg
     return Finding(kind, node, wrt, formula, **{f.name: getattr(judged, f.name) for f in fields(judged)})
 
 
+def as_judgement(finding: Finding) -> Judgement:
+    """A finding's judgement."""
+    return Judgement(**{f.name: getattr(finding, f.name) for f in fields(Judgement)})
+
+
 @dataclass(frozen=True, eq=False)
 class Numbers:
     """All entries of a derivative, in arrays of one shape.

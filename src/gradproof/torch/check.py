@@ -33,14 +33,16 @@ from ..dtypes import ANY_SUM, DTYPES, DType
 from ..errors import InputError, Place, UnsupportedError, said
 from ..judging.judge import Judge, Judged
 from ..judging.whole import tight
+from ..judging.witness import Witness
 from ..language.syntax import parse_statements
 from ..report import Report
 from ..verdict import Finding, Judgement, Verdict, bare_finding
 from .contract import CLAUSES, Function, clauses_of
 from .declared import checked
-from .forward import WHOLE, Moving
+from .forward import WHOLE, Moving, judged_tangents
 from .forward import witness_of as tangents_of
 from .gradients import Gradient
+from .insides import has_jvp
 from .names import arguments_of, name_of
 from .net import Net, contradictions, lasting, plain_findings
 from .recording import record, region_of, stopped
@@ -240,14 +242,15 @@ def _declare(tape: Tape, asked: Asked) -> tuple[str, ...]:
 def _forward(asked: Asked) -> Looked:
     """The tangents, node by node; and where all of them are right, that of the whole function, which misses
     what autograd stops at."""
-    with eager():
-        try:
-            tape = record(asked.func, asked.inputs, 0, Moving)
-        except Exception as error:
-            tape = stopped(words_of_our_fault(error))
+    tape = _moved_forward(asked.func, asked.inputs)
     asked.state.restore()
     _declare(tape, asked)
     witness = tangents_of(tape, trusting=asked.trusted, guard=our_fault, formats=asked.formats)
+    found, judged = _of_tangents(witness)
+    return Looked((FORWARD,), found, witness.dtype, judged, _remarks(tape, ""), tape.traceback)
+
+
+def _of_tangents(witness: Witness) -> tuple[list[Finding], Judged]:
     judged = Judge(witness, guard=our_fault).judged()
     whole = [f for f in judged.findings if f.node == WHOLE and f.kind == "tangent"]
     found = [f for f in judged.findings if f not in whole]
@@ -256,7 +259,16 @@ def _forward(asked: Asked) -> Looked:
     elif passing(found):
         wrong = [f for f in whole if f.verdict is Verdict.WRONG]
         found += [replace(f, causes=(*f.causes, StoppedForward())) for f in wrong]
-    return Looked((FORWARD,), found, witness.dtype, judged, _remarks(tape, ""), tape.traceback)
+    return found, judged
+
+
+def _moved_forward(func: Callable[..., Any], inputs: list[Any]) -> Tape:
+    """The tape of a run whose leaves have tangents."""
+    with eager(), torch.enable_grad():
+        try:
+            return record(func, inputs, 0, Moving)
+        except Exception as error:
+            return stopped(words_of_our_fault(error))
 
 
 def _of_order(order: int, asked: Asked) -> Looked:
@@ -295,6 +307,11 @@ def _function(asked: Asked, inputs: list[Any]) -> tuple[Function | None, list[Fi
     def other(func: Callable[..., Any], inputs: list[Any]) -> list[Finding]:
         return _in_reverse(replace(asked, func=func, inputs=inputs, passes=1, net=False)).findings
 
+    def tangents(numbers: Sequence[np.ndarray]) -> list[Judgement]:
+        tape = _moved_forward(asked.func, inputs)
+        asked.state.restore()
+        return judged_tangents(tape, numbers, asked.formats)
+
     def at(inputs: list[Any]) -> Function:
         function, _ = _function(asked, inputs)
         if function is None:
@@ -303,7 +320,7 @@ def _function(asked: Asked, inputs: list[Any]) -> tuple[Function | None, list[Fi
 
     leaves = {leaf.name: ran.tensors[leaf.edge[0]] for leaf in lasting(ran)}
     whole = partial(by_the_whole, judge, ran)
-    function = Function(asked.func, inputs, asked.state, ran, leaves, whole, other, at)
+    function = Function(asked.func, inputs, asked.state, ran, leaves, whole, other, tangents, at)
     return function if leaves else None, list(judged.findings)
 
 
@@ -324,8 +341,12 @@ def _of_inner_ones(tape: Tape, formats: Mapping[str, DType]) -> list[Finding]:
         with torch.enable_grad():
             own = _recorded(inner.apply, inner.given, 3, None)
         judged, _, _ = judged_tape(own, trusting=False, formats=formats)
+        every = list(judged.findings)
+        if has_jvp(inner.apply):
+            moved = _moved_forward(inner.apply, list(inner.given))
+            every += _of_tangents(tangents_of(moved, trusting=True, guard=our_fault, formats=formats))[0]
         name = f"{inner.name}, under a transform"
-        for finding in (f for f in judged.findings if f.kind != "gradient"):
+        for finding in (f for f in every if f.kind != "gradient"):
             node = name if finding.node.startswith(inner.name) else f"{name}: {finding.node}"
             found.append(replace(finding, node=node, place=str(inner.place)))
     if len(calls) > MANY:

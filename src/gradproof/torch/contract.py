@@ -21,6 +21,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from torch.autograd import Function as Autograd
 from torch.utils._pytree import tree_map
 
 from ..causes import BreaksClause
@@ -68,7 +69,8 @@ class Function:
     """A function at a point, where its gradients were judged: `leaves` are those that were there before.
 
     `judged` checks another function, or this one at other inputs, and gives what was found; `at` is this one
-    there, and `whole` what the calculus of the whole function says of other numbers for it.
+    there. `whole` and `tangents` are what the calculus of the whole function says of other numbers for it,
+    and of its outputs' tangents; they raise `UnsupportedError` where it is too large.
     """
 
     func: Callable[..., Any]
@@ -78,6 +80,7 @@ class Function:
     leaves: Mapping[str, torch.Tensor]
     whole: Whole
     judged: Callable[[Callable[..., Any], list[Any]], list[Finding]]
+    tangents: Callable[[Sequence[np.ndarray]], list[Judgement]]
     at: Callable[[list[Any]], Function]
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -127,13 +130,16 @@ class Function:
                 leaf.grad = old[name]
             self.state.restore()
 
-    def judged_as(self, func: Callable[..., Any], inputs: list[Any], words: str) -> Found:
-        """What is found of another function, or of this one at other inputs."""
+    def judged_as(self, func: Callable[..., Any], inputs: list[Any], words: str, at: str = "") -> Found:
+        """What is found of another function; or of this one `at` other inputs, at which it may well have no
+        value."""
         for finding in self.judged(func, inputs):
-            if not finding.verdict.passes:
-                at = f"{finding.node}{f' by {finding.wrt}' if finding.wrt else ''}"
-                told = f"{words}, {at} is {finding.verdict}"
-                yield Broken(f"{told}: {finding.note}" if finding.note else told, verdict=finding.verdict)
+            there = finding.value is not None and np.isfinite(finding.value)
+            if (there and finding.verdict is Verdict.WRONG) if at else not finding.verdict.passes:
+                of = f"{finding.node}{f' by {finding.wrt}' if finding.wrt else ''}"
+                told = f"{words}, {of} is {finding.verdict}"
+                told = f"{told}: {finding.note}" if finding.note else told
+                yield Broken(told, at or "the function", verdict=finding.verdict)
                 return
 
     def beside(self, gave: Gave, words: str, names: Sequence[str] | None = None) -> Found:
@@ -336,7 +342,7 @@ def _same_twice(function: Function) -> Found:
     for (name, first), (other, second) in pairs[:MOST_LEAVES]:
         inputs = tree_map(lambda x, a=first, b=second: a if x is b else x, function.inputs)
         words = f"where {name} and {other} are one tensor"
-        yield from function.judged_as(function.func, inputs, words)
+        yield from function.judged_as(function.func, inputs, words, name)
 
 
 # What is left behind
@@ -490,7 +496,7 @@ def _batched_gradients(function: Function) -> Found:
                 outputs, [*leaves.values()], rows, allow_unused=True, is_grads_batched=True
             )
         except Exception as error:
-            if why := _not_promised(error):
+            if why := _not_promised(function, error):
                 function.left_out["batched gradients"] = why
                 return
             raise
@@ -523,15 +529,23 @@ def _batched_tangents(function: Function) -> Found:
         alone = pushed(*tangents)
         together = torch.vmap(pushed)(*(torch.stack([t, -2 * t]) for t in tangents))
     except Exception as error:
-        if why := _not_promised(error):
+        if why := _not_promised(function, error):
             function.left_out["batched tangents"] = why
             return
         raise
     for n, factor in enumerate((1.0, -2.0)):
-        for number, (one, row) in enumerate(zip(alone, together, strict=True)):
-            if not _same(_array(one), _array(row[n] / factor)):
-                words = f"in a batch of tangents row {n} of output {number} is another than alone"
-                yield Broken(words)
+        numbers = [_array(each[n] / factor) for each in together]
+        if all(_same(_array(one), row) for one, row in zip(alone, numbers, strict=True)):
+            continue
+        words = f"in a batch of tangents row {n} is another than alone"
+        try:
+            told = function.tangents(numbers)
+        except UnsupportedError:
+            yield Broken(f"{words}, and the whole is too large to tell which", verdict=Verdict.UNDECIDED)
+            return
+        for number, judged in enumerate(told):
+            if not judged.verdict.passes:
+                yield Broken(words, f"output {number}", judged, judged.verdict)
 
 
 def _batched(function: Function) -> Found:
@@ -550,7 +564,7 @@ def _batched(function: Function) -> Found:
             whole = torch.vmap(lambda *xs: tuple(flat(function.func(*xs))), tuple(flags), randomness="same")
             outputs = [out for out in whole(*inputs) if out.requires_grad]
     except Exception as error:
-        if why := _not_promised(error):
+        if why := _not_promised(function, error):
             function.left_out["under vmap"] = why
             return
         raise
@@ -565,20 +579,16 @@ def _batched(function: Function) -> Found:
         yield from alone.beside(gave, f"in row {n} of a batch under vmap:", [*rows])
 
 
-def _not_promised(error: Exception) -> str:
-    """Why a function cannot run under vmap where it does not say that it does."""
-    words = str(error)
-    marks = (
-        "forward AD",
-        "setup_context",
-        "generate_vmap_rule",
-        "vmap: ",
-        "Batching rule",
-        "data-dependent control flow",
-    )
-    if any(mark in words for mark in marks):
-        return "the function does not support vmap: " + words.split(".")[0].strip()
-    return ""
+def _not_promised(function: Function, error: Exception) -> str:
+    """Why a function cannot run so where it does not say that it does: only a custom Function with a rule for
+    vmap, or a `jvp`, promises that."""
+    function.state.restore()
+    with torch.enable_grad():
+        nodes = _custom_nodes(_differentiable(function.func, function.inputs))
+    kinds = [insides.forward_class(node) for node in nodes]
+    rules = [kind for kind in kinds if kind.vmap is not Autograd.vmap or kind.generate_vmap_rule]
+    words = said(error).split(". ")[0]
+    return "" if rules and "setup_context" not in words else f"torch refuses: {words}"
 
 
 def _differentiable(func: Callable[..., Any], inputs: Sequence[Any]) -> list[torch.Tensor]:

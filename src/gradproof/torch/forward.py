@@ -15,11 +15,13 @@ import torch
 from sympy import S
 
 from .. import causes as because
-from ..dtypes import DTYPES, DType
+from ..dtypes import DTYPES
 from ..errors import InputError, UnsupportedError
 from ..judging import witness as record
+from ..judging.step import Work
 from ..proof.graph import Node
 from ..proof.tangents import dot, with_tangents
+from ..verdict import Judgement, as_judgement
 from . import insides, runs
 from .operations import CONVENTIONS
 from .outputs import flat
@@ -118,7 +120,7 @@ def witness_of(
         except Exception as error:
             troubles.append(record.Trouble("tangent", "the function", guard(error)))
     dtype = dtype_of([leaf.region for leaf in tape.leaves], formats)
-    whole = [] if dtype is None or (trusting and steps) else _whole(tape, dtype)
+    whole = [] if trusting and steps else _whole(tape, formats)
     return replace(nothing(*troubles), steps=(*steps, *whole), dtype=dtype)
 
 
@@ -159,9 +161,28 @@ def _step(
     )
 
 
-def _whole(tape: Tape, dtype: DType) -> list[record.Step]:
-    """The whole function from its leaves, where it is small: what stops on the way keep back is missing in
-    its tangent."""
+def judged_tangents(tape: Tape, tangents: Sequence[np.ndarray], formats: Formats) -> list[Judgement]:
+    """What the calculus of the whole function says of other tangents of its outputs. Raises
+    `UnsupportedError` where it is too large or not covered."""
+    steps = _whole(tape, formats)
+    distinct = {region.edge: n for n, region in enumerate(tape.outputs) if region.edge is not None}
+    found: list[Judgement] = []
+    for step in steps:
+        pairs = zip(step.values, distinct.values(), strict=True)
+        values = {name: tangents[n] for name, n in pairs}
+        found += [as_judgement(finding) for finding in Work(replace(step, values=values)).judged().findings]
+    if not found:
+        raise UnsupportedError("the whole function is too large")
+    return found
+
+
+def _whole(tape: Tape, formats: Formats) -> list[record.Step]:
+    """The whole function from its leaves, where it is small, in the coarsest dtype on the way: what stops
+    keep back is missing in its tangent."""
+    regions = [region for event in tape.events for region in (*event.regions, *event.outs)]
+    dtype = dtype_of([*regions, *(leaf.region for leaf in tape.leaves)], formats)
+    if dtype is None:
+        return []
     try:
         whole = runs.whole(tape, {leaf.name: leaf.region for leaf in tape.leaves}, MAX_WHOLE)
     except UnsupportedError:
@@ -173,7 +194,7 @@ def _whole(tape: Tape, dtype: DType) -> list[record.Step]:
         for (name, region), edge in zip(outputs.items(), distinct, strict=True)
     }
     tangents = {leaf.name: _tangent(tape, leaf.edge, leaf.region) for leaf in tape.leaves}
-    dtypes = dict.fromkeys(map(dot, values), dtype)
+    dtypes = {dot(name): format_of(region.dtype, formats) for name, region in outputs.items()}
     run = whole.run
     return [
         _moved(WHOLE, run.nodes, whole.given, tangents, values, dtypes=dtypes, dtype=dtype, wanted=run.wanted)

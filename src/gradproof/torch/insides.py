@@ -143,6 +143,11 @@ def class_called(frame: FrameType | None, classes: Sequence[Any]) -> Any:
     return classes[0]
 
 
+def has_jvp(apply: Callable[..., Any]) -> bool:
+    """Whether a custom Function, by its `apply`, has a rule for forward mode."""
+    return getattr(apply, "__self__", Function).jvp is not Function.jvp
+
+
 def is_differentiated(frame: FrameType | None) -> bool:
     """Whether what runs in the frame is differentiated by one of torch.func's transforms (grad, vjp, jvp): by
     custom Functions' backwards that are no nodes of the outer graph."""
