@@ -8,9 +8,10 @@ time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from .errors import GradproofError, TargetError
@@ -62,6 +63,7 @@ class Way:
     jobs: int = 1
     cluster: str | None = None
     record: Record | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # of `check_function`
 
 
 def checked(
@@ -86,7 +88,7 @@ def checked(
     elif isinstance(broken, GradproofError):
         raise broken
     else:
-        run = partial(_check, engines=engines, dtype=dtype)
+        run = partial(_check, engines=engines, dtype=dtype, options=way.options)
         outcomes = _outcomes(work, own is not None, way, run)
     failed = partial(_failed, engines=engines, dtype=dtype, limits=way.limits)
     return _gathered(work, _reported(work, outcomes, failed), came)
@@ -206,14 +208,19 @@ def _loaded(engine: str) -> None:
     engine_named(engine)
 
 
-def _check(make: Callable[[], Problem] | str, engines: Sequence[str], dtype: str | None) -> list[Report]:
+def _check(
+    make: Callable[[], Problem] | str,
+    engines: Sequence[str],
+    dtype: str | None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Report]:
     """A report for every engine."""
     if isinstance(make, str):
         from .targets import load_function
         from .torch.check import check_function
 
         func, inputs = load_function(make)
-        return [replace(check_function(func, *inputs), target=make)]
+        return [replace(check_function(func, *inputs, **options), target=make)]
     from .oracle import check, compared
 
     problem = make()

@@ -138,7 +138,30 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
     _engine_options(parser)
     _output_options(parser, FORMATS, "of the report ", "write the report to a file instead")
     parser.add_argument("--full", action="store_true", help="in JSON or CSV, all entries of every gradient")
+    _derivative_options(parser)
     _running_options(parser)
+
+
+def _derivative_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mode", choices=("reverse", "forward", "both"), help="of a function: backward, tangents, or both"
+    )
+    parser.add_argument(
+        "--order", type=int, choices=(1, 2, 3), help="of a function: 2 judges the backward's own backward too"
+    )
+    parser.add_argument(
+        "--contract",
+        action="store_true",
+        help="of a function: try what a backward promises beside its formula",
+    )
+    for name, what in (("surrogate", "FORMULA"), ("implicit", "EQUATION")):
+        parser.add_argument(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar=f"FUNCTION:{what}",
+            help=f"a custom Function's gradient is meant to be that of the {what.lower()}",
+        )
 
 
 def _explain_options(parser: argparse.ArgumentParser) -> None:
@@ -538,6 +561,9 @@ def _work(arguments: argparse.Namespace) -> tuple[Work, Sequence[str]]:
     engines = installed() if arguments.engine == "all" else (arguments.engine,)
     work: Work = []
     functions = [target for target in arguments.targets if is_function(target)]
+    asked = ", ".join(f"--{name.removesuffix('s')}" for name in _of_derivatives(arguments))
+    if asked and len(functions) < max(1, len(arguments.targets)):
+        raise InputError(f"{asked} goes with functions, file.py:name; a file is checked as it is written")
     if functions:
         _only_their_own(arguments)
         work += [(target, target) for target in functions]
@@ -576,14 +602,29 @@ def _way(arguments: argparse.Namespace, engines: Sequence[str]) -> Way:
         raise InputError(
             "--jobs is for processes here, --dask for those of a cluster; give the one or the other"
         )
+    options = _of_derivatives(arguments)
     record = None
     if arguments.resume:
         from .record import Record, folder_of_records
 
         marked = arguments.format not in ("json", "csv", "junit")
-        record = Record(folder_of_records(), tuple(engines), arguments.dtype, marked)
+        told = (*engines, *(f"{name}={value!r}" for name, value in sorted(options.items())))
+        record = Record(folder_of_records(), told, arguments.dtype, marked)
         record.tidy()
-    return Way(limits, asked, arguments.jobs, arguments.dask, record)
+    return Way(limits, asked, arguments.jobs, arguments.dask, record, options)
+
+
+def _of_derivatives(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is asked of functions beside their backward, as `check_function` takes it."""
+    asked = {name: getattr(arguments, name, None) for name in ("mode", "order", "contract")}
+    options = {name: value for name, value in asked.items() if value}
+    for option, name in (("surrogate", "surrogates"), ("implicit", "implicit")):
+        for text in getattr(arguments, option, ()):
+            kind, colon, formula = text.partition(":")
+            if not colon:
+                raise InputError(f"--{option} {text}: expected the Function's name and what it is, NAME:TEXT")
+            options.setdefault(name, {})[kind.strip()] = formula.strip()
+    return options
 
 
 def _only_their_own(arguments: argparse.Namespace) -> None:

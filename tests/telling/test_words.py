@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import warnings
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from flint import ctx
 from torch import nn
 
 from gradproof import assert_gradients, check, check_function, descend, gradcheck, parse
-from gradproof.errors import InputError
 from gradproof.proof.balls import precision
 from gradproof.telling import notation
 from gradproof.torch.state import untouched
@@ -90,30 +90,30 @@ def test_state_is_put_back(name):
     assert torch.equal(torch.get_rng_state(), rng)
 
 
-REFUSED = [
-    {"check_forward_ad": True}, {"check_batched_grad": True}, {"check_batched_forward_grad": True},
-        {"masked": True},
-    {"check_undefined_grad": True}, {"check_grad_dtypes": True}, {"check_sparse_nnz": True},
-        {"check_backward_ad": False},
+ASKED = [
+    {"check_forward_ad": True}, {"check_batched_grad": True}, {"check_undefined_grad": False},
+    {"check_forward_ad": True, "check_batched_forward_grad": True}, {"masked": True}, {"nondet_tol": 1.0},
+    {"check_grad_dtypes": True}, {"check_forward_ad": True, "check_backward_ad": False}, {"fast_mode": True},
 ]  # fmt: skip
-STRICTER = [{"eps": 1e-6}, {"atol": 1e-5}, {"rtol": 0.1}, {"nondet_tol": 1.0}, {"fast_mode": True}]
 
 
 def given(*shape: int) -> torch.Tensor:
     return torch.linspace(0.3, 0.9, max(1, *shape), dtype=D)[: shape[0]].clone().requires_grad_()
 
 
-@pytest.mark.parametrize("option", REFUSED, ids=str)
-def test_an_option_that_is_not_obeyed_is_refused(option):
-    (name,) = option
-    with pytest.raises(InputError, match=name):
-        gradcheck(torch.sin, (given(3),), **option)
-    assert gradcheck(torch.sin, (given(3),), **{name: not option[name]})
-
-
-@pytest.mark.parametrize("option", STRICTER, ids=str)
-def test_a_tolerance_is_accepted(option):
+@pytest.mark.parametrize("option", ASKED, ids=str)
+def test_what_an_option_asks_for_is_done(option):
     assert gradcheck(torch.sin, (given(3),), **option)
+
+
+@pytest.mark.parametrize("name", ["eps", "atol", "rtol"])
+def test_a_step_or_a_tolerance_is_accepted_and_said_once_to_be_needless(name, monkeypatch):
+    monkeypatch.setattr("gradproof.torch.gradcheck._told", set())
+    with pytest.warns(UserWarning, match=name):
+        assert gradcheck(torch.sin, (given(3),), **{name: 0.5})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert gradcheck(torch.sin, (given(3),), **{name: 0.5})
 
 
 def test_no_input_that_needs_a_gradient_is_an_error_as_in_torch():

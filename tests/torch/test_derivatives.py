@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from derivative_faults import CLAUSES, CUBE, DERIVATIVES, JVPS, Fault
+from derivative_faults import CLAUSES, CUBE, DERIVATIVES, JVPS, SECONDS, Fault
+from faulty import function, normal
 
-from gradproof import InputError, Verdict, check_function
+from gradproof import (
+    GradcheckError,
+    InputError,
+    Verdict,
+    check_function,
+    gradcheck,
+    gradgradcheck,
+    implicit,
+    surrogate,
+)
+from gradproof.torch.contract import CLAUSES as CONTRACT
+
+ROOT = Path(__file__).parents[2]
 
 NAMES = {"ids": lambda fault: fault.name}
 
@@ -65,3 +81,101 @@ def test_both_modes_and_what_was_not_exercised_are_told() -> None:
 def test_bad_options_are_refused(option: dict[str, object]) -> None:
     with pytest.raises(InputError):
         check_function(torch.sin, torch.ones(2, requires_grad=True), **option)  # type: ignore[arg-type]
+
+
+# Declared gradients
+
+
+def test_a_declared_gradient_is_what_is_checked() -> None:
+    ste = {k: function("Ste", torch.round, lambda g, x, k=k: k * g) for k in (1, 2)}
+    x = torch.tensor([0.3, 1.7], dtype=torch.float64).requires_grad_()
+    assert check_function(ste[1], x, surrogates={"Ste": "x"}).ok
+    wrong = check_function(ste[2], x, surrogates={"Ste": "x"})
+    assert wrong.verdict is Verdict.WRONG and "a factor of 2" in wrong.to_text()
+    assert "Declared: the gradient of Ste is that of x." in wrong.to_text()
+    with pytest.raises(InputError, match="declared of SteBackward"):
+        check_function(ste[1], x, surrogates={"Ste": "x*y"})
+    with pytest.raises(InputError, match="not an expression"):
+        check_function(ste[1], x, surrogates={"Ste": "sin("})
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+def test_an_implicit_layer_is_judged_by_its_equation(transposed: bool) -> None:
+    class Deq(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            z = torch.zeros_like(b)
+            for _ in range(300):
+                z = torch.tanh(a @ z + b)
+            ctx.save_for_backward(z, a)
+            return z
+
+        @staticmethod
+        def backward(ctx: Any, g: torch.Tensor) -> Any:
+            z, a = ctx.saved_tensors
+            slope = 1 - z**2
+            system = torch.eye(len(z), dtype=z.dtype) - slope[:, None] * a
+            by_b = torch.linalg.solve(system.T if transposed else system, g) * slope
+            return torch.outer(by_b, z), by_b
+
+    a, b = normal((3, 3), (3,), scale=0.4)(torch.float64)
+    report = check_function(Deq.apply, a, b, implicit={"Deq": "z = tanh(a @ z + b)"})
+    assert report.ok is transposed, report.to_text()
+
+
+def test_a_declaration_for_all_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradproof.torch.declared.DECLARED", declared := {})
+    monkeypatch.setattr("gradproof.torch.check.DECLARED", declared)
+
+    @surrogate("x")
+    class Ste(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return x.round()
+
+        @staticmethod
+        def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
+            return g
+
+    implicit("Deq", "z = tanh(z)")
+    assert declared == {"Ste": "x", "Deq": "z = tanh(z)"}
+    assert check_function(Ste.apply, torch.tensor([0.4, 1.2]).requires_grad_()).ok
+    with pytest.raises(InputError, match="one equation"):
+        implicit("Deq", "tanh(z)")
+
+
+# In place of torch's
+
+
+def test_gradcheck_does_what_it_is_asked() -> None:
+    (x,) = normal((3,))(torch.float64)
+    jvp = JVPS[0]
+    assert gradcheck(jvp.wrong, (x,)) and not gradcheck(
+        jvp.wrong, (x,), check_forward_ad=True, raise_exception=False
+    )
+    undefined = next(fault for fault in CLAUSES if fault.name == "undefined cotangents")
+    assert not gradcheck(undefined.wrong, (x,), raise_exception=False)
+    assert gradcheck(undefined.wrong, (x,), check_undefined_grad=False)
+    cast = next(fault for fault in CLAUSES if fault.name == "gradients as declared")
+    assert gradcheck(cast.wrong, (x,))
+    with pytest.raises(GradcheckError, match="dtype"):
+        gradcheck(cast.wrong, (x,), check_grad_dtypes=True)
+    for option in ({"check_batched_grad": True}, {"check_batched_forward_grad": True}):
+        with pytest.raises(AssertionError):
+            gradcheck(torch.sin, (x,), check_backward_ad=False, check_forward_ad=False, **option)
+
+
+def test_gradgradcheck_is_a_drop_in() -> None:
+    (x,) = normal((3,))(torch.float64)
+    assert gradgradcheck(CUBE, x) and gradgradcheck(CUBE, x, torch.ones(3, dtype=x.dtype).requires_grad_())
+    assert gradgradcheck(torch.sin, (x,), check_fwd_over_rev=True, gen_non_contig_grad_outputs=True)
+    for fault in SECONDS:
+        (given,) = fault.inputs(torch.float64)
+        assert not gradgradcheck(fault.wrong, (given,), raise_exception=False), fault.name
+    with pytest.raises(ValueError, match="require gradient"):
+        gradgradcheck(torch.sin, (x.detach(),))
+
+
+def test_the_page_has_every_clause_as_the_code_has_it() -> None:
+    rows = "\n".join(f"| {clause.name} | {clause.why} |" for clause in CONTRACT.values())
+    assert f"| clause | why |\n|---|---|\n{rows}\n" in (ROOT / "docs" / "derivatives.md").read_text()

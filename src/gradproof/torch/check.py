@@ -88,7 +88,7 @@ def check_function(
     with 3 the backward of that.
 
     With `contract` what a backward promises beside its formula is tried as well, clause by clause (layouts,
-    frozen inputs, accumulation, ...; see `docs/contract.md`), or those clauses that are named.
+    frozen inputs, accumulation, ...; see `docs/derivatives.md`), or those clauses that are named.
 
     `surrogates` and `implicit` say by the names of custom Functions what their gradients are meant to be:
     those of a formula over the names of the forward's arguments, `{"Ste": "x"}`, or of the solution of an

@@ -69,10 +69,11 @@ def _declared(name: str, text: str | None, *, equation: bool) -> Any:
 
 def checked(text: str, *, equation: bool) -> None:
     """Raise `InputError` where a text is no formula, or no equation."""
-    statements = parse_statements(text if equation else f"value = {text}", Place("formula"))
-    if len(statements) != 1 or (equation and "=" not in text):
-        wanted = "one equation, as in 'z = tanh(z/2 + w)'" if equation else "one expression, as in 'x'"
-        raise InputError(f"expected {wanted}", Place("formula"))
+    wanted = "one equation, as in 'z = tanh(z/2 + w)'" if equation else "one expression, as in 'x'"
+    if equation and "=" not in text:
+        raise InputError(f"{text!r}: expected {wanted}", Place("formula"))
+    if len(parse_statements(text if equation else f"value = {text}", Place("formula"))) != 1:
+        raise InputError(f"{text!r}: expected {wanted}", Place("formula"))
 
 
 def as_declared(made: record.Step, step: Step, names: Mapping[Edge, str]) -> list[record.Step]:
@@ -101,7 +102,9 @@ def as_declared(made: record.Step, step: Step, names: Mapping[Edge, str]) -> lis
             lowering.disown(step.outputs[0])
         last = lowering.text(text, arguments, step.outputs[0].shape)
     except InputError as error:
-        raise InputError(f"what is declared of {step.name}: {error.message}", place) from None
+        names = ", ".join(step.arguments)
+        words = f"what is declared of {step.name}: {error.message}; its forward's arguments are {names}"
+        raise InputError(words, place) from None
     given: dict[str, Any] = dict(lowering.numbers)
     loose: dict[str, Balls] | None = None
     if unknown:
