@@ -8,6 +8,6 @@ True
 
 from __future__ import annotations
 
-from .check import check_function
+from .check import check_function, check_grads
 
-__all__ = ["check_function"]
+__all__ = ["check_function", "check_grads"]

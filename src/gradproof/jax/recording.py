@@ -96,6 +96,7 @@ class EquationStep(Step):
     """One equation that a gradient flows through; `failure` is what JAX raised there."""
 
     pull: Callable[..., Any] | None = None
+    push: Callable[..., Any] | None = None
     failure: str = ""
     unsupported: str = ""
     primitive: str = ""
@@ -116,6 +117,7 @@ class Recording:
     tape: Tape
     equations: list[Equation]
     compiled: tuple[np.ndarray | None, ...] = ()
+    steps: tuple[EquationStep, ...] = ()
 
 
 class _Interpreter:
@@ -248,6 +250,7 @@ class _Interpreter:
             equation.place,
             "",
             pull=ran.pull,
+            push=ran.push,
             failure=ran.failure,
             unsupported=ran.unsupported,
             primitive=equation.name,
@@ -276,18 +279,17 @@ class _Interpreter:
 
 @dataclass(frozen=True, eq=False)
 class _Ran:
-    """What an equation gave, and its pullback; or why it has none."""
+    """What an equation gave, its pullback, and what it makes of tangents; or why it has none."""
 
     values: list[Any]
     pull: Callable[..., Any] | None = None
+    push: Callable[..., Any] | None = None
     failure: str = ""
     unsupported: str = ""
 
 
 def _ran(name: str, call: Callable[..., list[Any]], arrays: Sequence[Array], active: Sequence[Array]) -> _Ran:
     numbers = [array.numbers for array in arrays]
-    if active and name == "while":
-        return _Ran(call(*numbers), unsupported="while: JAX has no reverse mode for it")
     if not active or name == STOP:
         return _Ran(call(*numbers))
     moving = {id(array): n for n, array in enumerate(active)}
@@ -295,10 +297,18 @@ def _ran(name: str, call: Callable[..., list[Any]], arrays: Sequence[Array], act
     def of_active(*xs: Any) -> list[Any]:
         return call(*(xs[moving[id(array)]] if id(array) in moving else array.numbers for array in arrays))
 
+    primals = tuple(array.numbers for array in active)
+
+    def push(tangents: Sequence[Any]) -> list[Any]:
+        return jax.jvp(of_active, primals, tuple(tangents))[1]
+
+    if name == "while":
+        return _Ran(call(*numbers), push=push, unsupported="while: JAX has no reverse mode for it")
     try:
-        return _Ran(*jax.vjp(of_active, *(array.numbers for array in active)))
+        values, pull = jax.vjp(of_active, *primals)
+        return _Ran(values, pull, push)
     except Exception as error:
-        return _Ran(call(*numbers), failure=said(error))
+        return _Ran(call(*numbers), push=push, failure=said(error))
 
 
 def _look_inside(equation: Equation, name: str, primal: Any) -> None:
@@ -438,6 +448,20 @@ def _argument_names(func: Callable[..., Any], length: int) -> list[str]:
     return names + [f"arg{n}" for n in range(len(names), length)]
 
 
+def gradient_of(flat: Flat) -> Flat:
+    """The gradients of a function, by cotangents of its outputs and by its own leaves."""
+    outputs = jax.eval_shape(flat, *flat.leaves)
+    seeds = _seeds([array_of(jnp.zeros(out.shape, out.dtype)) for out in [*outputs, *outputs[:1]]])
+    count = len(outputs)
+    names = ("cotangent",) if count == 1 else tuple(f"cotangent[{n}]" for n in range(count))
+
+    def gradient(*given: Any) -> Any:
+        _, pull = jax.vjp(flat, *given[count:])
+        return pull(list(given[:count]))
+
+    return Flat(gradient, (*seeds[:count], *flat.leaves), (*names, *flat.names))
+
+
 def _trouble(message: str, *, supported: bool = True) -> Recording:
     return Recording(Tape([], [], [], [], [], [], set(), trouble=message, supported=supported), [])
 
@@ -481,7 +505,30 @@ def record(flat: Flat) -> Recording:
     ]
     received = {edge: _plain(seed) for edge, seed in seeds.items()}
     tape = Tape([], [*interpreter.steps], found, [*outputs], [received], [], set())
-    return Recording(tape, interpreter.equations, tuple(compiled))
+    return Recording(tape, interpreter.equations, tuple(compiled), tuple(interpreter.steps))
+
+
+def pushed(recording: Recording) -> tuple[dict[Edge, np.ndarray], dict[int, str]]:
+    """The tangents from the leaves on, equation by equation, by value; and, by equation, what broke."""
+    leaves: list[Any] = [leaf.region for leaf in recording.tape.leaves]
+    drawn = _seeds([*leaves, *leaves[:1]])  # of two at least, so that a single number has a random one, too
+    moving: dict[Edge, Any] = {(n, 0): tangent for n, tangent in enumerate(drawn[: len(leaves)])}
+    failures: dict[int, str] = {}
+    for step in recording.steps:
+        tangents = [
+            moving.get(edge, jnp.zeros(region.shape, str(region.dtype)))
+            for edge, region in step.inputs.items()
+            if region is not None
+        ]
+        if step.push is None or not any(edge in moving for edge in step.inputs):
+            continue  # a stop
+        try:
+            found = step.push(tangents)
+        except Exception as error:
+            failures[step.number] = said(error)
+            continue
+        moving |= {(step.number, nr): each for nr, each in enumerate(found) if nr in step.outputs}
+    return {edge: _plain(tangent) for edge, tangent in moving.items()}, failures
 
 
 def _plain(value: Any) -> np.ndarray:

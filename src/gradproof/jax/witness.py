@@ -6,7 +6,7 @@ Each `custom_vjp` and `custom_jvp` call is one step: its primal is the specifica
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,8 @@ from ..proof.arithmetic import exact
 from ..proof.balls import Balls, balls, centres, numbers
 from ..proof.enclosure import Run
 from ..proof.graph import Read, size, slot
+from ..proof.tangents import dot
+from ..torch.forward import WHOLE, moved_step
 from ..torch.runs import given_of
 from ..torch.stops import MAX_DOMAIN
 from ..torch.tape import Edge, Step, Tape
@@ -39,7 +41,7 @@ from ..torch.witness import (
     step_of,
 )
 from .lowering import EquationLowering
-from .recording import STOP, EquationStep, Recording
+from .recording import STOP, EquationStep, Recording, pushed
 
 
 def witness_of(
@@ -79,6 +81,90 @@ def witness_of(
         trusting=trusting,
         values={str(n): out.values for n, out in enumerate(tape.outputs) if out.floating},
     )
+
+
+def tangents_of(
+    recording: Recording, *, trusting: bool, guard: Callable[[Exception], because.Cause]
+) -> record.Witness:
+    """What `jax.jvp` makes of tangents, equation by equation; and of the whole, where it is small."""
+    tape = recording.tape
+    if tape.trouble:
+        return witness_of(recording, trusting=trusting, guard=guard)
+    names = names_of(tape)
+    tangents, failures = pushed(recording)
+    steps: list[record.Step] = []
+    troubles: list[record.Trouble] = []
+    for step in recording.steps:
+        place = str(step.place) if step.place.file else ""
+        if step.number in failures:
+            refused = "custom_vjp" in failures[step.number]
+            cause = because.Uncovered if refused else because.Raised
+            troubles.append(record.Trouble("tangent", step.name, cause(failures[step.number]), place))
+            continue
+        try:
+            steps += _tangent_step(step, names, tape, tangents)
+        except UnsupportedError as error:
+            troubles.append(record.Trouble("tangent", step.name, because.Uncovered(str(error)), place))
+        except Exception as error:
+            troubles.append(record.Trouble("tangent", "the function", guard(error)))
+    whole = [] if trusting and steps else _tangent_of_whole(recording, tangents)
+    dtype = dtype_of([leaf.region for leaf in tape.leaves], XLA)
+    return replace(nothing(*troubles), steps=(*steps, *whole), dtype=dtype)
+
+
+def _tangent_step(
+    step: EquationStep, names: Mapping[Edge, str], tape: Tape, tangents: Mapping[Edge, np.ndarray]
+) -> list[record.Step]:
+    if step.primitive == STOP:
+        return []
+    lowered = _lower(step, names, tape)
+    lowering, outputs = lowered.lowering, lowered.outputs
+    values = {
+        outputs[nr]: tangents.get((step.number, nr), np.zeros(region.shape))
+        for nr, region in step.outputs.items()
+    }
+    dtype = dtype_of([*(r for r in step.inputs.values() if r is not None), *step.outputs.values()], XLA)
+    if dtype is None:
+        raise UnsupportedError(f"{step.name} works in no dtype that is covered")
+    made = moved_step(
+        step.name,
+        lowering.nodes,
+        lowering.numbers,
+        {name: tangents.get(edge) for edge, name in lowered.inputs.items()},
+        values,
+        dtypes={dot(outputs[nr]): format_of(region.dtype, XLA) for nr, region in step.outputs.items()},
+        dtype=dtype,
+        wanted=frozenset(lowering.active),
+        place=str(step.place) if step.place.file else "",
+        text=lambda wrt: f"the tangent of {step.name}",
+    )
+    return [made]
+
+
+def _tangent_of_whole(recording: Recording, tangents: Mapping[Edge, np.ndarray]) -> list[record.Step]:
+    tape, whole = recording.tape, _Whole(recording)
+    try:
+        whole.within(MAX_WHOLE, cut=False)
+    except UnsupportedError:
+        return []
+    regions = {region.edge: region for region in tape.outputs if region.edge is not None}
+    every = [*(leaf.region for leaf in tape.leaves), *(out for e in recording.equations for out in e.outs)]
+    dtype = dtype_of(every, XLA)
+    if dtype is None:
+        return []
+    values = {name: tangents.get(edge, np.zeros(regions[edge].shape)) for edge, name in whole.outputs.items()}
+    lowering = whole.lowering
+    made = moved_step(
+        WHOLE,
+        lowering.nodes,
+        whole.given,
+        {leaf.name: tangents.get(leaf.edge) for leaf in tape.leaves},
+        values,
+        dtypes={dot(name): format_of(regions[edge].dtype, XLA) for edge, name in whole.outputs.items()},
+        dtype=dtype,
+        wanted=frozenset(lowering.active),
+    )
+    return [made]
 
 
 def _unreached(why: str) -> record.Witness:

@@ -56,7 +56,7 @@ def check_function(
     func: Callable[..., Any],
     *inputs: Any,
     formula: str | None = None,
-    stops: str = "judge",
+    stops: str | Sequence[str] = "judge",
     net: bool = True,
     passes: int = 3,
     mode: str = "reverse",
@@ -77,10 +77,10 @@ def check_function(
 
     `formula` says what an operation computes that the recording cannot see into, over the names of the
     function's arguments, in the language of expression files. `stops="trust"` takes every `detach`, `.data`
-    and `no_grad` as meant. With `net` the function is also run as it is, unrecorded: what it gives must be
-    what was judged, and must not change otherwise than the judged gradients say. Whatever it changes is put
-    back. With `passes=1` the backward runs once, for one that cannot run twice on the same graph: then nobody
-    knows whether it repeats itself.
+    and `no_grad` as meant, `stops=["model.py:12"]` those at the places that it names. With `net` the function
+    is also run as it is, unrecorded: what it gives must be what was judged, and must not change otherwise
+    than the judged gradients say. Whatever it changes is put back. With `passes=1` the backward runs once,
+    for one that cannot run twice on the same graph: then nobody knows whether it repeats itself.
 
     `mode="forward"` looks in place of the backward at the tangents that torch moves forward (a custom
     Function's `jvp`, torch's own formulas), node by node, and `mode="both"` at both. With `order=2` the
@@ -104,8 +104,9 @@ def check_function(
     What goes wrong in the function, and what is not covered, are findings. Raises `InputError` for bad
     options.
     """
-    if stops not in ("judge", "trust"):
-        raise InputError(f"stops={stops!r}: expected 'judge' or 'trust'")
+    meant = () if isinstance(stops, str) else tuple(stops)
+    if not meant and stops not in ("judge", "trust"):
+        raise InputError(f"stops={stops!r}: expected 'judge', 'trust', or places as 'model.py:12'")
     if accumulate not in ACCUMULATE:
         raise InputError(f"accumulate={accumulate!r}: expected {' or '.join(map(repr, ACCUMULATE))}")
     if mode not in MODES:
@@ -133,7 +134,7 @@ def check_function(
     trusted = stops == "trust" or formula is not None
     with untouched(called, *inputs, *given) as state:
         asked = Asked(called, given, state, passes, trusted, net, ACCUMULATE[accumulate], formula, name)
-        asked = replace(asked, declared=declared)
+        asked = replace(asked, declared=declared, meant=meant)
         looks = [look(asked) for look in _looks(mode, order)]
         if contract:
             looks.append(_contract(asked, clauses))
@@ -184,6 +185,7 @@ class Asked:
     formula: str | None
     name: str
     declared: Mapping[str, str] = field(default_factory=dict)
+    meant: tuple[str, ...] = ()  # the places of stops that are
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,8 +215,9 @@ def _in_reverse(asked: Asked) -> Looked:
     func, given, state, trusted = asked.func, asked.inputs, asked.state, asked.trusted
     ran = _recorded(func, given, asked.passes, None if trusted else state)
     tape = ran if asked.formula is None else _as_one(ran, asked.name, asked.formula, func, given)
-    meant = _declare(tape, asked)
-    judged, judge, dtype = judged_tape(tape, trusting=trusted, formats=asked.formats)
+    told = _declare(tape, asked)
+    meant = bool(told or asked.meant)
+    judged, judge, dtype = judged_tape(tape, trusting=trusted, formats=asked.formats, meant=asked.meant)
     found = [*judged.findings, *_of_inner_ones(tape, asked.formats)]
     beside = Net([])
     if asked.net and tape.leaves and passing(found):
@@ -227,7 +230,7 @@ def _in_reverse(asked: Asked) -> Looked:
         and passing([f for f in found if not _is_lost_sight_of(f)])
     ):
         found = _measured(found, contradictions(func, given, ran, state).findings)
-    remarks = (*meant, *_remarks(tape, beside.left_out))
+    remarks = (*told, *_remarks(tape, beside.left_out))
     return Looked((REVERSE,), [*found, *beside.findings], dtype, judged, remarks, tape.traceback)
 
 
@@ -246,11 +249,11 @@ def _forward(asked: Asked) -> Looked:
     asked.state.restore()
     _declare(tape, asked)
     witness = tangents_of(tape, trusting=asked.trusted, guard=our_fault, formats=asked.formats)
-    found, judged = _of_tangents(witness)
+    found, judged = of_tangents(witness)
     return Looked((FORWARD,), found, witness.dtype, judged, _remarks(tape, ""), tape.traceback)
 
 
-def _of_tangents(witness: Witness) -> tuple[list[Finding], Judged]:
+def of_tangents(witness: Witness) -> tuple[list[Finding], Judged]:
     judged = Judge(witness, guard=our_fault).judged()
     whole = [f for f in judged.findings if f.node == WHOLE and f.kind == "tangent"]
     found = [f for f in judged.findings if f not in whole]
@@ -285,7 +288,7 @@ def _of_order(order: int, asked: Asked) -> Looked:
     found = _in_reverse(asked)
     cut = [bare_finding("gradient", name, Verdict.WRONG, CutOff()) for name in gradient.cut]
     findings = [*found.findings, *cut]
-    return replace(found, exercised=(kind,), findings=[_at_order(finding, kind) for finding in findings])
+    return replace(found, exercised=(kind,), findings=[at_order(finding, kind) for finding in findings])
 
 
 def _contract(asked: Asked, clauses: Sequence[str]) -> Looked:
@@ -302,7 +305,7 @@ def _function(asked: Asked, inputs: list[Any]) -> tuple[Function | None, list[Fi
     """The function at a point, judged; None where it has no gradients."""
     ran = _recorded(asked.func, inputs, 1, None)
     _declare(ran, asked)
-    judged, judge, _ = judged_tape(ran, trusting=asked.trusted, formats=asked.formats)
+    judged, judge, _ = judged_tape(ran, trusting=asked.trusted, formats=asked.formats, meant=asked.meant)
 
     def other(func: Callable[..., Any], inputs: list[Any]) -> list[Finding]:
         return _in_reverse(replace(asked, func=func, inputs=inputs, passes=1, net=False)).findings
@@ -324,7 +327,7 @@ def _function(asked: Asked, inputs: list[Any]) -> tuple[Function | None, list[Fi
     return function if leaves else None, list(judged.findings)
 
 
-def _at_order(finding: Finding, kind: str) -> Finding:
+def at_order(finding: Finding, kind: str) -> Finding:
     return replace(finding, node=f"{kind}: {finding.node}")
 
 
@@ -344,7 +347,7 @@ def _of_inner_ones(tape: Tape, formats: Mapping[str, DType]) -> list[Finding]:
         every = list(judged.findings)
         if has_jvp(inner.apply):
             moved = _moved_forward(inner.apply, list(inner.given))
-            every += _of_tangents(tangents_of(moved, trusting=True, guard=our_fault, formats=formats))[0]
+            every += of_tangents(tangents_of(moved, trusting=True, guard=our_fault, formats=formats))[0]
         name = f"{inner.name}, under a transform"
         for finding in (f for f in every if f.kind != "gradient"):
             node = name if finding.node.startswith(inner.name) else f"{name}: {finding.node}"
@@ -409,10 +412,14 @@ def _remarks(tape: Tape, left_out: str) -> tuple[str, ...]:
 
 
 def judged_tape(
-    tape: Tape, *, trusting: bool, formats: Mapping[str, DType] = DTYPES
+    tape: Tape,
+    *,
+    trusting: bool,
+    formats: Mapping[str, DType] = DTYPES,
+    meant: Sequence[str] = (),
 ) -> tuple[Judged, Judge, DType | None]:
     """What was found of what was recorded, and its judge."""
-    witness = witness_of(tape, trusting=trusting, guard=our_fault, formats=formats)
+    witness = witness_of(tape, trusting=trusting, guard=our_fault, formats=formats, meant=meant)
     judge = Judge(witness, guard=our_fault)
     return judge.judged(), judge, witness.dtype
 

@@ -25,7 +25,7 @@ from ..proof.enclosure import Run
 from ..proof.graph import Read, Shape, bound, free, size, slot, unravelled
 from .lowering import Lowering
 from .memory import row_major
-from .tape import DECLARED, Edge, Region, Step
+from .tape import DECLARED, Region, Step
 
 MOST = 512  # unknowns of an equation
 SOLVED = 8  # times the unit and the condition: what solving a system well may lose
@@ -76,7 +76,7 @@ def checked(text: str, *, equation: bool) -> None:
         raise InputError(f"{text!r}: expected {wanted}", Place("formula"))
 
 
-def as_declared(made: record.Step, step: Step, names: Mapping[Edge, str]) -> list[record.Step]:
+def as_declared(made: record.Step, step: Step) -> list[record.Step]:
     """The value of a step, and what it passed on beside the derivative of what was declared. Raises
     `InputError` for a text that does not fit its arguments."""
     if sorted(step.outputs) != [0]:

@@ -146,7 +146,7 @@ def _step(
     lowering, named = lowered.lowering, lowered.outputs
     tangents = {name: _tangent(tape, edge, step.inputs[edge]) for edge, name in lowered.inputs.items()}
     values = {named[nr]: _tangent(tape, (step.number, nr), region) for nr, region in outputs.items()}
-    return _moved(
+    return moved_step(
         titled(step),
         lowering.nodes,
         lowering.numbers,
@@ -197,7 +197,9 @@ def _whole(tape: Tape, formats: Formats) -> list[record.Step]:
     dtypes = {dot(name): format_of(region.dtype, formats) for name, region in outputs.items()}
     run = whole.run
     return [
-        _moved(WHOLE, run.nodes, whole.given, tangents, values, dtypes=dtypes, dtype=dtype, wanted=run.wanted)
+        moved_step(
+            WHOLE, run.nodes, whole.given, tangents, values, dtypes=dtypes, dtype=dtype, wanted=run.wanted
+        )
     ]
 
 
@@ -209,7 +211,7 @@ def _text(lowered: Lowered, wrt: str | None) -> str:
     return f"the tangent of {text_of(lowered, None)}"
 
 
-def _moved(
+def moved_step(
     name: str,
     nodes: Sequence[Node],
     given: Mapping[str, np.ndarray],

@@ -83,10 +83,11 @@ class Stops:
 
     One rule for every operation: what a parameter reaches goes on into each of its results, but for integers
     and flags, which change in steps alone. Whether there is a formula, or a place in memory, matters only on
-    the way back: there `unseen` says what cannot be followed, and where.
+    the way back: there `unseen` says what cannot be followed, and where. Stops at the places `meant`
+    (`model.py:12`) lose nothing.
     """
 
-    def __init__(self, tape: Tape, dtype: DType) -> None:
+    def __init__(self, tape: Tape, dtype: DType, meant: Sequence[str] = ()) -> None:
         self.tape = tape
         self.enclosures = Enclosures(dtype)
         self.step_of = {id(event): step for step in tape.steps for event in step.events}
@@ -106,6 +107,8 @@ class Stops:
         self.last_stop: dict[int, Place] = {}  # of each storage
         self.inside: dict[int, set[int]] = {}  # the values that a call of a custom Function knows
         self._find()
+        if meant:
+            self.stops = [stop for stop in self.stops if not str(stop.place).endswith(tuple(meant))]
 
     # Finding them
 

@@ -61,8 +61,10 @@ def witness_of(
     trusting: bool,
     guard: Callable[[Exception], because.Cause],
     formats: Formats = DTYPES,
+    meant: Sequence[str] = (),
 ) -> record.Witness:
-    """What was recorded. With `trusting`, every stop is meant; `guard` makes a cause of a fault of ours."""
+    """What was recorded. With `trusting`, every stop is meant, else those at the places `meant`; `guard`
+    makes a cause of a fault of ours."""
     if tape.trouble:
         return stopped(tape)
     names, delivered = names_of(tape), delivered_of(tape)
@@ -80,7 +82,7 @@ def witness_of(
             unhooked |= {each for each in step.edges if each is not None}
         made = _step(step, names, tape, delivered, guard, formats)
         if isinstance(made, record.Step):
-            steps += as_declared(made, step, names) if step.declared else [made]
+            steps += as_declared(made, step) if step.declared else [made]
         elif made is not None:
             troubles.append(made)
     dtype = dtype_of([leaf.region for leaf in tape.leaves], formats)
@@ -90,7 +92,7 @@ def witness_of(
         whole=partial(whole_of, tape),
         dtype=dtype,
         troubles=tuple(troubles),
-        losses=record.Losses if trusting or dtype is None else partial(_losses, tape, dtype),
+        losses=record.Losses if trusting or dtype is None else partial(_losses, tape, dtype, meant),
         boundaries=boundaries(_moved_by(tape)),
         trusting=trusting,
         values={str(n): out.values for n, out in enumerate(tape.outputs) if not out.opaque},
@@ -194,9 +196,9 @@ def _moved_by(tape: Tape) -> Iterator[Any]:
             yield event
 
 
-def _losses(tape: Tape, dtype: DType) -> record.Losses:
+def _losses(tape: Tape, dtype: DType, meant: Sequence[str]) -> record.Losses:
     """What is lost where autograd stops and the function does not."""
-    stops = Stops(tape, dtype)
+    stops = Stops(tape, dtype, meant)
     losses = stops.losses()
     if losses:
         harmless = stops.vanishing()
