@@ -310,10 +310,10 @@ def _function(asked: Asked, inputs: list[Any]) -> tuple[Function | None, list[Fi
     def other(func: Callable[..., Any], inputs: list[Any]) -> list[Finding]:
         return _in_reverse(replace(asked, func=func, inputs=inputs, passes=1, net=False)).findings
 
-    def tangents(numbers: Sequence[np.ndarray]) -> list[Judgement]:
+    def tangents(numbers: Sequence[np.ndarray], moved: Mapping[str, np.ndarray]) -> list[Judgement]:
         tape = _moved_forward(asked.func, inputs)
         asked.state.restore()
-        return judged_tangents(tape, numbers, asked.formats)
+        return judged_tangents(tape, numbers, moved, asked.formats)
 
     def at(inputs: list[Any]) -> Function:
         function, _ = _function(asked, inputs)

@@ -37,6 +37,7 @@ from .tape import Tape
 
 MOST_LEAVES = 6  # of which every subset is frozen; of more, every one and every pair is left alone
 TOLD = 3  # of what breaks one clause
+NEAR = 2.0**-4  # of a number: the rounding set of the whole function that still tells something
 ROWS = (1.0, 1.25, 0.75)  # what the rows of a batch are, times the inputs
 
 Numbers = list[np.ndarray]
@@ -80,7 +81,7 @@ class Function:
     leaves: Mapping[str, torch.Tensor]
     whole: Whole
     judged: Callable[[Callable[..., Any], list[Any]], list[Finding]]
-    tangents: Callable[[Sequence[np.ndarray]], list[Judgement]]
+    tangents: Callable[[Sequence[np.ndarray], Mapping[str, np.ndarray]], list[Judgement]]
     at: Callable[[list[Any]], Function]
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -133,18 +134,17 @@ class Function:
     def judged_as(self, func: Callable[..., Any], inputs: list[Any], words: str, at: str = "") -> Found:
         """What is found of another function; or of this one `at` other inputs, at which it may well have no
         value."""
-        for finding in self.judged(func, inputs):
-            there = finding.value is not None and np.isfinite(finding.value)
-            if (there and finding.verdict is Verdict.WRONG) if at else not finding.verdict.passes:
-                of = f"{finding.node}{f' by {finding.wrt}' if finding.wrt else ''}"
-                told = f"{words}, {of} is {finding.verdict}"
-                told = f"{told}: {finding.note}" if finding.note else told
-                yield Broken(told, at or "the function", verdict=finding.verdict)
-                return
+        yield from _first_bad(self.judged(func, inputs), words, at)
 
-    def beside(self, gave: Gave, words: str, names: Sequence[str] | None = None) -> Found:
-        """What is not what was judged: other bits, that the calculus of the whole function refutes or cannot
-        tell."""
+    def beside(
+        self,
+        gave: Gave,
+        words: str,
+        names: Sequence[str] | None = None,
+        again: Callable[[], list[Finding]] | None = None,
+    ) -> Found:
+        """What is not what was judged: other bits, that the calculus of the whole function refutes. Where
+        that is too wide to tell, `again` judges such a run node by node."""
         base = self.base
         names = list(self.leaves) if names is None else names
         apart = [name for name in names if not _same(base.gradients[name], gave.gradients.get(name))]
@@ -160,13 +160,26 @@ class Function:
             told = self._told(gave, names) if shapes else {}
         except UnsupportedError:
             told = {}
+        found = [*self._refuted(told, gave, apart, names, words)]
+        if again is not None and found and all(each.verdict is Verdict.UNDECIDED for each in found):
+            found = [*_first_bad(again(), words)]
+        yield from found
+
+    def _refuted(
+        self,
+        told: Mapping[str, Judgement],
+        gave: Gave,
+        apart: Sequence[str],
+        names: Sequence[str],
+        words: str,
+    ) -> Found:
         for name in [*(f"output {n}" for n in range(len(gave.outputs))), *names]:
             judged = told.get(name)
             if judged is None:
                 if name in apart or (not told and not apart):
                     seen = f"{words} other numbers come, and the whole function is too large to tell which"
                     yield Broken(seen, name, verdict=Verdict.UNDECIDED)
-            elif not judged.verdict.passes:
+            elif not judged.verdict.passes and not _is_near(judged):
                 yield Broken(words, name, judged, judged.verdict)
 
     def _told(self, gave: Gave, names: Sequence[str]) -> Mapping[str, Judgement]:
@@ -175,6 +188,26 @@ class Function:
             for leaf in self.tape.leaves
         ]
         return self.whole(gave.outputs, gradients)
+
+
+def _first_bad(findings: Sequence[Finding], words: str, at: str = "") -> Found:
+    """The first finding that does not pass; at other inputs only what is wrong there."""
+    for finding in findings:
+        there = finding.value is not None and np.isfinite(finding.value)
+        if (there and finding.verdict is Verdict.WRONG) if at else not finding.verdict.passes:
+            of = f"{finding.node}{f' by {finding.wrt}' if finding.wrt else ''}"
+            told = f"{words}, {of} is {finding.verdict}"
+            told = f"{told}: {finding.note}" if finding.note else told
+            yield Broken(told, at or "the function", verdict=finding.verdict)
+            return
+
+
+def _is_near(judged: Judgement) -> bool:
+    """Whether a number lies in a set that is wider than one would wish, and narrow beside the number."""
+    ulp, allowed, error = judged.ulp, judged.allowed_ulp, judged.error
+    if judged.verdict is not Verdict.UNDECIDED or ulp is None or allowed is None or not ulp <= allowed:
+        return False
+    return error is not None and bool(ulp) and error * allowed / ulp < NEAR
 
 
 class Changed:
@@ -242,10 +275,34 @@ def _finding(clause: Clause, broken: Broken) -> Finding:
 # Layouts
 
 
+class _Relaid(Autograd):
+    """The identity, whose backward hands its cotangent on in a layout."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, value: torch.Tensor, layout: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        ctx.layout = layout
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: torch.Tensor) -> Any:
+        return ctx.layout(cotangent), None
+
+
+def _relaid(layout: Callable[[torch.Tensor], torch.Tensor], outputs: list[torch.Tensor]) -> list[Any]:
+    return [_Relaid.apply(out, layout) for out in outputs]
+
+
 def _layouts_of_cotangents(function: Function) -> Found:
     """Strided, transposed, and by a sum over the outputs expanded from one number (stride 0)."""
     for words, layout in LAYOUTS.items():
-        yield from function.beside(function.run(cotangents=layout), f"for a cotangent {words}")
+        relaid = Changed(function.func, partial(_relaid, layout))
+        yield from function.beside(
+            function.run(cotangents=layout),
+            f"for a cotangent {words}",
+            again=partial(function.judged, relaid, function.inputs),
+        )
     total = Changed(function.func, lambda outs: [_real(out).sum() for out in outs])
     yield from function.judged_as(
         total, function.inputs, "for a cotangent of one number, expanded (stride 0)"
@@ -269,7 +326,10 @@ def _layouts_of_inputs(function: Function) -> Found:
             for name, leaf in function.given.items()
             if leaf.layout == torch.strided
         }
-        yield from function.beside(function.run(others), f"for inputs {words}")
+        ids = {id(function.given[name]): other for name, other in others.items()}
+        inputs = tree_map(lambda x, ids=ids: ids.get(id(x), x), function.inputs)
+        again = partial(function.judged, function.func, inputs)
+        yield from function.beside(function.run(others), f"for inputs {words}", again=again)
 
 
 # What needs a gradient
@@ -294,16 +354,19 @@ def _with_frozen(function: Function, moved: Sequence[str]) -> Found:
         for leaf in still:
             leaf.requires_grad_(False)
 
+    def again() -> list[Finding]:
+        freeze()
+        return function.judged(function.func, function.inputs)
+
     try:
         gave = function.run(before=freeze)
+        if len(gave.outputs) == len(function.tape.outputs):
+            yield from function.beside(gave, words, moved, again)
     except Exception as error:
         yield Broken(f"{words} it raises {said(error)}")
-        return
     finally:
         for leaf in still:
             leaf.requires_grad_(True)
-    if len(gave.outputs) == len(function.tape.outputs):
-        yield from function.beside(gave, words, moved)
 
 
 def _undefined(function: Function) -> Found:
@@ -513,7 +576,11 @@ def _batched_gradients(function: Function) -> Found:
 def _batched_tangents(function: Function) -> Found:
     """Forward mode under vmap, for several tangents at once: each row is what it is alone."""
     leaves = list(function.given.values())
+    if not leaves:
+        function.left_out["batched tangents"] = "no leaf is an input"
+        return
     tangents = forward_tangents(leaves)
+    moved = {name: _array(tangent) for name, tangent in zip(function.given, tangents, strict=True)}
 
     def pushed(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
         def outputs(*moved: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -539,7 +606,7 @@ def _batched_tangents(function: Function) -> Found:
             continue
         words = f"in a batch of tangents row {n} is another than alone"
         try:
-            told = function.tangents(numbers)
+            told = function.tangents(numbers, moved)
         except UnsupportedError:
             yield Broken(f"{words}, and the whole is too large to tell which", verdict=Verdict.UNDECIDED)
             return

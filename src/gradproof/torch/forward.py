@@ -161,10 +161,12 @@ def _step(
     )
 
 
-def judged_tangents(tape: Tape, tangents: Sequence[np.ndarray], formats: Formats) -> list[Judgement]:
-    """What the calculus of the whole function says of other tangents of its outputs. Raises
-    `UnsupportedError` where it is too large or not covered."""
-    steps = _whole(tape, formats)
+def judged_tangents(
+    tape: Tape, tangents: Sequence[np.ndarray], moved: Mapping[str, np.ndarray], formats: Formats
+) -> list[Judgement]:
+    """What the calculus of the whole function says of tangents of its outputs, where the leaves that are
+    `moved` have these. Raises `UnsupportedError` where it is too large or not covered."""
+    steps = _whole(tape, formats, moved)
     distinct = {region.edge: n for n, region in enumerate(tape.outputs) if region.edge is not None}
     found: list[Judgement] = []
     for step in steps:
@@ -176,7 +178,7 @@ def judged_tangents(tape: Tape, tangents: Sequence[np.ndarray], formats: Formats
     return found
 
 
-def _whole(tape: Tape, formats: Formats) -> list[record.Step]:
+def _whole(tape: Tape, formats: Formats, moved: Mapping[str, np.ndarray] | None = None) -> list[record.Step]:
     """The whole function from its leaves, where it is small, in the coarsest dtype on the way: what stops
     keep back is missing in its tangent."""
     regions = [region for event in tape.events for region in (*event.regions, *event.outs)]
@@ -193,7 +195,8 @@ def _whole(tape: Tape, formats: Formats) -> list[record.Step]:
         name: np.zeros(region.shape) if (value := _tangent(tape, edge, region)) is None else value
         for (name, region), edge in zip(outputs.items(), distinct, strict=True)
     }
-    tangents = {leaf.name: _tangent(tape, leaf.edge, leaf.region) for leaf in tape.leaves}
+    every = {leaf.name: _tangent(tape, leaf.edge, leaf.region) for leaf in tape.leaves}
+    tangents = every if moved is None else {name: moved.get(name) for name in every}
     dtypes = {dot(name): format_of(region.dtype, formats) for name, region in outputs.items()}
     run = whole.run
     return [

@@ -144,8 +144,10 @@ def class_called(frame: FrameType | None, classes: Sequence[Any]) -> Any:
 
 
 def has_jvp(apply: Callable[..., Any]) -> bool:
-    """Whether a custom Function, by its `apply`, has a rule for forward mode."""
-    return getattr(apply, "__self__", Function).jvp is not Function.jvp
+    """Whether a custom Function, by its `apply`, has a rule of its own for forward mode; what torch generates
+    has one that asks for it."""
+    rule = getattr(apply, "__self__", Function).jvp
+    return rule is not Function.jvp and not rule.__module__.startswith("torch.")
 
 
 def is_differentiated(frame: FrameType | None) -> bool:

@@ -161,6 +161,17 @@ def _gelu(a: Arguments) -> str:
     return "gelu(self)"
 
 
+def _gelu_backward(grad_output: Expr, self: Expr, approximate: str) -> Expr:
+    """By the slope of the approximation of erf that gelu has, or of the other one, as torch's kernels are."""
+    root = sympy.sqrt(2 / sympy.pi)
+    if approximate == "none":
+        density = sympy.exp(-(self**2) / 2) / sympy.sqrt(2 * sympy.pi)
+        return grad_output * ((1 + FORMS["gelu_erf"](self / sympy.sqrt(2))) / 2 + self * density)
+    bend = sympy.Rational(44715, 10**6)
+    inner = sympy.tanh(root * (self + bend * self**3))
+    return grad_output * ((1 + inner) / 2 + self / 2 * (1 - inner**2) * root * (1 + 3 * bend * self**2))
+
+
 def _product(a: Arguments) -> str:
     if "dim" not in a:
         return "prod(self)" if a["self"].shape else "self*1"
@@ -308,7 +319,7 @@ def _of_self(name: str) -> Callable[..., Expr]:
 # broadcast.
 SCALARS: dict[str, Callable[..., Expr]] = {
     **{name: _of_self(function) for name, function in recorded(1, spoken=False).items()},
-    "frac": lambda self: self - trunc(self),
+    "frac": lambda self: self - trunc(self), "gelu_backward": _gelu_backward,
     "round": lambda self, decimals:
         nearest(self * 10**decimals) / 10**decimals if decimals else nearest(self),
     "div": lambda self, other, rounding_mode: _QUOTIENTS[rounding_mode](self / other),
