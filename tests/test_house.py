@@ -31,7 +31,7 @@ MAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "language.syntax": ((*GROUND, "language.syntax"), (*ENGINES, "sympy", "flint")),
     "engines": ((*GROUND, "engines", "targets", "language.syntax"), ("sympy", "flint")),
     "telling": ((*GROUND, "proof", "judging", "language", "telling", "report", "exact", "descent",
-                 "oracle", "assertions", "engines", "targets"), ()),
+                 "oracle", "seconds", "assertions", "engines", "targets"), ()),
     "telling.derivation": ((*GROUND, "proof", "telling.derivation", "telling.notation"), ENGINES),
     "report": ((*GROUND, "proof", "language", "telling.derivation", "telling.notation", "report"), ENGINES),
     "exact": ((*GROUND, "proof", "language", "exact"), ENGINES),

@@ -24,6 +24,7 @@ from .proof.balls import UNIT, balls, full
 from .proof.enclosure import Run
 from .proof.graph import Graph, Line, Shape, lines, size
 from .report import Report
+from .seconds import second_derivatives
 from .targets import defined_at, found_at
 from .telling.derivation import Derivation, derive
 from .verdict import Finding, Verdict, bare_finding
@@ -48,8 +49,13 @@ def check(problem: Problem, *, engine: str | Engine = "torch", dtype: str | None
     trace = _ran(tested, task, format_, problem)
     derivation = derive(problem.graph)
     judged = Judge(witness_of(problem, task, trace, format_, derivation)).judged()
-    mode = MODES.get(tested.name, "reverse mode, first order")
-    return report_of(problem, derivation, tested.name, format_, judged, start, (mode,))
+    exercised = [MODES.get(tested.name, "reverse mode, first order")]
+    if problem.hessian:
+        leaves = {name: trace.values[name] for name in problem.point if name in trace.values}
+        found = second_derivatives(problem, tested, task, leaves, format_, derivation)
+        judged = replace(judged, findings=(*judged.findings, *found))
+        exercised.append("second derivatives")
+    return report_of(problem, derivation, tested.name, format_, judged, start, tuple(exercised))
 
 
 def report_of(

@@ -49,6 +49,13 @@ class FunctionEngine:
         for no gradient."""
         raise NotImplementedError
 
+    def hessian(
+        self, function: Function, inputs: Sequence[Array], first: int, second: int, dtype: DType
+    ) -> np.ndarray | None:
+        """The second derivatives of a number by two of its inputs, of the one's shape and then the other's;
+        None for no gradient. Raises `UnsupportedError` where the engine has none."""
+        raise UnsupportedError(f"{self.name} is asked for no second derivatives here")
+
     def tapped(self, value: Array, tap: Array) -> Array:
         """The value as a node that `tap` is added to, which holds -0.0: no number changes by that."""
         return value + tap
@@ -92,6 +99,22 @@ class FunctionEngine:
         with attempt("", failures, unsupported):
             gradients = self.chained(task, arrays, self.library(dtype), dtype)
         return replace(trace, gradients=gradients, failures=failures, unsupported=unsupported, unseen=unseen)
+
+    def second(self, task: Task, first: str, second: str, dtype: DType) -> np.ndarray | None:
+        """The output's second derivatives by two parameters. Raises what the engine raises."""
+        with self.scope(), np.errstate(all="ignore"):
+            names = [*dict.fromkeys((first, second))]
+            values = task.point.items()
+            arrays = {name: self.leaf(value, dtype, name in task.parameters) for name, value in values}
+            library = self.library(dtype)
+
+            def program(*inputs: Array) -> Array:
+                bound = {**arrays, **dict(zip(names, inputs, strict=True))}
+                for statement in task.statements:
+                    bound[statement.name] = self.line(statement, bound, library)
+                return bound[task.statements[-1].name]
+
+            return self.hessian(program, [arrays[name] for name in names], 0, names.index(second), dtype)
 
     def forward(self, task: Task, arrays: dict[str, Array], dtype: DType) -> Trace:
         """Run the lines over the leaves' arrays, and each line's probes through it alone; no gradients yet.

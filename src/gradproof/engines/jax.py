@@ -40,6 +40,12 @@ class JaxEngine(FunctionEngine):
         found = [pullback(self.array(row.reshape(value.shape), dtype)) for row in rows]
         return [np.stack([self.numbers(row[n]) for row in found]) for n in range(len(inputs))]
 
+    def hessian(
+        self, function: Function, inputs: Sequence[Array], first: int, second: int, dtype: DType
+    ) -> np.ndarray | None:
+        found = jax.jacrev(jax.grad(function, argnums=first), argnums=second)(*inputs)
+        return self.numbers(found)
+
     def scope(self) -> AbstractContextManager[object]:
         # float64 is off in JAX until it is asked for, and stays as it was after the run.
         return jax.enable_x64(True)

@@ -128,6 +128,24 @@ class TorchEngine(FunctionEngine):
         leaves = [x.detach().clone().requires_grad_(True) for x in inputs]
         return pulled(function(*leaves), leaves, [self.array(row, dtype) for row in rows])
 
+    def hessian(
+        self, function: Function, inputs: Sequence[torch.Tensor], first: int, second: int, dtype: DType
+    ) -> np.ndarray | None:
+        leaves = [x.detach().clone().requires_grad_(True) for x in inputs]
+        (slope,) = torch.autograd.grad(function(*leaves), leaves[first], create_graph=True, allow_unused=True)
+        if slope is None:
+            return None
+        shape = (*slope.shape, *leaves[second].shape)
+        if not slope.requires_grad:
+            return np.zeros(shape)
+        rows = [
+            torch.autograd.grad(each, leaves[second], retain_graph=True, allow_unused=True)[0]
+            for each in slope.reshape(-1)
+        ]
+        none = torch.zeros_like(leaves[second])
+        found = torch.stack([none if row is None else row for row in rows])
+        return number_of(found.reshape(shape))
+
     def chained(
         self, task: Task, arrays: Mapping[str, torch.Tensor], library: Library, dtype: DType
     ) -> dict[str, np.ndarray | None]:

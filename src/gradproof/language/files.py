@@ -13,7 +13,7 @@ import stat
 import tomllib
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,7 +33,8 @@ Table = dict[str, Any]  # of TOML
 MAX_FILE = 16_000_000  # bytes
 MAX_ENTRIES = 4_000_000  # of one tensor
 
-_KEYS = ("title", "teaches", "graph", "dtype", "given", "parameters", "descent", "expect")
+_KEYS = ("title", "teaches", "graph", "dtype", "given", "parameters", "hessian", "descent", "expect")
+_SECONDS = 4096  # entries of a second derivative
 _EXPECT = ("verdict", "node")
 _VERDICTS = ("exact", "rounding", "kink", "wrong", "undecided", "unsupported", "failed")
 _DESCENT = ("learning_rate", "steps")
@@ -57,7 +58,8 @@ class Problem(Displayed):
 
     `statements` is the parse tree, which an engine interprets; `graph` is what the reference works on;
     `point` holds a float64 array for each leaf. `expect` maps engines to what the file says will come of
-    them, "" standing for the others.
+    them, "" standing for the others. `hessian` has the second derivatives that are asked for: by name the two
+    parameters.
     """
 
     title: str
@@ -69,6 +71,7 @@ class Problem(Displayed):
     dtype: str | None = None
     expect: Mapping[str, Expectation] = field(default_factory=dict)
     descent: Mapping[str, float] = field(default_factory=dict)
+    hessian: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def expected(self, engine: str, dtype: str) -> Expectation | None:
         """What the file says will come; it says so of its own dtype alone, if it names one."""
@@ -231,6 +234,7 @@ class _File:
             expect=self._expect(),
             descent=self._descent(),
         )
+        problem = replace(problem, hessian=self._hessian(problem.graph))
         for engine, expectation in problem.expect.items():
             if (node := expectation.node) is not None and node not in problem.graph.shapes:
                 near = did_you_mean(node, problem.graph.shapes) or "; expected a line or a value of this file"
@@ -332,6 +336,28 @@ class _File:
         if node is not None and not isinstance(node, str):
             self.fail(f"'node' is {_kind(node)}, expected a node's name", name, "node")
         return Expectation(verdict, node)
+
+    def _hessian(self, graph: Graph) -> dict[str, tuple[str, str]]:
+        """`gamma = ["S", "S"]`: the second derivative by two parameters, under a name."""
+        found: dict[str, tuple[str, str]] = {}
+        shapes = {leaf.name: leaf.shape for leaf in graph.parameters}
+        for name, value in self._table("hessian").items():
+            _check_name(name, "hessian", self.place("hessian", name))
+            if not (isinstance(value, list) and len(value) == 2 and all(isinstance(x, str) for x in value)):
+                wanted = f'expected two parameters, as in {name} = ["w", "w"]'
+                self.fail(f"{name!r} is {_kind(value)}; {wanted}", "hessian", name)
+            first, second = map(_normal, value)
+            for each in (first, second):
+                if each not in shapes:
+                    near = did_you_mean(each, shapes) or f"; expected one of {', '.join(shapes)}"
+                    self.fail(f"{name!r}: {each!r} is no parameter{near}", "hessian", name)
+            if name in graph.shapes:
+                self.fail(f"{name!r} is a name of the graph's; expected another one", "hessian", name)
+            entries = size(shapes[first]) * size(shapes[second])
+            if entries > _SECONDS:
+                self.fail(f"{name!r} has {entries:,} entries; at most {_SECONDS:,}", "hessian", name)
+            found[_normal(name)] = (first, second)
+        return found
 
     def _descent(self) -> dict[str, float]:
         table = self._table("descent")

@@ -48,6 +48,7 @@ COMPARED = (
     ("forward", "Forward: each line's value", "node"),
     ("local", "Local gradients: each line alone", "local"),
     ("gradient", "Chained gradients: from the output back", "gradient of"),
+    ("hessian", "Second derivatives, by name", "name"),
 )
 KINDS = {"forward": "forward", "local": "backward", "tangent": "tangent"}  # of an autograd node's findings
 PROBED = "probed: with one random cotangent, where the Jacobian is too large to compare every entry"
@@ -108,7 +109,7 @@ def comparison(finding: Finding, ok: bool, dtype: str, about: str = "") -> Compa
     """A finding in words; `about` says what it is about, where that is no line and no gradient."""
     at = place(finding.index)
     what = {"local": f"gradient by {finding.wrt}" if finding.wrt else "gradient", "forward": "value"}
-    what |= {"tangent": "tangent", "contract": "contract"}
+    what |= {"tangent": "tangent", "contract": "contract", "hessian": "second derivative"}
     count = f"{finding.refuted} of {finding.entries} entries are wrong" if finding.refuted else ""
     off = [f"off by {number(finding.ulp, 3)} ulp, allowed {number(finding.allowed_ulp, 3)}"] * (
         finding.ulp is not None
