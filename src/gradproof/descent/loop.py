@@ -24,6 +24,7 @@ from ..language.files import Problem
 from ..language.syntax import parse_statements
 from ..oracle import task_of
 from ..proof.graph import Leaf
+from .gradients import Treatment
 from .optimizers import RULES, Rule, rule_named
 from .report import DescentReport
 from .steps import Descent, slope_at
@@ -50,6 +51,9 @@ def descend(
     reduction: str = "sum",
     step: StepFunction | None = None,
     rule: str | None = None,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+    scaled: bool = False,
     watched: Callable[[range], Iterable[int]] = iter,
 ) -> DescentReport:
     """Train with torch, and check every step: loss, gradients, the gradient recorded, the optimizer's state,
@@ -65,6 +69,10 @@ def descend(
     `accumulate`: never zero the gradient. `micro_batches`: split the given tensors named in `batch` (all that
     have axes, where they agree) along their first axis and add up the gradients; with `reduction="mean"` each
     part's loss is weighted with its share of the whole.
+
+    A loop that clips its gradients says so, by `clip_norm` (as `clip_grad_norm_`) or `clip_value`, and one
+    whose loss is `scaled` (by a GradScaler): then each gradient is held against what it should be when the
+    optimizer takes its step, and a wrong order of these is named.
 
     `watched` is given the steps' numbers and gives them back, to show how far it is. Ctrl-C ends the descent,
     and what was done till then is the report.
@@ -84,7 +92,8 @@ def descend(
     taken = step or engine.plain_step(micro_batches, zero=not accumulate)
     loop = engine.Loop(held.point, names, format_, make, taken)
     documented = _rule_of(engine.ancestry(loop.optimizer), rule)
-    judged = Descent(held, batches, format_, documented, accumulate, reduction, switches=rule is None)
+    judged = Descent(held, batches, format_, documented, accumulate, reduction, switches=rule is None,
+                     treatment=Treatment(clip_norm, clip_value, scaled))  # fmt: skip
     tasks = [task_of(part) for part in batches]
     before = slope_at(held, loop.numbers())
     interrupted = False

@@ -30,6 +30,7 @@ from ..proof.enclosure import START_BITS
 from ..proof.graph import Shape
 from ..report import Report
 from ..verdict import Finding, Verdict, as_finding, bare_finding
+from .gradients import UNTREATED, Treatment
 from .optimizers import ADAM, ADAMW, Rule
 from .report import DescentReport, Distance, End, Step
 from .trajectory import (
@@ -63,7 +64,7 @@ class Descent:
     def __init__(
         self, problem: Problem, batches: Sequence[Problem], dtype: DType, rule: Rule, accumulate: bool,
             reduction: str, *,
-        switches: bool = False,
+        switches: bool = False, treatment: Treatment = UNTREATED,
     ) -> None:  # fmt: skip
         self.problem = problem
         self.graph = problem.graph
@@ -72,6 +73,8 @@ class Descent:
         self.rule = rule
         self.accumulate = accumulate
         self.reduction = reduction
+        self.treatment = treatment
+        self.scale = 1.0  # of the step's loss
         self.switches = switches  # whether its own settings may say that it is another of its family
         self.shapes: dict[str, Shape] = {leaf.name: leaf.shape for leaf in self.graph.parameters}
         self.since = dict.fromkeys(self.shapes, 1)  # the first step whose gradient is still in .grad
@@ -92,6 +95,10 @@ class Descent:
             update = self._update_of(happened, next(iter(self.shapes)))
             self.settings = {"lr": update.lr, **update.options}
             self.lines = documented(update.lines, update.rule)
+        last = self.graph.output.name
+        unscaled = [self.treatment.unscaled(trace, last) for trace in happened.traces]
+        self.scale = max((scale for _, scale in unscaled), default=1.0)
+        happened = replace(happened, traces=[trace for trace, _ in unscaled])
         with precision(START_BITS):
             findings = self._found(number, happened, before, loss)
             findings = self._overflown(findings, before, happened)
@@ -196,6 +203,8 @@ class Descent:
     def _recorded(self, number: int, happened: Happened) -> list[Finding]:
         """Is `.grad` what this step's backwards gave, and nothing else?"""
         found: list[Finding] = []
+        if self.treatment.clips or self.scale != 1:
+            return self._treated(happened)
         for name in self.shapes if happened.traces else ():
             recorded, carried = happened.recorded[name], happened.carried.get(name)
             left = carried is not None and bool(np.any(carried))
@@ -211,6 +220,28 @@ class Descent:
                 lost = "the backward gave a gradient, but .grad has none"
                 why = because.ByOtherHands(lost if fresh else ".grad has numbers of no backward")
                 found.append(bare_finding("recorded", name, Verdict.WRONG, why))
+        return found
+
+    def _treated(self, happened: Happened) -> list[Finding]:
+        """The same of gradients that are unscaled or clipped on the way."""
+        parts: dict[str, tuple[np.ndarray, ...]] = {}
+        for name in self.shapes:
+            arrived = [trace.gradients.get(name) for trace in happened.traces]
+            carried = happened.carried.get(name) if self.accumulate else None
+            fresh = tuple(gradient for gradient in (carried, *arrived) if gradient is not None)
+            if fresh:
+                parts[name] = fresh
+        found: list[Finding] = []
+        for name in parts:
+            recorded = happened.recorded[name]
+            finite = recorded is not None and np.isfinite(recorded).all()
+            if not finite or not all(np.isfinite(array).all() for each in parts.values() for array in each):
+                why = because.NotFiniteAlready("the gradient")
+                found.append(bare_finding("recorded", name, Verdict.UNDECIDED, why, inherited=True))
+                continue
+            assert recorded is not None
+            witness = self.treatment.witness(name, recorded, parts, self.scale, self.dtype)
+            found += Judge(witness).judged().findings
         return found
 
     def _micro(self, happened: Happened, before: Slope) -> list[Finding]:
@@ -307,7 +338,10 @@ class Descent:
     ) -> DescentReport:
         """The report, with the exact trajectory beside the engine's."""
         first = self.states.first
-        whole = trajectory(self.graph, self._start(), self.updates, first, accumulate=self.accumulate)
+        whole = trajectory(
+            self.graph, self._start(), self.updates, first,
+            accumulate=self.accumulate, treated=self.treatment.of,
+        )  # fmt: skip
         known = len(whole.steps)
         steps = [self._beside(step, whole, n) for n, step in enumerate(self.steps[:known])]
         last = self.steps[-1].updated

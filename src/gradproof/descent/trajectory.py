@@ -200,15 +200,17 @@ def trajectory(
     first: Mapping[str, Mapping[str, Balls]],
     *,
     accumulate: bool = False,
+    treated: Callable[[Mapping[str, Balls]], Mapping[str, Balls]] = dict,
 ) -> Trajectory:
     """Follow the exact gradient from a point; `updates` has each parameter's update for each step.
 
-    With `accumulate` the gradients are never zeroed: each update takes the sum of all so far.
+    With `accumulate` the gradients are never zeroed: each update takes the sum of all so far. What they are
+    `treated` to be, clipped ones, is what the updates take.
     """
     bits, failed_at = START_BITS, -1
     while True:
         with precision(bits):
-            steps, whole = _followed(graph, point, updates, first, accumulate)
+            steps, whole = _followed(graph, point, updates, first, accumulate, treated)
         if whole or bits >= LIMIT_BITS or len(steps) <= failed_at:
             break
         # A step that fails at any precision is a kink or a pole, not a lack of bits.
@@ -233,6 +235,7 @@ def _followed(
     updates: Sequence[Mapping[str, Callable[..., dict[str, Balls]]]],
     first: Mapping[str, Mapping[str, Balls]],
     accumulate: bool,
+    treated: Callable[[Mapping[str, Balls]], Mapping[str, Balls]],
 ) -> tuple[list[Exact], bool]:
     given = {leaf.name: balls(point[leaf.name]) for leaf in graph.leaves if leaf.given}
     here = {leaf.name: balls(point[leaf.name]) for leaf in graph.parameters}
@@ -246,9 +249,9 @@ def _followed(
             n: np.asarray(carried[n] + g, dtype=object) if n in carried else g
             for n, g in at.gradients.items()
         }
-        there = {}
+        there, taken = {}, treated(sums)
         for name, p in here.items():
-            after = update[name](p, sums[name], states[name], number)
+            after = update[name](p, taken[name], states[name], number)
             there[name] = after.pop("p")
             states[name] |= after
         if not all(_is_narrow(array) for array in (at.loss, *there.values())):

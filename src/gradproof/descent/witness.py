@@ -33,7 +33,7 @@ from ..verdict import Judgement
 from .trajectory import Update, first_state, mistaken
 
 
-def _alone() -> NoReturn:
+def alone() -> NoReturn:
     raise UnsupportedError("what lies before it is judged elsewhere")
 
 
@@ -77,7 +77,7 @@ def sum_of(
         looks=looks,
         kind="recorded",
     )  # fmt: skip
-    return Witness((), (arrival,), _alone, dtype=None)
+    return Witness((), (arrival,), alone, dtype=None)
 
 
 # The update
@@ -109,7 +109,7 @@ class Taken:
 
     def witness(self, *, clues: bool = True) -> Witness:
         """The update alone."""
-        return Witness(tuple(self.steps(clues)), (), _alone, dtype=None)
+        return Witness(tuple(self.steps(clues)), (), alone, dtype=None)
 
     def steps(self, clues: bool = False) -> Iterator[Step]:
         """The lines that give the new state, as far as it is shown, and the new `p`; what comes after a line
