@@ -106,7 +106,7 @@ def check_function(
     """
     meant = () if isinstance(stops, str) else tuple(stops)
     if not meant and stops not in ("judge", "trust"):
-        raise InputError(f"stops={stops!r}: expected 'judge', 'trust', or places as 'model.py:12'")
+        raise InputError(f"stops={stops!r}: expected 'judge' or 'trust', or places, as ['model.py:12']")
     if accumulate not in ACCUMULATE:
         raise InputError(f"accumulate={accumulate!r}: expected {' or '.join(map(repr, ACCUMULATE))}")
     if mode not in MODES:
