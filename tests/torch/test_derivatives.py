@@ -179,3 +179,19 @@ def test_gradgradcheck_is_a_drop_in() -> None:
 def test_the_page_has_every_clause_as_the_code_has_it() -> None:
     rows = "\n".join(f"| {clause.name} | {clause.why} |" for clause in CONTRACT.values())
     assert f"| clause | why |\n|---|---|\n{rows}\n" in (ROOT / "docs" / "derivatives.md").read_text()
+
+
+def test_batch_invariance_is_tried_where_it_is_named() -> None:
+    (x,) = normal((4, 3))(torch.float64)
+    only = {"contract": ["batch invariance"]}
+    assert check_function(lambda x: torch.softmax(x, 1), x, **only).ok
+    wrong = check_function(lambda x: x - x.mean(0), x, **only)
+    assert wrong.verdict is Verdict.WRONG and "none of its neighbours' business" in wrong.to_text()
+    assert check_function(lambda x: x - x.mean(0), x, contract=True).ok
+
+
+def test_modes_that_are_both_right_are_transposes() -> None:
+    (x,) = normal((3,))(torch.float64)
+    assert "Forward and reverse are transposes" in check_function(torch.relu, x, mode="both").to_text()
+    kink = check_function(torch.relu, torch.zeros(2, dtype=x.dtype).requires_grad_(), mode="both")
+    assert "not compared as transposes" in kink.to_text()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -151,7 +151,7 @@ def check_function(
         not_exercised=tuple(kind for kind in KINDS if kind not in kinds)
         + (() if passes == 3 else ("a second backward",))
         + (() if contract else ("contract",)),
-        remarks=tuple(dict.fromkeys(remark for look in looks for remark in look.remarks)),
+        remarks=tuple(dict.fromkeys((*(r for look in looks for r in look.remarks), *_transposes(looks)))),
         traceback=next((look.traceback for look in looks if look.traceback), ""),
         gradients=first.judged.gradients,
         local=first.judged.local,
@@ -208,6 +208,18 @@ def _looks(mode: str, order: int) -> list[Callable[[Asked], Looked]]:
         THIRD: partial(_of_order, 3),
     }
     return [of[kind] for kind in (*MODES[mode], *ORDERS[order])]
+
+
+def _transposes(looks: Sequence[Looked]) -> Iterator[str]:
+    """Both modes beside one calculus are transposes of each other, but at a kink, where each may choose."""
+    found = [f for look in looks[:2] for f in look.findings]
+    kinds = {kind for look in looks for kind in look.exercised}
+    if not kinds >= {REVERSE, FORWARD} or not passing(found):
+        return
+    if any(finding.verdict is Verdict.KINK for finding in found):
+        yield "Forward and reverse were not compared as transposes: at a kink each may choose another slope."
+    else:
+        yield "Forward and reverse are transposes: both are the calculus's, up to rounding."
 
 
 def _in_reverse(asked: Asked) -> Looked:

@@ -241,7 +241,7 @@ def clauses_of(function: Function, asked: Sequence[str] = ()) -> tuple[list[Find
     found: list[Finding] = []
     exercised = []
     for clause in CLAUSES.values():
-        if asked and clause.name not in asked:
+        if clause.name not in (asked or set(CLAUSES) - ON_REQUEST):
             continue
         try:
             with warnings.catch_warnings():
@@ -260,6 +260,7 @@ def clauses_of(function: Function, asked: Sequence[str] = ()) -> tuple[list[Find
 
 
 PREFIX = "contract: "
+ON_REQUEST = {"batch invariance"}  # which a normalisation over the batch rightly breaks
 
 
 def _finding(clause: Clause, broken: Broken) -> Finding:
@@ -573,6 +574,27 @@ def _batched_gradients(function: Function) -> Found:
         yield from function.beside(Gave(outs, gradients), f"in a batch of cotangents, row {n}:")
 
 
+def _row_by_row(function: Function) -> Found:
+    """Half of a batch: what its rows get among the others is right for them alone."""
+    given, count = function.given, {leaf.shape[0] for leaf in function.given.values() if leaf.ndim}
+    rows = {region.shape[0] for region in function.tape.outputs if region.shape}
+    if len(count) != 1 or count != rows or min(count) < 2 or any(not leaf.ndim for leaf in given.values()):
+        function.left_out["batch invariance"] = "inputs and outputs have no first axis in common"
+        return
+    half = min(count) // 2
+    own = {id(leaf): leaf.detach()[:half].clone().requires_grad_() for leaf in given.values()}
+    alone = function.at(tree_map(lambda x: own.get(id(x), x), function.inputs))
+
+    def together(cotangent: torch.Tensor) -> torch.Tensor:
+        (first,) = cotangents_of([cotangent[:half]])
+        return torch.cat([first, cotangent[half:]])
+
+    whole = function.run(cotangents=together)
+    gradients = {name: x if (x := whole.gradients[name]) is None else x[:half] for name in given}
+    gave = Gave([out[:half] for out in whole.outputs], gradients)
+    yield from alone.beside(gave, "among the other rows of its batch:", [*given])
+
+
 def _batched_tangents(function: Function) -> Found:
     """Forward mode under vmap, for several tangents at once: each row is what it is alone."""
     leaves = list(function.given.values())
@@ -712,6 +734,7 @@ CLAUSES = {
         Clause("copies", "a module is saved, and sent to other processes", _copied),
         Clause("batched gradients", "Jacobians are taken row by row under vmap", _batched_gradients),
         Clause("batched tangents", "Jacobians are taken column by column under vmap", _batched_tangents),
+        Clause("batch invariance", "a row is none of its neighbours' business", _row_by_row),
         Clause("under vmap", "each row of a batch is what it is alone", _batched),
     )
 }  # fmt: skip
