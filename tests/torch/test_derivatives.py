@@ -195,3 +195,34 @@ def test_modes_that_are_both_right_are_transposes() -> None:
     assert "Forward and reverse are transposes" in check_function(torch.relu, x, mode="both").to_text()
     kink = check_function(torch.relu, torch.zeros(2, dtype=x.dtype).requires_grad_(), mode="both")
     assert "not compared as transposes" in kink.to_text()
+
+
+@pytest.mark.parametrize(
+    ("function", "verdict"),
+    [
+        (lambda x: x * x.sum().item(), Verdict.WRONG),
+        (lambda x: x * torch.from_numpy(x.detach().numpy() ** 2), Verdict.UNSUPPORTED),
+        (lambda x: x * x.detach(), Verdict.WRONG),
+        (lambda x: x.sin() + 0 * x.sum().item(), Verdict.ROUNDING),
+    ],
+)
+def test_what_leaves_torch_is_no_constant_in_forward_mode(function: Any, verdict: Verdict) -> None:
+    (x,) = normal((3,))(torch.float64)
+    report = check_function(function, x, mode="forward")
+    assert report.verdict is verdict or (report.ok and verdict.passes), report.to_text()
+
+
+def test_entries_that_share_memory_have_no_tangents() -> None:
+    x = torch.randn(1, 3).expand(2, 3).requires_grad_()
+    report = check_function(torch.sin, x, mode="forward")
+    assert report.verdict is Verdict.UNSUPPORTED and "share memory" in report.to_text()
+
+
+def test_the_contract_is_tried_where_the_derivatives_are_right() -> None:
+    (x,) = normal((3,))(torch.float64)
+    report = check_function(lambda x: x * x.detach(), x, contract=True)
+    assert "The contract is not tried" in report.to_text() and not any(
+        "contract:" in e for e in report.exercised
+    )
+    drawn = check_function(lambda x: torch.nn.functional.dropout(x), x, contract=True)
+    assert drawn.ok and "draws random numbers" in drawn.to_text(), drawn.to_text()

@@ -23,6 +23,7 @@ from ..causes import (
     Cause,
     Contradicted,
     CutOff,
+    LostAtStop,
     NotFollowed,
     NothingToCompare,
     Raised,
@@ -169,6 +170,7 @@ ORDERS = {1: (), 2: (SECOND,), 3: (SECOND, THIRD)}
 
 
 NOTHING = Judged((), {}, {})
+UNTRIED = "The contract is not tried where the derivatives are not right."
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +209,8 @@ def _looks(mode: str, order: int) -> list[Callable[[Asked], Looked]]:
         SECOND: partial(_of_order, 2),
         THIRD: partial(_of_order, 3),
     }
+    if mode == "forward":
+        of[FORWARD] = partial(_forward, alone=True)
     return [of[kind] for kind in (*MODES[mode], *ORDERS[order])]
 
 
@@ -254,15 +258,26 @@ def _declare(tape: Tape, asked: Asked) -> tuple[str, ...]:
     return tuple(f"Declared: the gradient of {kind} is that of {text}." for kind, text in found.items())
 
 
-def _forward(asked: Asked) -> Looked:
+def _forward(asked: Asked, *, alone: bool = False) -> Looked:
     """The tangents, node by node; and where all of them are right, that of the whole function, which misses
-    what autograd stops at."""
+    what autograd stops at. Where no backward tells, `alone`, what is lost is looked for."""
     tape = _moved_forward(asked.func, asked.inputs)
     asked.state.restore()
     _declare(tape, asked)
     witness = tangents_of(tape, trusting=asked.trusted, guard=our_fault, formats=asked.formats)
     found, judged = of_tangents(witness)
+    if alone and not asked.trusted and passing(found):
+        found += _lost_on_the_way(asked)
     return Looked((FORWARD,), found, witness.dtype, judged, _remarks(tape, ""), tape.traceback)
+
+
+def _lost_on_the_way(asked: Asked) -> list[Finding]:
+    """What leaves torch, and what a stop keeps back, as a backward shows it."""
+    tape = _recorded(asked.func, asked.inputs, 1, asked.state)
+    asked.state.restore()
+    judged, _, _ = judged_tape(tape, trusting=False, formats=asked.formats, meant=asked.meant)
+    lost = (LostAtStop, NotFollowed)
+    return [f for f in judged.findings if any(isinstance(cause, lost) for cause in f.causes)]
 
 
 def of_tangents(witness: Witness) -> tuple[list[Finding], Judged]:
@@ -307,7 +322,7 @@ def _contract(asked: Asked, clauses: Sequence[str]) -> Looked:
     """What the backward promises, where the gradients at the point are right."""
     function, found = _function(asked, asked.inputs)
     if function is None or not passing(found):
-        return Looked((), [], remarks=("The contract is not tried where the gradients are not right.",))
+        return Looked((), [], remarks=(UNTRIED,))
     found, exercised = clauses_of(function, clauses)
     told = tuple(f"Contract, not tried: {name} ({why})." for name, why in function.left_out.items())
     return Looked(tuple(exercised), found, remarks=told)
@@ -315,7 +330,7 @@ def _contract(asked: Asked, clauses: Sequence[str]) -> Looked:
 
 def _function(asked: Asked, inputs: list[Any]) -> tuple[Function | None, list[Finding]]:
     """The function at a point, judged; None where it has no gradients."""
-    ran = _recorded(asked.func, inputs, 1, None)
+    ran = _recorded(asked.func, inputs, 1, None if asked.trusted else asked.state)
     _declare(ran, asked)
     judged, judge, _ = judged_tape(ran, trusting=asked.trusted, formats=asked.formats, meant=asked.meant)
 

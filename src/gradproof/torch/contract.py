@@ -244,6 +244,9 @@ def clauses_of(function: Function, asked: Sequence[str] = ()) -> tuple[list[Find
         if clause.name not in (asked or set(CLAUSES) - ON_REQUEST):
             continue
         try:
+            if clause.name in IN_BATCHES and _draws(function):
+                function.left_out[clause.name] = "it draws random numbers, which are others in a batch"
+                continue
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch's own, of what it uses inside
                 broken = list(clause.look(function))
@@ -260,6 +263,7 @@ def clauses_of(function: Function, asked: Sequence[str] = ()) -> tuple[list[Find
 
 
 PREFIX = "contract: "
+IN_BATCHES = {"batched gradients", "batched tangents", "batch invariance", "under vmap"}
 ON_REQUEST = {"batch invariance"}  # which a normalisation over the batch rightly breaks
 
 
@@ -666,6 +670,15 @@ def _batched(function: Function) -> Found:
         gradients = {name: None if g is None else _array(g[n]) for name, g in zip(rows, found, strict=True)}
         gave = Gave([_array(out[n]) for out in outputs], gradients)
         yield from alone.beside(gave, f"in row {n} of a batch under vmap:", [*rows])
+
+
+def _draws(function: Function) -> bool:
+    """Whether the function draws random numbers, which are others in a batch."""
+    function.state.restore()
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        function.func(*function.inputs)
+    return not torch.equal(before, torch.get_rng_state())
 
 
 def _not_promised(function: Function, error: Exception) -> str:

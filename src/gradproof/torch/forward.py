@@ -60,6 +60,12 @@ class Moving(Recorder):
         leaves = [node for node in self.nodes if isinstance(node, torch.Tensor)]
         with insides.tangents():
             for leaf, tangent in zip(leaves, tangents_of(leaves), strict=True):
+                if any(
+                    step == 0 for step, extent in zip(leaf.stride(), leaf.shape, strict=True) if extent > 1
+                ):
+                    raise UnsupportedError(
+                        "entries of a leaf share memory: they have no tangents of their own"
+                    )
                 insides.give_tangent(leaf, tangent)
             self.kept = True
             result = super().run(func, inputs)

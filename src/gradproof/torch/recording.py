@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import OURS, said, where
+from ..errors import OURS, UnsupportedError, said, where
 from . import insides
 from .names import arguments_of, leaf_names, modules_of, named_tensors
 from .outputs import flat, no_gradient, told
@@ -87,6 +87,8 @@ def _raised(recorder: Recorder, error: Exception) -> Tape:
     if isinstance(error, NotImplementedError) and "HigherOrderOperator" in str(error):
         why = "higher-order operators (cond, while_loop, scan, flex_attention) are not recorded"
         tape = _stopped(recorder, why, supported=False)
+    elif isinstance(error, UnsupportedError):
+        tape = _stopped(recorder, str(error), supported=False)
     elif ours(error):
         raise error
     else:
