@@ -177,8 +177,9 @@ def test_gradgradcheck_is_a_drop_in() -> None:
 
 
 def test_the_page_has_every_clause_as_the_code_has_it() -> None:
-    rows = "\n".join(f"| {clause.name} | {clause.why} |" for clause in CONTRACT.values())
-    assert f"| clause | why |\n|---|---|\n{rows}\n" in (ROOT / "docs" / "derivatives.md").read_text()
+    rows = "\n".join(f"| {c.name} | {c.why} | `{c.example}` |" for c in CONTRACT.values())
+    head = "| clause | why | broken by, for example |\n|---|---|---|"
+    assert f"{head}\n{rows}\n" in (ROOT / "docs" / "derivatives.md").read_text()
 
 
 def test_batch_invariance_is_tried_where_it_is_named() -> None:

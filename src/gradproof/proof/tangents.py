@@ -50,6 +50,9 @@ def _tangents(node: Node, moving: frozenset[str]) -> Iterator[Node]:
     terms = [slopes[n] * slot(first + k) for k, n in enumerate(moved)]
     second = second_slope(node.formula, slot(0))
     other = None if second is None else second * slot(first)
+    if isinstance(node.formula, sympy.Max | sympy.Min) and len(moved) == 2:
+        # As implementations pick one of two: from the other one on.
+        other = slot(first + 1) + slopes[moved[0]] * (slot(first) - slot(first + 1))
     made = replace(node, name=name, reads=reads, source=dot(node.source or node.name), moving=moving)
     if not node.over:
         yield _tidied(replace(made, formula=sympy.Add(*terms), other=other))

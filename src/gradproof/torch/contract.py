@@ -228,11 +228,12 @@ class Changed:
 
 @dataclass(frozen=True, eq=False)
 class Clause:
-    """One promise: its name, why it is kept, and what breaks it. One that has nothing to try says so in
-    `left_out`."""
+    """One promise: its name, why it is kept, a line that breaks it, and what finds that. One that has nothing
+    to try says so in `left_out`."""
 
     name: str
     why: str
+    example: str
     look: Callable[[Function], Found]
 
 
@@ -732,22 +733,37 @@ def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
 CLAUSES = {
     clause.name: clause
     for clause in (
-        Clause("layouts of cotangents", "a caller may hand on any view", _layouts_of_cotangents),
-        Clause("layouts of inputs", "a view is a tensor like any other", _layouts_of_inputs),
-        Clause("zero cotangents", "a backward is linear", _zero_cotangents),
-        Clause("undefined cotangents", "torch gives None for an output that nothing reads", _undefined),
-        Clause("frozen inputs", "one that needs no gradient must not change those of the others", _frozen),
-        Clause("the same tensor twice", "each use of a tensor counts", _same_twice),
-        Clause("accumulation", "a gradient is added to the one that is there", _accumulated),
-        Clause("nothing is written to", "what others hold stays as it is", _unchanged),
+        Clause("layouts of cotangents", "a caller may hand on any view",
+               "g.as_strided(g.shape, (3, 1))", _layouts_of_cotangents),
+        Clause("layouts of inputs", "a view is a tensor like any other",
+               "g if x.is_contiguous() else g / 2", _layouts_of_inputs),
+        Clause("zero cotangents", "a backward is linear",
+               "g / g.abs().max()", _zero_cotangents),
+        Clause("undefined cotangents", "torch gives None for an output that nothing reads",
+               "ctx.set_materialize_grads(False); return g * y", _undefined),
+        Clause("frozen inputs", "one that needs no gradient must not change those of the others",
+               "if ctx.needs_input_grad[0]: ... else: return None, g * b", _frozen),
+        Clause("the same tensor twice", "each use of a tensor counts",
+               "a * b if a is not b else a * b.detach()", _same_twice),
+        Clause("accumulation", "a gradient is added to the one that is there",
+               "x.grad = g", _accumulated),
+        Clause("nothing is written to", "what others hold stays as it is",
+               "g.mul_(2)", _unchanged),
         Clause("gradients as declared", "autograd converts a gradient of another shape or dtype in silence",
-               _as_declared),
-        Clause("value without grad mode", "a model gives the same in evaluation", _without_grad),
-        Clause("repeatable", "a run that differs cannot be compared", _repeated),
-        Clause("copies", "a module is saved, and sent to other processes", _copied),
-        Clause("batched gradients", "Jacobians are taken row by row under vmap", _batched_gradients),
-        Clause("batched tangents", "Jacobians are taken column by column under vmap", _batched_tangents),
-        Clause("batch invariance", "a row is none of its neighbours' business", _row_by_row),
-        Clause("under vmap", "each row of a batch is what it is alone", _batched),
+               "g.float()", _as_declared),
+        Clause("value without grad mode", "a model gives the same in evaluation",
+               "y if torch.is_grad_enabled() else y + 1e-9", _without_grad),
+        Clause("repeatable", "a run that differs cannot be compared",
+               "g * torch.rand(())", _repeated),
+        Clause("copies", "a module is saved, and sent to other processes",
+               "def __getstate__(self): return {}", _copied),
+        Clause("batched gradients", "Jacobians are taken row by row under vmap",
+               "g / g.sum()", _batched_gradients),
+        Clause("batched tangents", "Jacobians are taken column by column under vmap",
+               "t / t.sum()", _batched_tangents),
+        Clause("batch invariance", "a row is none of its neighbours' business",
+               "g - g.mean(0)", _row_by_row),
+        Clause("under vmap", "each row of a batch is what it is alone",
+               "def vmap(info, in_dims, x): return f(x).flip(0), 0", _batched),
     )
 }  # fmt: skip
