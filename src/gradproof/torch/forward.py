@@ -142,9 +142,8 @@ def _step(
     if step.declared:
         raise UnsupportedError(f"{step.name}: its gradient is declared, its tangent is not")
     turning = {event.name for event in step.events} & UP_TO_A_PHASE
-    if turning and any(
-        region.complex and region.shape[-2] == region.shape[-3] for region in outputs.values()
-    ):
+    vectors = [region for region in outputs.values() if region.complex and len(region.shape) > 2]
+    if turning and any(region.shape[-2] == region.shape[-3] for region in vectors):
         raise UnsupportedError(
             f"{turning.pop()} gives vectors up to a phase, and their tangents up to its own"
         )
