@@ -163,6 +163,8 @@ def _stopped(recorder: Recorder, why: str, *, supported: bool = True) -> Tape:
 
 
 Tensors = tuple[Any, ...]  # kept ones: tensors, None, `HIDDEN`
+Delivered = dict[Edge, list[Any]]  # what the uses of each value have passed to it in a pass
+Known = dict[int, np.ndarray | None]  # kept tensors, by identity, as floats
 
 
 class _Backward:
@@ -203,8 +205,9 @@ class _Backward:
         every = [*self.leaves, *self.others]
         before = [leaf.grad for leaf in every]
         first: Sequence[_Hooks | None] = self.first or [None] * len(self.steps)
+        delivered: Delivered = {}
         hooks = [
-            _Hooks(self.recorder.nodes[step.number], earlier, again, relaid=step.by_function)
+            _Hooks(self.recorder.nodes[step.number], step, earlier, again, delivered)
             for step, earlier in zip(self.steps, first, strict=True)
         ]
         counters = [] if self.seeds else [self._counted(leaf) for leaf in every]
@@ -223,11 +226,12 @@ class _Backward:
                 handle.remove()
         self.seeds.append(self._seed(cotangents))
         self.first = self.first or hooks
+        known: Known = {}
         for step, hook in zip(self.steps, hooks, strict=True):
             step.changes = step.changes or hook.changed
             step.times.append(times if hook.alike else None)
-            step.received.append(() if hook.alike else _received(step, hook.received))
-            step.passed.append(() if hook.alike else _passed(step, hook.passed))
+            step.received.append(() if hook.alike else _received(step, hook.received, known))
+            step.passed.append(() if hook.alike else _passed(step, hook.passed, known))
 
     def _counted(self, leaf: torch.Tensor) -> Any:
         def count(tensor: torch.Tensor) -> None:
@@ -265,25 +269,27 @@ class _Backward:
         return LeafStep(name, edge, region, tuple(self.gradients[id(leaf)]), nested)
 
 
-def _received(step: Step, tensors: Tensors) -> tuple[np.ndarray | None, ...]:
+def _received(step: Step, tensors: Tensors, known: Known) -> tuple[np.ndarray | None, ...]:
     """The cotangents of a step's outputs; of a sparse one at its values."""
     regions = [step.outputs.get(nr) for nr in range(len(tensors))]
-    return tuple(_at(region, tensor) for region, tensor in zip(regions, tensors, strict=True))
+    return tuple(_at(region, tensor, known) for region, tensor in zip(regions, tensors, strict=True))
 
 
-def _passed(step: Step, tensors: Tensors) -> tuple[np.ndarray | None, ...]:
+def _passed(step: Step, tensors: Tensors, known: Known) -> tuple[np.ndarray | None, ...]:
     regions = [None if edge is None else step.inputs.get(edge) for edge in step.edges]
     regions += [None] * (len(tensors) - len(regions))
-    return tuple(_at(region, tensor) for region, tensor in zip(regions, tensors, strict=False))
+    return tuple(_at(region, tensor, known) for region, tensor in zip(regions, tensors, strict=False))
 
 
 def numbers_of(region: Region | None, tensor: torch.Tensor | None) -> np.ndarray | None:
     """A derivative beside a tensor as floats: of a sparse one at its values, of a complex one in pairs."""
-    return _at(region, _kept(tensor))
+    return _at(region, _kept(tensor), {})
 
 
-def _at(region: Region | None, tensor: Any) -> np.ndarray | None:
-    numbers = _numbers(tensor)
+def _at(region: Region | None, tensor: Any, known: Known) -> np.ndarray | None:
+    if id(tensor) not in known:
+        known[id(tensor)] = _numbers(tensor)
+    numbers = known[id(tensor)]
     return numbers if region is None or numbers is HIDDEN else region.of(numbers)
 
 
@@ -294,23 +300,31 @@ class _Hooks:
     nothing is kept.
     """
 
-    def __init__(self, node: Any, first: _Hooks | None, again: Pass, *, relaid: bool) -> None:
+    def __init__(
+        self, node: Any, step: Step, first: _Hooks | None, again: Pass, delivered: Delivered
+    ) -> None:
+        self.step, self.delivered = step, delivered
         self.received: Tensors = ()
         self.passed: Tensors = ()
         self.changed = False  # whether the node wrote to what it received
         self.first, self.times = first, again.times
-        self.layout = again.layout if relaid else None
+        self.layout = again.layout if step.by_function else None
         self.alike = self.same = False  # the same of what it received alone
         self.handles = [node.register_prehook(self._before), node.register_hook(self._after)]
 
     def _before(self, grad_outputs: Any) -> Any:
         """The cotangent, in the pass's layout where its own is none of the sort."""
-        self.received = tuple(map(_kept, grad_outputs))
+        self.received = tuple(self._came(nr, gradient) for nr, gradient in enumerate(grad_outputs))
         self.same = self.first is not None and _all_alike(self.first.received, self.received, self.times)
         if self.layout is None:
             return None
         with torch.no_grad():
             return tuple(self.layout(g) if _is_plain(g) else g for g in grad_outputs)
+
+    def _came(self, nr: int, gradient: Any) -> Any:
+        """A cotangent; what one use alone has passed is kept there already."""
+        parts = self.delivered.get((self.step.number, nr), [])
+        return parts[0] if len(parts) == 1 and _all_alike(parts, [gradient], 1.0) else _kept(gradient)
 
     def _after(self, grad_inputs: Any, grad_outputs: Any) -> None:
         self.changed = not _all_alike(self.received, grad_outputs, 1.0)
@@ -318,6 +332,9 @@ class _Hooks:
             self.same and self.first is not None and _all_alike(self.first.passed, grad_inputs, self.times)
         )
         self.passed = () if self.alike else tuple(map(_kept, grad_inputs))
+        for edge, part in zip(self.step.edges, self.passed, strict=False):
+            if edge is not None and part is not None:
+                self.delivered.setdefault(edge, []).append(part)
 
     def remove(self) -> None:
         for handle in self.handles:
@@ -326,7 +343,7 @@ class _Hooks:
             self.received = ()
 
 
-def _all_alike(first: Tensors, now: Sequence[Any], times: float) -> bool:
+def _all_alike(first: Sequence[Any], now: Sequence[Any], times: float) -> bool:
     """Whether tensors are bit for bit so many times the others."""
     with torch.no_grad(), insides.without_functions():
         return len(first) == len(now) and all(_alike(a, b, times) for a, b in zip(first, now, strict=True))
