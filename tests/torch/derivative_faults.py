@@ -420,6 +420,68 @@ def _scaled_zero(wrong: bool) -> Map:
     return function("Scaled", lambda x: 2 * x, backward)
 
 
+def _now_and_then(wrong: bool) -> Map:
+    """A backward that drops what comes at each fifth call."""
+    calls = [0]
+
+    def backward(g: Tensor, x: Tensor) -> Tensor:
+        calls[0] += 1
+        return 0 * g if wrong and calls[0] % 5 == 0 else 2 * g
+
+    return function("Drops", lambda x: 2 * x, backward)
+
+
+def _in_batches(wrong: bool, tangents: bool) -> Map:
+    """A rule for vmap that is wrong only where its own batch is that of cotangents, or of tangents."""
+
+    def scale(t: Tensor) -> Tensor:
+        return Scaled.apply(t)
+
+    class Scaled(Function):
+        @staticmethod
+        def forward(t: Tensor) -> Tensor:
+            return 2 * t
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            pass
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> Tensor:
+            return 2 * g
+
+        @staticmethod
+        def jvp(ctx: Any, t: Tensor) -> Tensor:
+            return 2 * t
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Any, t: Tensor) -> Any:
+            return (2 * t.flip(in_dims[0]) if wrong else 2 * t), in_dims[0]
+
+    class Doubled(Function):
+        @staticmethod
+        def forward(x: Tensor) -> Tensor:
+            return 2 * x
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            pass
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> Tensor:
+            return 2 * g if tangents else scale(g)
+
+        @staticmethod
+        def jvp(ctx: Any, t: Tensor) -> Tensor:
+            return scale(t) if tangents else 2 * t
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Any, x: Tensor) -> Any:
+            return 2 * x, in_dims[0]
+
+    return Doubled.apply
+
+
 CLAUSES: Sequence[Fault] = (
     clause("layouts of cotangents", _flat(_memory), _flat(Tensor.contiguous), normal((2, 3))),
     clause(
@@ -442,4 +504,16 @@ CLAUSES: Sequence[Fault] = (
     clause("gradients as declared", _as_float32(True), _as_float32(False), normal((3,))),
     clause("value without grad mode", _another_value(True), _another_value(False), normal((3,))),
     clause("copies", Copied(False), Copied(True), normal((2,))),
+    clause("repeatable", _now_and_then(True), _now_and_then(False), normal((3,))),
+    clause("batched gradients", _in_batches(True, False), _in_batches(False, False), normal((3,))),
+    clause("batched tangents", _in_batches(True, True), _in_batches(False, True), normal((3,))),
+    clause(
+        "under vmap",
+        with_rule(lambda apply, info, dims, x: (apply(_first(info, dims, x)).flip(0), 0)),
+        RIGHT_RULE,
+        normal((3,)),
+    ),
+    clause(
+        "batch invariance", lambda x: x - x.mean(0), lambda x: x - x.mean(1, keepdim=True), normal((4, 3))
+    ),
 )

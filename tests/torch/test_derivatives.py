@@ -176,6 +176,10 @@ def test_gradgradcheck_is_a_drop_in() -> None:
         gradgradcheck(torch.sin, (x.detach(),))
 
 
+def test_every_clause_has_a_violation() -> None:
+    assert {fault.name for fault in CLAUSES} == set(CONTRACT)
+
+
 def test_the_page_has_every_clause_as_the_code_has_it() -> None:
     rows = "\n".join(f"| {c.name} | {c.why} | `{c.example}` |" for c in CONTRACT.values())
     head = "| clause | why | broken by, for example |\n|---|---|---|"

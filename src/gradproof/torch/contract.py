@@ -554,29 +554,42 @@ def _plainly(function: Function, func: Callable[..., Any]) -> Sequence[torch.Ten
 
 
 def _batched_gradients(function: Function) -> Found:
-    """The backward under vmap, for several cotangents at once."""
+    """The backward under vmap, for several cotangents at once: as autograd batches it, and as torch.func."""
     function.state.restore()
-    leaves = function.leaves
+    leaves = [*function.leaves.values()]
     with torch.enable_grad():
         outputs = _differentiable(function.func, function.inputs)
-        rows = [torch.stack([c, -2 * c]) for c in cotangents_of(outputs)]
+    rows = [torch.stack([c, -2 * c]) for c in cotangents_of(outputs)]
+
+    def pulled(*cotangents: torch.Tensor, **more: bool) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(
+            outputs, leaves, cotangents, retain_graph=True, materialize_grads=True, **more
+        )
+
+    ways = {
+        "is_grads_batched": partial(pulled, *rows, is_grads_batched=True),
+        "vmap": partial(torch.vmap(pulled), *rows),
+    }
+    for way, run in ways.items():
         try:
-            found = torch.autograd.grad(
-                outputs, [*leaves.values()], rows, allow_unused=True, is_grads_batched=True
-            )
+            found = run()
         except Exception as error:
             if why := _not_promised(function, error):
                 function.left_out["batched gradients"] = why
                 return
             raise
+        yield from _rows_of(function, outputs, found, f"in a batch of cotangents ({way}),")
+
+
+def _rows_of(function: Function, outputs: Sequence[torch.Tensor], found: Any, words: str) -> Found:
     regions = {leaf.name: leaf.region for leaf in function.tape.leaves}
+    outs = [_array(out) for out in outputs]
     for n, factor in enumerate((1.0, -2.0)):
         gradients = {
-            name: numbers_of(regions[name], None if each is None else each[n] / factor)
-            for name, each in zip(leaves, found, strict=True)
+            name: numbers_of(regions[name], each[n] / factor)
+            for name, each in zip(function.leaves, found, strict=True)
         }
-        outs = [_array(out) for out in outputs]
-        yield from function.beside(Gave(outs, gradients), f"in a batch of cotangents, row {n}:")
+        yield from function.beside(Gave(outs, gradients), f"{words} row {n}:")
 
 
 def _row_by_row(function: Function) -> Found:
@@ -623,7 +636,7 @@ def _batched_tangents(function: Function) -> Found:
         alone = pushed(*tangents)
         together = torch.vmap(pushed)(*(torch.stack([t, -2 * t]) for t in tangents))
     except Exception as error:
-        if why := _not_promised(function, error):
+        if why := _not_promised(function, error, "jvp"):
             function.left_out["batched tangents"] = why
             return
         raise
@@ -682,16 +695,19 @@ def _draws(function: Function) -> bool:
     return not torch.equal(before, torch.get_rng_state())
 
 
-def _not_promised(function: Function, error: Exception) -> str:
-    """Why a function cannot run so where it does not say that it does: only a custom Function with a rule for
-    vmap, or a `jvp`, promises that."""
+def _not_promised(function: Function, error: Exception, rule: str = "vmap") -> str:
+    """Why a function cannot run so where it does not say that it does: only custom Functions with a rule for
+    that promise it."""
     function.state.restore()
     with torch.enable_grad():
         nodes = _custom_nodes(_differentiable(function.func, function.inputs))
     kinds = [insides.forward_class(node) for node in nodes]
-    rules = [kind for kind in kinds if kind.vmap is not Autograd.vmap or kind.generate_vmap_rule]
+    ruled = [
+        getattr(kind, rule) is not getattr(Autograd, rule) or (rule == "vmap" and kind.generate_vmap_rule)
+        for kind in kinds
+    ]
     words = said(error).split(". ")[0]
-    return "" if rules and "setup_context" not in words else f"torch refuses: {words}"
+    return "" if ruled and all(ruled) and "setup_context" not in words else f"torch refuses: {words}"
 
 
 def _differentiable(func: Callable[..., Any], inputs: Sequence[Any]) -> list[torch.Tensor]:
