@@ -33,7 +33,7 @@ from random_graphs import example  # noqa: E402
 
 from gradproof.dtypes import DTYPES  # noqa: E402
 from gradproof.progress import tracked  # noqa: E402
-from gradproof.torch.check import our_fault  # noqa: E402
+from gradproof.torch.looks import our_fault  # noqa: E402
 from gradproof.torch.recording import record  # noqa: E402
 from gradproof.torch.witness import witness_of  # noqa: E402
 from operators import Settings, drawn, function_of, operators  # noqa: E402

@@ -31,7 +31,7 @@ import tables
 
 from gradproof import check_function
 from gradproof.progress import tracked
-from gradproof.torch.check import by_the_whole, judged_tape
+from gradproof.torch.looks import by_the_whole, judged_tape
 from gradproof.torch.net import contradictions, plain_findings
 from gradproof.torch.recording import record
 from gradproof.torch.state import eager, untouched

@@ -17,7 +17,7 @@ from ..dtypes import XLA, DType
 from ..errors import InputError, UnsupportedError
 from ..judging.judge import Judge, Judged
 from ..report import Report
-from ..torch.check import (
+from ..torch.looks import (
     FORWARD,
     KINDS,
     MODES,
