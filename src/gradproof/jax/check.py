@@ -121,13 +121,8 @@ def _in_reverse(flat: Flat, trusting: bool) -> Looked:
 
 def _forward(flat: Flat, trusting: bool) -> Looked:
     witness = tangents_of(record(flat), trusting=trusting, guard=our_fault)
-    return Looked(*_with_dtype(of_tangents(witness), witness.dtype))
-
-
-def _with_dtype(
-    found: tuple[list[Finding], Judged], dtype: DType | None
-) -> tuple[list[Finding], DType | None, Judged]:
-    return found[0], dtype, found[1]
+    findings, judged = of_tangents(witness)
+    return Looked(findings, witness.dtype, judged)
 
 
 def _of_order(order: int, flat: Flat, trusting: bool) -> Looked:

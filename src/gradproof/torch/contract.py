@@ -30,7 +30,7 @@ from ..verdict import Finding, Judgement, Verdict, as_finding, bare_finding
 from . import insides
 from .forward import tangents_of as forward_tangents
 from .names import arguments_of
-from .outputs import flat
+from .outputs import differentiable, flat, same
 from .recording import LAYOUTS, cotangents_of, numbers_of
 from .state import State
 from .tape import Tape
@@ -115,7 +115,7 @@ class Function:
                 leaf.grad = None
             before()
             with torch.enable_grad():
-                outputs = _differentiable(self.func, given)
+                outputs = differentiable(self.func(*given))
             received = [cotangents(each) for each in cotangents_of(outputs)]
             done = after(outputs, received) if after is not None else None
             torch.autograd.backward(outputs, received)
@@ -147,7 +147,7 @@ class Function:
         that is too wide to tell, `again` judges such a run node by node."""
         base = self.base
         names = list(self.leaves) if names is None else names
-        apart = [name for name in names if not _same(base.gradients[name], gave.gradients.get(name))]
+        apart = [name for name in names if not same(base.gradients[name], gave.gradients.get(name))]
         shapes = [value.shape for value in gave.outputs] == [value.shape for value in base.outputs]
         if not apart and shapes and all(map(np.array_equal, gave.outputs, base.outputs)):
             return
@@ -223,7 +223,7 @@ class Changed:
         return arguments_of(self.func, inputs)
 
     def __call__(self, *inputs: Any) -> Any:
-        return self.change(_differentiable(self.func, inputs))
+        return self.change(differentiable(self.func(*inputs)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -385,7 +385,7 @@ def _undefined(function: Function) -> Found:
     function.state.restore()
     leaves = function.leaves
     with torch.enable_grad():
-        outputs = _differentiable(function.func, function.inputs)
+        outputs = differentiable(function.func(*function.inputs))
         nothing = [insides.without_cotangent(out) for out in outputs]
         found = torch.autograd.grad(nothing, [*leaves.values()], cotangents_of(outputs), allow_unused=True)
     for name, gradient in zip(leaves, found, strict=True):
@@ -429,7 +429,7 @@ def _accumulated(function: Function) -> Found:
         alone, ones = function.base.gradients[name], _real(torch.ones_like(leaf.detach()))
         if alone is not None and leaf.layout == torch.strided:
             expected = ones + torch.from_numpy(alone).to(ones.dtype).reshape(ones.shape)
-            if not _same(_array(expected), gave.gradients[name]):
+            if not same(_array(expected), gave.gradients[name]):
                 yield Broken("what arrives is not added to the gradient that is there", name)
 
 
@@ -447,7 +447,7 @@ def _unchanged(function: Function) -> Found:
 
         def done() -> None:
             for name, (tensor, version, numbers) in kept.items():
-                if not _same(numbers, _array(tensor)):
+                if not same(numbers, _array(tensor)):
                     seen.append(f"{name} is changed by the backward")
                 elif tensor._version != version:
                     seen.append(f"{name} is written to by the backward, with the numbers that it had")
@@ -510,7 +510,7 @@ def _without_grad(function: Function) -> Found:
     with torch.enable_grad():
         outputs = list(flat(function.func(*function.inputs)))
     for n, (one, other) in enumerate(zip(plain, outputs, strict=True)):
-        if not _same(_array(one), _array(other)):
+        if not same(_array(one), _array(other)):
             yield Broken(f"output {n} is another under no_grad")
 
 
@@ -518,7 +518,7 @@ def _repeated(function: Function) -> Found:
     runs = [function.run() for _ in range(3)]
     for name in function.leaves:
         values = [run.gradients[name] for run in runs]
-        if not all(_same(values[0], value) for value in values[1:]):
+        if not all(same(values[0], value) for value in values[1:]):
             first, *others = (np.zeros(()) if value is None else value for value in values)
             apart = max(float(np.max(np.abs(value - first))) for value in others)
             largest = float(np.max(np.abs(first)))
@@ -536,7 +536,7 @@ def _copied(function: Function) -> Found:
     ):
         function.state.restore()
         got = [_array(out) for out in _plainly(function, duplicate(function.func))]
-        if len(got) != len(expected) or not all(map(_same, got, expected)):
+        if len(got) != len(expected) or not all(map(same, got, expected)):
             yield Broken(f"a copy by {words} gives other outputs")
 
 
@@ -558,7 +558,7 @@ def _batched_gradients(function: Function) -> Found:
     function.state.restore()
     leaves = [*function.leaves.values()]
     with torch.enable_grad():
-        outputs = _differentiable(function.func, function.inputs)
+        outputs = differentiable(function.func(*function.inputs))
     rows = [torch.stack([c, -2 * c]) for c in cotangents_of(outputs)]
 
     def pulled(*cotangents: torch.Tensor, **more: bool) -> tuple[torch.Tensor, ...]:
@@ -642,7 +642,7 @@ def _batched_tangents(function: Function) -> Found:
         raise
     for n, factor in enumerate((1.0, -2.0)):
         numbers = [_array(each[n] / factor) for each in together]
-        if all(_same(_array(one), row) for one, row in zip(alone, numbers, strict=True)):
+        if all(same(_array(one), row) for one, row in zip(alone, numbers, strict=True)):
             continue
         words = f"in a batch of tangents row {n} is another than alone"
         try:
@@ -700,7 +700,7 @@ def _not_promised(function: Function, error: Exception, rule: str = "vmap") -> s
     that promise it."""
     function.state.restore()
     with torch.enable_grad():
-        nodes = _custom_nodes(_differentiable(function.func, function.inputs))
+        nodes = _custom_nodes(differentiable(function.func(*function.inputs)))
     kinds = [insides.forward_class(node) for node in nodes]
     ruled = [
         getattr(kind, rule) is not getattr(Autograd, rule) or (rule == "vmap" and kind.generate_vmap_rule)
@@ -708,10 +708,6 @@ def _not_promised(function: Function, error: Exception, rule: str = "vmap") -> s
     ]
     words = said(error).split(". ")[0]
     return "" if ruled and all(ruled) and "setup_context" not in words else f"torch refuses: {words}"
-
-
-def _differentiable(func: Callable[..., Any], inputs: Sequence[Any]) -> list[torch.Tensor]:
-    return [out for out in flat(func(*inputs)) if out.requires_grad]
 
 
 def _custom_nodes(outputs: Sequence[torch.Tensor]) -> list[Any]:
@@ -740,10 +736,6 @@ def _real(tensor: torch.Tensor) -> torch.Tensor:
 def _array(tensor: torch.Tensor) -> np.ndarray:
     found = numbers_of(None, tensor)
     return np.zeros(0) if found is None else found
-
-
-def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
-    return (a is None) == (b is None) and (a is None or b is None or np.array_equal(a, b, equal_nan=True))
 
 
 CLAUSES = {

@@ -87,15 +87,11 @@ def as_declared(made: record.Step, step: Step) -> list[record.Step]:
     unknown = solved.strip() if text is not step.declared else ""
     (output,) = made.values
     lowering = Lowering(f"{step.name} as declared")
-    inputs: dict[str, str] = {}
-    regions: dict[str, Region] = {}
     for edge, region in step.inputs.items():
         if region is not None:
             name = next(name for name, source in made.sources.items() if source == edge)
             lowering.enter(name, region, given=False)
-            inputs[name], regions[name] = name, region
     arguments = _arguments(text, step, unknown)
-    place = Place("formula")
     try:
         if unknown:
             arguments[unknown] = step.outputs[0]
@@ -104,7 +100,7 @@ def as_declared(made: record.Step, step: Step) -> list[record.Step]:
     except InputError as error:
         names = ", ".join(step.arguments)
         words = f"what is declared of {step.name}: {error.message}; its forward's arguments are {names}"
-        raise InputError(words, place) from None
+        raise InputError(words, Place("formula")) from None
     given: dict[str, Any] = dict(lowering.numbers)
     loose: dict[str, Balls] | None = None
     if unknown:

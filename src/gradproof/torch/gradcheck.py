@@ -11,7 +11,7 @@ import torch
 from ..errors import GradproofError
 from .check import check_function
 from .gradients import Gradient
-from .outputs import flat
+from .outputs import differentiable, flat
 
 NEEDLESS = {"eps": 1e-6, "atol": 1e-5, "rtol": 1e-3}  # torch's own, which nothing here is measured by
 
@@ -57,7 +57,7 @@ def gradcheck(
     _together(check_forward_ad or not check_batched_forward_grad, "Setting check_batched_forward_grad=True "
               "requires check_forward_ad to be True")  # fmt: skip
     given = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs)
-    if not any(tensor.requires_grad for tensor in flat(given)):
+    if not differentiable(given):
         raise ValueError(
             "gradcheck expects at least one input tensor to require gradient, but none of them have "
             "requires_grad=True."
@@ -111,7 +111,7 @@ def gradgradcheck(
     _together(check_fwd_over_rev or check_rev_over_rev, "Expected at least one of check_fwd_over_rev or "
               "check_rev_over_rev to be True")  # fmt: skip
     given = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs)
-    if not any(tensor.requires_grad for tensor in flat(given)):
+    if not differentiable(given):
         raise ValueError(
             "gradgradcheck expects at least one input tensor to require gradient, but none of them have "
             "requires_grad=True."
@@ -161,9 +161,9 @@ def _needless(options: dict[str, float]) -> None:
 
 def _apart(func: Callable[..., Any], given: Sequence[Any]) -> float:
     """By how much the gradients of two backwards on one graph differ."""
-    leaves = [tensor for tensor in flat(given) if tensor.requires_grad]
+    leaves = differentiable(given)
     with torch.enable_grad():
-        outputs = [out for out in flat(func(*given)) if out.requires_grad]
+        outputs = differentiable(func(*given))
         seeds = [torch.ones_like(out) for out in outputs]
         one, other = (
             torch.autograd.grad(outputs, leaves, seeds, retain_graph=True, allow_unused=True)

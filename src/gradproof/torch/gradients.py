@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .names import arguments_of, named_tensors
-from .outputs import flat
+from .outputs import differentiable
 from .recording import cotangents_of
 
 
@@ -27,7 +27,7 @@ class Gradient:
         self.func = func
         self.__name__ = f"the gradient of {getattr(func, '__name__', 'the function')}"
         with torch.enable_grad():
-            outputs = _differentiable(func, inputs)
+            outputs = differentiable(func(*inputs))
         self.cotangents = [cotangent.requires_grad_() for cotangent in cotangents_of(outputs)]
         self.cut: dict[str, None] = {}
 
@@ -41,7 +41,7 @@ class Gradient:
         cotangents, given = inputs[: len(self.cotangents)], inputs[len(self.cotangents) :]
         leaves = {id(t): (name, t) for name, t in named_tensors(self.func, given) if t.requires_grad}
         found = torch.autograd.grad(
-            _differentiable(self.func, given),
+            differentiable(self.func(*given)),
             [tensor for _, tensor in leaves.values()],
             cotangents,
             create_graph=True,
@@ -51,7 +51,3 @@ class Gradient:
         there = [(name, each) for name, each in gradients if each is not None]
         self.cut |= {name: None for name, each in there if not each.requires_grad and bool(each.any())}
         return [each for _, each in there]
-
-
-def _differentiable(func: Callable[..., Any], inputs: Sequence[Any]) -> list[torch.Tensor]:
-    return [out for out in flat(func(*inputs)) if out.requires_grad]

@@ -20,7 +20,7 @@ import torch
 from ..causes import Contradicted, OtherUnrecorded, Raised
 from ..errors import UnsupportedError, said
 from ..verdict import Finding, Judgement, Verdict, as_finding, bare_finding
-from .outputs import flat
+from .outputs import differentiable, same
 from .recording import cotangents_of
 from .state import State
 from .tape import Event, LeafStep, Tape
@@ -56,7 +56,7 @@ def plain_findings(
         cause = Raised(f"it runs under the recorder, and raises without it: {said(error)}")
         return [bare_finding("forward", "the function", Verdict.FAILED, cause)]
     judged = _judged(tape)
-    apart = [name for name, value in judged.items() if not _same(value, first.numbers.get(name))]
+    apart = [name for name, value in judged.items() if not same(value, first.numbers.get(name))]
     if not apart:
         return []
     try:
@@ -115,7 +115,7 @@ def _within(value: np.ndarray | None, one: np.ndarray | None, two: np.ndarray | 
         or one is None
         or two is None
         or not one.shape == two.shape == value.shape
-        or _same(one, two)
+        or same(one, two)
     ):
         return False
     return bool((np.abs(value - one) <= 4 * np.max(np.abs(one - two))).all())
@@ -151,7 +151,7 @@ def _ran(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> _Plain:
         for leaf in leaves.values():
             leaf.grad = None
         with torch.enable_grad():
-            outputs = _differentiable(func(*inputs))
+            outputs = differentiable(func(*inputs))
             numbers: dict[str, np.ndarray | None] = {
                 f"output {n}": _array(out) for n, out in enumerate(outputs)
             }
@@ -184,19 +184,11 @@ def _compiled(outputs: Sequence[torch.Tensor]) -> str:
     return ""
 
 
-def _differentiable(result: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in flat(result) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
-
-
 def _array(tensor: torch.Tensor) -> np.ndarray:
     dense = tensor.detach().resolve_conj().resolve_neg()
     dense = dense.to_dense() if dense.layout != torch.strided else dense
     dense = torch.view_as_real(dense) if dense.is_complex() else dense
     return dense.to(torch.float64, copy=True).cpu().numpy(force=True)  # whose own memory may be resized
-
-
-def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
-    return (a is None) == (b is None) and (a is None or b is None or np.array_equal(a, b, equal_nan=True))
 
 
 # Along directions
@@ -312,7 +304,7 @@ class _Moved:
             _widen(self.state.tensors)
         move(self.tensors, points)
         with torch.enable_grad():
-            return _differentiable(self.func(*self.inputs))
+            return differentiable(self.func(*self.inputs))
 
 
 def _absorbed(tape: Tape, here: Sequence[torch.Tensor]) -> bool:

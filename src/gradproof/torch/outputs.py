@@ -33,6 +33,16 @@ def flat(value: Any, depth: int = DEPTH) -> Iterator[torch.Tensor]:
             yield from flat(getattr(value, name), depth - 1)
 
 
+def differentiable(result: Any) -> list[torch.Tensor]:
+    """The tensors of a result that need a gradient."""
+    return [tensor for tensor in flat(result) if tensor.requires_grad]
+
+
+def same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    """Whether two hold the same numbers, NaN in the same places; or neither is there."""
+    return (a is None) == (b is None) and (a is None or b is None or np.array_equal(a, b, equal_nan=True))
+
+
 def no_gradient(result: Any, marked: list[str]) -> str:
     """Why there is nothing to differentiate, where no tensor that came back needs a gradient."""
     tensors = list(flat(result))

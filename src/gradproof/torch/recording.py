@@ -19,7 +19,7 @@ import torch
 from ..errors import OURS, UnsupportedError, said, where
 from . import insides
 from .names import arguments_of, leaf_names, modules_of, named_tensors
-from .outputs import flat, no_gradient, told
+from .outputs import differentiable, no_gradient, told
 from .recorder import Recorder, equal, why_opaque
 from .tape import HIDDEN, NOWHERE, OPAQUE, Edge, Event, LeafStep, Region, Step, Tape, Trail
 
@@ -55,7 +55,7 @@ def record(
         result = recorder.run(func, inputs)
     except Exception as error:
         return _raised(recorder, error)
-    outputs = [out for out in flat(result) if out.requires_grad]
+    outputs = differentiable(result)
     regions = [recorder.region(out) for out in outputs]
     hidden = next((region.opaque for region in regions if region.opaque), "")
     hidden = hidden or next(("a sparse or nested tensor" for region in regions if region.pattern), "")
@@ -63,7 +63,7 @@ def record(
         return _stopped(recorder, f"an output is {hidden}", supported=False)
     marked = _marked(func, inputs)
     backward = _Backward(recorder, outputs, regions, [tensor for _, tensor in marked.values()])
-    for again in PASSES[: min(passes, 1) if passes < 2 else backward.worthwhile]:
+    for again in PASSES[: passes if passes < 2 else backward.worthwhile]:
         backward.run(again, retain=passes > 1)
         if backward.trouble:
             break
