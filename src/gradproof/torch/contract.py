@@ -30,7 +30,7 @@ from ..verdict import Finding, Judgement, Verdict, as_finding, bare_finding
 from . import insides
 from .forward import tangents_of as forward_tangents
 from .names import arguments_of
-from .outputs import differentiable, flat, same
+from .outputs import differentiable, flat, nodes_of, same
 from .recording import LAYOUTS, cotangents_of, numbers_of
 from .state import State
 from .tape import Tape
@@ -503,9 +503,7 @@ def _watched(kind: Any, seen: dict[str, None]) -> Callable[..., Any]:
 
 
 def _without_grad(function: Function) -> Found:
-    function.state.restore()
-    with torch.no_grad():
-        plain = list(flat(function.func(*function.inputs)))
+    plain = _plainly(function, function.func)
     function.state.restore()
     with torch.enable_grad():
         outputs = list(flat(function.func(*function.inputs)))
@@ -534,7 +532,7 @@ def _copied(function: Function) -> Found:
         ("deepcopy", copy.deepcopy),
         ("pickle", _pickled),
     ):
-        function.state.restore()
+        function.state.restore()  # the copy is of what it was before a run
         got = [_array(out) for out in _plainly(function, duplicate(function.func))]
         if len(got) != len(expected) or not all(map(same, got, expected)):
             yield Broken(f"a copy by {words} gives other outputs")
@@ -712,14 +710,7 @@ def _not_promised(function: Function, error: Exception, rule: str = "vmap") -> s
 
 def _custom_nodes(outputs: Sequence[torch.Tensor]) -> list[Any]:
     """The nodes of custom Functions that the outputs come from."""
-    found: dict[Any, None] = {}
-    stack = [out.grad_fn for out in outputs]
-    while stack:
-        node = stack.pop()
-        if node is not None and node not in found:
-            found[node] = None
-            stack += [before for before, _ in node.next_functions]
-    return [node for node in found if insides.forward_class(node) is not None]
+    return [node for node in nodes_of(outputs) if insides.forward_class(node) is not None]
 
 
 def _saved(node: Any) -> list[torch.Tensor]:

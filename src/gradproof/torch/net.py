@@ -20,7 +20,7 @@ import torch
 from ..causes import Contradicted, OtherUnrecorded, Raised
 from ..errors import UnsupportedError, said
 from ..verdict import Finding, Judgement, Verdict, as_finding, bare_finding
-from .outputs import differentiable, same
+from .outputs import differentiable, nodes_of, same
 from .recording import cotangents_of
 from .state import State
 from .tape import Event, LeafStep, Tape
@@ -171,17 +171,7 @@ def _ran(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> _Plain:
 
 def _compiled(outputs: Sequence[torch.Tensor]) -> str:
     """The name of a compiler's node in the graph."""
-    stack: list[Any] = [out.grad_fn for out in outputs]
-    seen: set[Any] = set()
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if "CompiledFunction" in node.name():
-            return str(node.name())
-        stack += [following for following, _ in node.next_functions]
-    return ""
+    return next((str(node.name()) for node in nodes_of(outputs) if "CompiledFunction" in node.name()), "")
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

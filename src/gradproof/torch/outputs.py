@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,18 @@ def flat(value: Any, depth: int = DEPTH) -> Iterator[torch.Tensor]:
 def differentiable(result: Any) -> list[torch.Tensor]:
     """The tensors of a result that need a gradient."""
     return [tensor for tensor in flat(result) if tensor.requires_grad]
+
+
+def nodes_of(outputs: Sequence[torch.Tensor]) -> Iterator[Any]:
+    """The nodes of the graph of a backward that the outputs come from, each once."""
+    seen: set[Any] = set()
+    stack: list[Any] = [out.grad_fn for out in outputs]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            stack += [before for before, _ in node.next_functions]
 
 
 def same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
