@@ -54,6 +54,10 @@ class Array(Region):
         return np.asarray(self.numbers).astype(np.float64)
 
     @property
+    def kept(self) -> np.ndarray:
+        return self.values
+
+    @property
     def key(self) -> tuple[Any, ...]:
         return self.storage, self.offset, self.shape, self.stride, 0
 

@@ -267,6 +267,7 @@ class Judge:
     # What arrived
 
     def _arrived(self, at: Arrival, at_steps: set[Verdict]) -> list[Finding]:
+        at = at.widened()
         finding = replace(self._arrival(at, at_steps), kind=at.kind)
         if at.silent and finding.verdict.passes:
             return []

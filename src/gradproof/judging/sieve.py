@@ -24,7 +24,7 @@ from ..proof.balls import Balls, balls
 from ..proof.enclosure import Enclosures, Pulled
 from ..proof.fast import Fast, LeftError, Pair, Told, balls_of, fast
 from ..proof.graph import Node, Shape, size
-from ..proof.section import MAX_TERMS, Known
+from ..proof.section import HEAVY, LIGHT, MAX_TERMS, Known
 from ..proof.walk import evaluate, is_contraction, pullback, tied
 from ..verdict import Judgement, Verdict
 from .together import FUSED, error_of, explained, kernels
@@ -39,14 +39,16 @@ MOST = 4_000  # entries that are looked at one by one
 SHARP = 2.0**-20  # of the rounding set: an own error that is of no account
 PROVED = 64  # of more than can be looked at, those that are furthest off
 BLOCK = 2**15  # entries that are looked at together: they stay in the processor's cache
-TOLD = 64  # of those that may be furthest off, floats cannot tell which
+TOLD = 16  # of those that may be furthest off, floats cannot tell which
 
 
 class Look(Protocol):
     """What balls say of some entries, by their places in a flat array; or would, by a kernel of another
-    rounding."""
+    rounding. What is made of more than `heavy` terms on the way floats may tell."""
 
-    def __call__(self, entries: np.ndarray, held: Enclosures | None = None) -> Comparison: ...
+    def __call__(
+        self, entries: np.ndarray, held: Enclosures | None = None, heavy: int = HEAVY
+    ) -> Comparison: ...
 
 
 _USED: ContextVar[bool] = ContextVar("used", default=os.environ.get("GRADPROOF_BALLS_ALONE", "") in ("", "0"))
@@ -208,7 +210,7 @@ def sieve_sum(value: np.ndarray, terms: Sequence[np.ndarray], dtype: DType) -> J
     if table is None:
         return None
 
-    def look(entries: np.ndarray, held: Enclosures | None = None) -> Comparison:
+    def look(entries: np.ndarray, held: Enclosures | None = None, heavy: int = HEAVY) -> Comparison:
         return compared_sum(value.reshape(-1)[entries], [balls(t.reshape(-1)[entries]) for t in terms], dtype)
 
     with np.errstate(all="ignore"):
@@ -226,7 +228,8 @@ def judged(
     near = expected.broadcast(shape).reshape(-1)
     if near.r is None and np.array_equal(flat, near.v):
         at = _last_largest(np.isinf(flat))  # a mask's infinity is told before a number
-        return _found(judge(look(np.array([at])), dtype), at, shape, 0)
+        there = balls(flat[at : at + 1])  # what is not rounded is its own ball
+        return _found(judge(Comparison(flat[at : at + 1], there, there), dtype), at, shape, 0)
     seen = _Scan(flat, near, dtype, table)
     if seen.broken or (seen.open.size > MOST and affordable):
         return None
@@ -234,8 +237,11 @@ def judged(
     told = seen.asked()
     entries = np.unique(np.concatenate([told, seen.unsure, left]))
     try:
-        compared = look(entries)
+        compared = look(entries, heavy=LIGHT)
         found = judge(compared, dtype)
+        if not found.verdict.passes:  # nothing is refuted by what floats say
+            compared = look(entries)
+            found = judge(compared, dtype)
         found = explained(found, compared.value, lambda held: _expected(look(entries, held)), dtype)
     except UnsupportedError:
         if affordable:

@@ -16,7 +16,7 @@ from ..proof.arithmetic import Arithmetic
 from ..proof.balls import NOUGHT, UNIT, Balls, balls, centres, finite, fold, full, hull, lift, numbers
 from ..proof.enclosure import MAX_SIDES, Enclosures, NoValuesError, Pulled, Run
 from ..proof.graph import Node, size
-from ..proof.section import section_of_cotangent, section_of_value
+from ..proof.section import HEAVY, section_of_cotangent, section_of_value
 from ..proof.tangents import WAY, along, dot
 from ..proof.walk import Values, evaluate, singular
 from ..verdict import Finding, Judgement, Numbers, Verdict, as_finding, bare_finding
@@ -59,7 +59,8 @@ class Work:
     received is told elsewhere."""
 
     def __init__(self, step: Step, *, complete: bool = False) -> None:
-        self.step, self.complete = step, complete
+        self.step = step = step.widened()
+        self.complete = complete
         self.seen = Seen()
         self.enclosures = Enclosures(step.dtype)
         floats = step.loose is None and not step.also  # what is known no better has no inner radius
@@ -245,10 +246,10 @@ class Work:
         if expected is None:
             return None
 
-        def look(entries: np.ndarray, held: Enclosures | None = None) -> Comparison:
-            by = held or self.enclosures
+        def look(entries: np.ndarray, held: Enclosures | None = None, heavy: int = HEAVY) -> Comparison:
+            by, known = held or self.enclosures, self.sieve.known(held)
             section = section_of_value(
-                self.step.nodes, self.step.given, name, entries, self.sieve.known(held), most=self.sieve.most
+                self.step.nodes, self.step.given, name, entries, known, most=self.sieve.most, heavy=heavy
             )
             given = {n: balls(x) for n, x in section.of(self.step.given).items()}
             loose = section.run.evaluate(given, by.rounding)[name]
@@ -298,14 +299,16 @@ class Work:
         value: np.ndarray,
         entries: np.ndarray,
         held: Enclosures | None = None,
+        heavy: int = HEAVY,
     ) -> Comparison:
         """Balls of some entries of what should be passed on to an input."""
 
         def pulled(values: bool) -> Pulled:
             known = None if values else self.sieve.known(held)
             section = section_of_cotangent(
-                run, self.step.given, name, entries, known, values=values, most=self.sieve.most
-            )
+                run, self.step.given, name, entries, known,
+                values=values, most=self.sieve.most, heavy=heavy,
+            )  # fmt: skip
             given = {n: balls(x) for n, x in section.of(self.step.given).items()}
             rows = {n: balls(x) for n, x in section.rows(received).items()}
             return (held or self.enclosures).pulled(section.run, given, rows)[name].row(0)

@@ -1,19 +1,20 @@
 """The witness: what happened, as steps beside numbers. Every door yields one, and one judge judges it.
 
 An expression's line, an autograd node, a jaxpr's equation are steps. A door knows nothing of verdicts, and
-the judge nothing of engines. Numbers are float64 arrays, which hold those of every dtype exactly.
+the judge nothing of engines. Numbers are arrays of float64, or of float32 where that holds them exactly; they
+are `widened` to float64 while they are looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..causes import Cause
 from ..dtypes import DType
-from ..proof.balls import Balls
+from ..proof.balls import Balls, wide
 from ..proof.enclosure import Cotangents, Run
 from ..proof.graph import Node, Shape
 from ..proof.walk import Values
@@ -37,6 +38,14 @@ class Pass:
     passed: Mapping[str, np.ndarray | None]
     unusable: Cause | None = None
     times: float | None = None
+
+    def widened(self) -> Pass:
+        passed = {name: None if rows is None else wide(rows) for name, rows in self.passed.items()}
+        return replace(self, received=_widened(self.received), passed=passed)
+
+
+def _widened(arrays: Arrays) -> Arrays:
+    return {name: wide(array) for name, array in arrays.items()}
 
 
 def _no_text(wrt: str | None) -> str:
@@ -92,6 +101,10 @@ class Step:
     convention: str = ""  # what the engine gives on purpose in place of the derivative, in words
     pairs: frozenset[str] = frozenset()  # names whose last axis has real and imaginary parts
 
+    def widened(self) -> Step:
+        passes = tuple(trip.widened() for trip in self.passes)
+        return replace(self, given=_widened(self.given), values=_widened(self.values), passes=passes)
+
 
 @dataclass(frozen=True, eq=False)
 class Arrival:
@@ -115,6 +128,11 @@ class Arrival:
     uses: tuple[str, ...] = ()  # who passed the parts
     looks: Callable[[Judgement], tuple[Cause, ...]] | None = None
     kind: str = "gradient"
+
+    def widened(self) -> Arrival:
+        value = None if self.value is None else wide(self.value)
+        parts = None if self.parts is None else tuple(map(wide, self.parts))
+        return replace(self, value=value, parts=parts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -193,15 +193,18 @@ class Fast:
             return terms
         adding = where.scatter
         shape = (batch, *adding.left)
-        v = np.stack([adding.sums(row) for row in terms.v.reshape(shape)])
-        r = None
-        if terms.r is not None:
-            r = np.stack([adding.sums(row) for row in terms.r.reshape(shape)])
+
+        def added(array: np.ndarray) -> np.ndarray:
+            rows = array.reshape(shape)
+            return adding.sums(rows[0])[None] if batch == 1 else np.stack([adding.sums(row) for row in rows])
+
+        v = added(terms.v)
+        r = None if terms.r is None else added(terms.r)
         if adding.one_to_one:
             return Pair(v, r, terms.loss)
         several, which = np.unique(adding.counts, return_inverse=True)
         gamma = np.array([self.gamma(int(count)) for count in several])[which].reshape(adding.counts.shape)
-        sizes = np.stack([adding.sums(row) for row in _size(terms.v).reshape(shape)])
+        sizes = added(_size(terms.v))
         r = sizes * gamma if r is None else sizes * gamma + r * (1 - gamma)
         return self._bounded(Pair(v, r, terms.loss))
 
@@ -238,8 +241,8 @@ class Fast:
         single = plan.count <= SINGLE and self.u >= 2.0**-24
 
         def product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-            kind = np.float32 if single and _are_single(x, y, plan.count) else np.float64
-            return np.matmul(x.astype(kind, copy=False), y.astype(kind, copy=False)).astype(np.float64)
+            found = _single_product(x, y) if single else None
+            return np.matmul(x, y) if found is None else found
 
         sizes = product(plan.first(_size(a.v)), plan.second(_size(b.v)))
         v, known = self._product(left, right, sizes)
@@ -594,15 +597,19 @@ def _no_operation(name: str, *operands: Operand) -> Pair:
     raise LeftError(name)
 
 
-def _are_single(x: np.ndarray, y: np.ndarray, count: int) -> bool:
-    """Whether sums of so many products of these sizes neither overflow in float32 nor lose digits."""
-    least, most = 1.0, float(count)
-    for side in (x, y):
-        low = float(np.where(side > 0, side, np.inf).min(initial=1.0))
-        if not low >= FLOAT32_LEAST:
-            return False
-        least, most = least * low, most * max(1.0, float(side.max(initial=0.0)))
-    return least >= FLOAT32_LEAST and most < 1 / FLOAT32_LEAST
+def _single_product(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
+    """The product of matrices of sizes by float32; None where one of its numbers is so small there that it
+    has lost digits. What is too small even for that only makes sums smaller, what is too large is infinite.
+    """
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    if _is_tiny(x, FLOAT32_LEAST) or _is_tiny(y, FLOAT32_LEAST):
+        return None
+    found = np.matmul(x, y)
+    return None if _is_tiny(found, 2.0**-100) else found.astype(np.float64)
+
+
+def _is_tiny(sizes: np.ndarray, least: float) -> bool:
+    return bool(((sizes > 0) & (sizes < least)).any())
 
 
 def _sliced_product(a: np.ndarray, b: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

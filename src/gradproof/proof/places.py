@@ -40,7 +40,8 @@ class Places:
     def _found(self) -> tuple[np.ndarray, np.ndarray | None]:
         axes = dict(zip(self.indices, open_axes(self.domain), strict=True))
         positions = [position(expression, axes) for expression in self.index]
-        return flattened(positions, self.parent, len(self.domain))
+        flat, inside = flattened(positions, self.parent, len(self.domain))
+        return (flat.astype(np.int32) if size(self.parent) < 2**31 else flat), inside  # it is kept
 
     @property
     def flat(self) -> np.ndarray:
@@ -219,7 +220,8 @@ class Scatter:
     @cached_property
     def counts(self) -> np.ndarray:
         """How many terms meet at each entry of the parent."""
-        return np.rint(self.sums(np.ones((), np.float64))).astype(np.int64)
+        counts = np.rint(self.sums(np.ones((), np.float64)))
+        return counts.astype(np.min_scalar_type(int(counts.max(initial=0))))  # they are kept
 
     def sums(self, terms: np.ndarray) -> np.ndarray:
         """The terms' sums, in the parent's shape."""
@@ -229,7 +231,8 @@ class Scatter:
     def _by_strides(self, terms: np.ndarray, alone: tuple[int, ...]) -> np.ndarray:
         strides = self.where.strides
         assert strides is not None
-        out = np.zeros(size(strides.padded), terms.dtype)
+        filled = not alone and size(self.left) == size(strides.padded)  # each place once
+        out = (np.empty if filled else np.zeros)(size(strides.padded), terms.dtype)
         kept = [n for n in range(len(self.left)) if n not in alone]
         shape = tuple(self.left[n] for n in kept)
         apart = tuple(self.steps[n] * out.itemsize for n in kept)
@@ -239,7 +242,10 @@ class Scatter:
             for k, n in zip(at, alone, strict=True):
                 here[n] = k
             view = np.lib.stride_tricks.as_strided(out[start:], shape, apart)
-            view += terms[tuple(here)]
+            if alone:
+                view += terms[tuple(here)]
+            else:
+                view[...] = terms
         whole = out.reshape(strides.padded)
         return whole[
             tuple(

@@ -30,7 +30,9 @@ from .walk import Site
 MAX_GRID = 30_000_000  # places that are looked through for those that an entry was read from
 MAX_TERMS = 3_000_000  # of a section
 LONG = 200  # terms of a sum that is added up in floats
-HEAVY = 20_000  # terms of some entries of a value, beyond which floats tell them where they are sharp enough
+# Terms of some entries of a value, beyond which floats tell them where they are sharp enough: at any time,
+# and where nothing is refuted by it.
+HEAVY, LIGHT = 20_000, 200
 
 
 Known = Callable[[str, np.ndarray], Told | None]  # of some entries of a value, where floats are sharp enough
@@ -148,8 +150,9 @@ class _Maker:
         *,
         moving: bool = False,
         most: int = MAX_TERMS,
+        heavily: int = HEAVY,
     ) -> None:
-        self.most = most
+        self.most, self.heavily = most, heavily
         self.nodes, self.given, self.known = nodes, given, known
         self.moving = moving  # whether the given numbers will be moved: then no sum of theirs is ready
         self.shapes = {name: array.shape for name, array in given.items()}
@@ -205,7 +208,7 @@ class _Maker:
         own error for its radius, the rounding one their inner radius."""
         entries = self.values.list(node.name)
         asked = node.name in self.values.first
-        if self.known is None or asked or len(entries) * size(node.over) <= HEAVY:
+        if self.known is None or asked or len(entries) * size(node.over) <= self.heavily:
             return None
         found = self.known(node.name, entries)
         if found is None:
@@ -252,7 +255,7 @@ class _Maker:
         if self.known is None or parent in self.cotangents.first or parent in self.told:
             return parent in self.told
         entries = self.cotangents.list(parent)
-        if len(entries) * size(node.domain) <= HEAVY * max(1, size(self.shapes[parent])):
+        if len(entries) * size(node.domain) <= self.heavily * max(1, size(self.shapes[parent])):
             return False
         found = self.known(f"∂{parent}", entries)
         if found is None:
@@ -303,10 +306,11 @@ def section_of_value(
     known: Known | None = None,
     *,
     most: int = MAX_TERMS,
+    heavy: int = HEAVY,
 ) -> Section:
-    """The section of a value's entries; floats may know what very many terms come to. Raises
+    """The section of a value's entries; floats may know what more than `heavy` terms come to. Raises
     `UnsupportedError` where it is made of more than so many terms."""
-    maker = _Maker(nodes, given, known, most=most)
+    maker = _Maker(nodes, given, known, most=most, heavily=heavy)
     maker.values.first[name] = entries
     maker.needed_values()
     maker.placed()
@@ -326,11 +330,12 @@ def section_of_cotangent(
     *,
     values: bool = False,
     most: int = MAX_TERMS,
+    heavy: int = HEAVY,
 ) -> Section:
     """The section of the entries of what arrives at one of the run's targets; with `values` the outputs'
     own too, which a look from both sides of a kink asks for. Raises `UnsupportedError` where it is too large.
     """
-    maker = _Maker(run.nodes, given, known, moving=values, most=most)
+    maker = _Maker(run.nodes, given, known, moving=values, most=most, heavily=heavy)
     maker.cotangents.first[name] = entries
     maker.values.first[name] = entries
     maker.needed_cotangents(run.wanted)

@@ -76,6 +76,7 @@ class Recorder(insides.TorchDispatchMode):
         self.storages: dict[int, Any] = {}  # held, so that no address is used again
         self.writes: dict[int, int] = {}
         self.copies: dict[tuple[Any, ...], tuple[int, torch.Tensor]] = {}
+        self.wholes: dict[tuple[int, torch.dtype], tuple[int, torch.Tensor]] = {}  # of all of a storage
         self.nodes: list[Any] = []  # autograd nodes, held, so that no identity is used again
         self.numbers: dict[int, int] = {}
         self.edges: dict[Edge, Region] = {}
@@ -279,7 +280,7 @@ class Recorder(insides.TorchDispatchMode):
             plain = torch.zeros(plain.shape, dtype=plain.dtype)
         changed = known is not None and known[0] == writes and not equal(known[1], plain.cpu())
         if known is None or known[0] != writes or changed:
-            known = (writes, plain.cpu().clone(memory_format=torch.contiguous_format))
+            known = (writes, self._copied(plain.cpu(), key, writes))
             self.copies[place] = known
         if changed:  # written to by something that is no operation of torch's
             self.unseen.add(key)
@@ -289,6 +290,19 @@ class Recorder(insides.TorchDispatchMode):
             geometry, numbers, size = real_geometry(tensor), torch.view_as_real(numbers), size // 2
         more: dict[str, Any] = {"complex": tensor.is_complex(), "turned": turned, "pattern": pattern}
         return Region(key, storage.nbytes() // size, *geometry, numbers, edge, changed, **more)
+
+    def _copied(self, plain: torch.Tensor, key: int, writes: int) -> torch.Tensor:
+        """The tensor's numbers: a look at the copy of its storage, where there is one as it is now."""
+        place = key, plain.dtype
+        since, whole = self.wholes.get(place, (-1, plain))
+        if since == writes and whole.nbytes == plain.untyped_storage().nbytes():
+            seen = whole.as_strided(plain.shape, plain.stride(), plain.storage_offset())
+            if equal(seen, plain):
+                return seen
+        copy = plain.clone(memory_format=torch.contiguous_format)
+        if plain.is_contiguous() and copy.nbytes == plain.untyped_storage().nbytes():
+            self.wholes[place] = writes, copy
+        return copy
 
     def _hidden(self, tensor: torch.Tensor, why: str) -> Region:
         """A tensor without plain memory of its own."""

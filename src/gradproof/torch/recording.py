@@ -21,7 +21,7 @@ from . import insides
 from .names import arguments_of, leaf_names, modules_of, named_tensors
 from .outputs import differentiable, no_gradient, told
 from .recorder import Recorder, equal, why_opaque
-from .tape import HIDDEN, NOWHERE, OPAQUE, Edge, Event, LeafStep, Region, Step, Tape, Trail
+from .tape import HIDDEN, NOWHERE, OPAQUE, Edge, Event, LeafStep, Region, Step, Tape, Trail, floats_of
 
 # Our frames that what others raise passes through.
 FORWARDING = ("__torch_dispatch__", "__torch_function__", "run")
@@ -331,10 +331,17 @@ class _Hooks:
         self.alike = (
             self.same and self.first is not None and _all_alike(self.first.passed, grad_inputs, self.times)
         )
-        self.passed = () if self.alike else tuple(map(_kept, grad_inputs))
+        self.passed = () if self.alike else tuple(self._kept_once(part, grad_outputs) for part in grad_inputs)
         for edge, part in zip(self.step.edges, self.passed, strict=False):
             if edge is not None and part is not None:
                 self.delivered.setdefault(edge, []).append(part)
+
+    def _kept_once(self, part: Any, grad_outputs: Any) -> Any:
+        """What was passed on; of a view of what was received, the same view of what was kept of it."""
+        for kept, came in zip(self.received, grad_outputs, strict=True) if not self.changed else ():
+            if all(map(_is_plain, (part, came, kept))) and _lies_alike(came, kept) and _share(part, came):
+                return kept.as_strided(part.shape, part.stride(), part.storage_offset())
+        return _kept(part)
 
     def remove(self) -> None:
         for handle in self.handles:
@@ -383,12 +390,23 @@ def _kept(tensor: torch.Tensor | None) -> Any:
 
 
 def _numbers(tensor: Any) -> np.ndarray | None:
-    """What was kept of a tensor as floats."""
-    if tensor is None or tensor is HIDDEN:
-        return tensor
-    kept = tensor if tensor.dtype == torch.float64 else tensor.to(torch.float64)
-    numbers: np.ndarray = kept.numpy()
-    return numbers
+    """What was kept of a tensor, as `floats_of` has it."""
+    return tensor if tensor is None or tensor is HIDDEN else floats_of(tensor)
+
+
+def _share(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether both look at the same numbers of one memory, as they lie there."""
+    if a.dtype != b.dtype or a.is_neg() or b.is_neg() or a.is_conj() or b.is_conj() or a.is_cuda:
+        return False
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
+def _lies_alike(came: torch.Tensor, kept: torch.Tensor) -> bool:
+    """Whether a copy lies in its memory as the tensor does."""
+    one, other = (
+        (x.shape, x.stride(), x.storage_offset(), x.dtype, x.untyped_storage().nbytes()) for x in (came, kept)
+    )
+    return one == other
 
 
 def _is_plain(tensor: Any) -> bool:

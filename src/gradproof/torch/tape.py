@@ -12,6 +12,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from ..errors import Place, UnsupportedError
+from ..proof.balls import wide
 from ..proof.graph import strided
 
 NOWHERE = Place("")
@@ -104,15 +105,20 @@ class Region:
     def floating(self) -> bool:
         return self.dtype.is_floating_point
 
-    @cached_property
+    @property
     def values(self) -> np.ndarray:
         """The numbers in float64, which holds those of every dtype (of integers up to 2**53) exactly.
 
         Raises `UnsupportedError` for an opaque tensor.
         """
+        return wide(self.kept)
+
+    @property
+    def kept(self) -> np.ndarray:
+        """The same as they are kept: see `floats_of`."""
         if self.opaque:
             raise UnsupportedError(self.opaque)
-        return self.numbers.to(torch.float64).numpy()
+        return floats_of(self.numbers)
 
     @property
     def own(self) -> torch.Tensor:
@@ -334,6 +340,18 @@ class Tape:
     idle: tuple[str, ...] = ()  # tensors that the function is given and never reads
     # Leaves that the function itself made of other tensors' memory: `x.detach()`.
     inner: frozenset[int] = frozenset()
+
+
+def floats_of(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor's numbers in the narrowest of NumPy's formats of floats that surely holds them: those of a
+    float32 or float64 tensor where they lie. Who computes with them widens them."""
+    dtype = tensor.dtype
+    if dtype.is_floating_point and dtype.itemsize < 4:
+        tensor = tensor.to(torch.float32)
+    elif dtype not in (torch.float32, torch.float64):
+        tensor = tensor.to(torch.float64)
+    numbers: np.ndarray = tensor.numpy()
+    return numbers
 
 
 def whole_numbers(dtype: torch.dtype) -> bool:

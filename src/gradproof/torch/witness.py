@@ -18,6 +18,7 @@ from .. import causes as because
 from ..dtypes import DTYPES, DType
 from ..errors import GradproofError, InputError, Place, UnsupportedError
 from ..judging import witness as record
+from ..proof.balls import wide
 from ..proof.graph import Graph
 from ..telling.derivation import derive
 from . import runs
@@ -95,7 +96,7 @@ def witness_of(
         losses=record.Losses if trusting or dtype is None else partial(_losses, tape, dtype, meant),
         boundaries=boundaries(_moved_by(tape)),
         trusting=trusting,
-        values={str(n): out.values for n, out in enumerate(tape.outputs) if not out.opaque},
+        values={str(n): out.kept for n, out in enumerate(tape.outputs) if not out.opaque},
     )
 
 
@@ -287,7 +288,7 @@ def step_of(
         name=title,
         nodes=tuple(lowering.nodes),
         given=lowering.numbers,
-        values={name: step.outputs[nr].values for nr, name in outputs.items()},
+        values={name: step.outputs[nr].kept for nr, name in outputs.items()},
         inputs=shapes,
         dtypes=dtypes,
         dtype=dtype,
@@ -362,7 +363,7 @@ def output_of(step: Step, nr: int, region: Region, lowering: Writing, tape: Tape
     """The output as a node of its own."""
     content = lowering.memory.read(region)
     if region.shape and not np.prod(region.shape):
-        return lowering.constant(region.values)
+        return lowering.constant(region.kept)
     if not content.known():
         made = {out.storage for event in step.events for out in event.outs}
         fresh = any(event.name.startswith("lift") for event in step.events)
@@ -395,7 +396,10 @@ def _pass(step: Step, number: int, lowered: Lowered, known: Sequence[Edge]) -> r
     for edge, part in zip(step.edges, step.passed[number], strict=False):
         if edge is not None:
             before = totals.get(edge)
-            totals[edge] = part if before is None else before if part is None else before + part
+            if before is not None and part is not None:
+                totals[edge] = wide(before) + wide(part)
+            else:
+                totals[edge] = part if before is None else before
     passed = {lowered.inputs[edge]: None if (x := totals.get(edge)) is None else x[None] for edge in known}
     return record.Pass(rows, passed, unusable)
 

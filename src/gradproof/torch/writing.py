@@ -79,7 +79,7 @@ class Writing:
 
     def enter(self, name: str, region: Region, *, given: bool) -> None:
         """A tensor from outside: a leaf of that name."""
-        self._leaf(name, region.values, given=given)
+        self._leaf(name, region.kept, given=given)
         if any(region.turned):
             self.memory.know(region, self.memory.all_of(name, region.shape))
             return
@@ -101,7 +101,8 @@ class Writing:
     def constant(self, values: np.ndarray) -> str:
         """Numbers that no gradient reaches, as a leaf."""
         name = f"{self.owner}.c{len(self.leaves)}"
-        self._leaf(name, np.asarray(values, dtype=np.float64), given=True)
+        values = values if values.dtype == np.float32 else np.asarray(values, np.float64)
+        self._leaf(name, values, given=True)
         return name
 
     def content(self, region: Region) -> Content:
@@ -119,7 +120,7 @@ class Writing:
         if content.alien:
             unknown = np.ones_like(unknown)
         if unknown.any():
-            own = self.memory.all_of(self.constant(region.values), region.shape)
+            own = self.memory.all_of(self.constant(region.kept), region.shape)
             content = Content(
                 np.where(unknown, own.who, content.who), np.where(unknown, own.where, content.where)
             )
