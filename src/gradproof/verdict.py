@@ -31,7 +31,10 @@ class Verdict(StrEnum):
 
     @property
     def severity(self) -> int:
-        return list(Verdict).index(self)
+        return _SEVERITIES[self]
+
+
+_SEVERITIES = {verdict: severity for severity, verdict in enumerate(Verdict)}
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:

@@ -23,12 +23,12 @@ from ..errors import UnsupportedError
 from ..proof.balls import Balls, balls
 from ..proof.enclosure import Enclosures, Pulled
 from ..proof.fast import Fast, LeftError, Pair, Told, balls_of, fast
-from ..proof.graph import Node, Shape, size
+from ..proof.graph import Node, Shape, size, slot
 from ..proof.section import HEAVY, LIGHT, MAX_TERMS, Known
 from ..proof.walk import evaluate, is_contraction, pullback, tied
 from ..verdict import Judgement, Verdict
 from .together import FUSED, error_of, explained, kernels
-from .verdicts import Comparison, absent, compared_sum, judge, ulp_of
+from .verdicts import Comparison, absent, compared_sum, judge, ulp_of, unrounded
 from .witness import Arrays
 
 FEW = 600  # entries of all domains together: up to here balls alone are as quick
@@ -70,8 +70,11 @@ def work_of(nodes: Sequence[Node]) -> int:
 
 
 def is_worth_it(nodes: Sequence[Node]) -> bool:
-    """Whether floats, and balls for some entries, cost less than balls for all of them: not for few entries,
-    nor for long recurrences of small tensors, where some entries are made of nearly all nodes."""
+    """Whether floats, and balls for some entries, cost less than balls for all of them: always where entries
+    are only moved; else not for few entries, nor for long recurrences of small tensors, where some entries
+    are made of nearly all nodes."""
+    if all(node.reduce is None and node.formula is slot(0) for node in nodes):
+        return True
     values = sum(size(node.shape if is_contraction(node) else node.domain) for node in nodes)
     return work_of(nodes) > FEW and (len(nodes) <= LONG or values > SMALL_NODE * len(nodes))
 
@@ -227,9 +230,7 @@ def judged(
     shape, flat = value.shape, value.reshape(-1)
     near = expected.broadcast(shape).reshape(-1)
     if near.r is None and np.array_equal(flat, near.v):
-        at = _last_largest(np.isinf(flat))  # a mask's infinity is told before a number
-        there = balls(flat[at : at + 1])  # what is not rounded is its own ball
-        return _found(judge(Comparison(flat[at : at + 1], there, there), dtype), at, shape, 0)
+        return unrounded(value)
     seen = _Scan(flat, near, dtype, table)
     if seen.broken or (seen.open.size > MOST and affordable):
         return None
@@ -286,18 +287,18 @@ class _Scan:
         r = np.zeros(value.size) if self.near.r is None else self.near.r[start:stop]
         middle = v.astype(np.float64, copy=False)
         apart = np.abs(value - v).astype(np.float64, copy=False)
-        if not np.isfinite(apart).all():
+        finite = bool(np.isfinite(apart).all())
+        if not finite:
             apart = np.where(value == v, 0.0, apart)
             self.broken |= bool(np.isnan(value).any())
         passes = self.table.holds(apart, r, self.near.loss)
         ulp = ulp_of(middle, self.dtype)
-        off = apart / ulp
-        if np.isinf(value).any():
+        off, reach = apart / ulp, self.kappa * r / ulp
+        if not finite:
             off = np.where(np.isinf(value), np.inf, off)
-        slack = self.kappa * r
-        rounded = passes & (apart > ulp * 0.5 + slack)
-        exact = passes & (apart <= ulp * 0.5 - slack)
-        self._contend(start, off, slack / ulp, passes, rounded, exact)
+        rounded = passes & (off > 0.5 + reach)
+        exact = passes & (off <= 0.5 - reach)
+        self._contend(start, off, reach, passes, rounded, exact)
         self._most_sensitive(start, r, middle)
         open_ = np.flatnonzero(~passes)
         unsure = np.zeros(0, int) if self.rounded else np.flatnonzero(passes & ~rounded & ~exact)
@@ -314,13 +315,15 @@ class _Scan:
     ) -> None:
         """Keep those that may be further off than all others; one that is surely not correctly rounded
         outweighs those that are."""
-        if not self.rounded and rounded.any():
+        first = not self.rounded and bool(rounded.any())
+        if first:
             self.rounded, self.bound = True, -1.0
-        sure, may = (rounded, passes & ~exact) if self.rounded else (passes, passes)
-        self.bound = max(self.bound, float(np.max(np.where(sure, off - reach, -1.0), initial=-1.0)))
-        most = np.where(may, off + reach, -1.0)
-        if float(np.max(most, initial=-1.0)) < self.bound:
+        most = off + reach
+        if not first and float(np.max(most, initial=-1.0)) < self.bound:
             return
+        sure, may = (rounded, passes & ~exact) if self.rounded else (passes, passes)
+        self.bound = max(self.bound, float(np.max(off - reach, initial=-1.0, where=sure)))
+        most = np.where(may, most, -1.0)
         places = np.flatnonzero(most >= self.bound)
         if len(places) > TOLD and bool((off[places] == self.bound).all()):
             places = places[-TOLD:]  # all alike: the last of them is told

@@ -123,6 +123,25 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
     return _Beside(compared, dtype).judged(shape)
 
 
+def unrounded(value: np.ndarray) -> Judgement:
+    """Of numbers that are what they should be, and that nothing has rounded."""
+    infinite = np.isinf(value.reshape(-1))
+    at = value.size - 1 - int(np.argmax(infinite[::-1]))  # a mask's infinity is told before a number
+    told, index = float(value.reshape(-1)[at]), np.unravel_index(at, value.shape)
+    return Judgement(
+        verdict=Verdict.EXACT,
+        exact=None if infinite[at] else _plain(told),
+        value=told,
+        ulp=None if infinite[at] else 0.0,
+        allowed_ulp=None if infinite[at] else 0.0,
+        index=tuple(int(n) for n in index),
+        causes=(),
+        error=0.0 if told and not infinite[at] else None,
+        sensitivity=0.0 if told and not infinite[at] else None,
+        entries=value.size,
+    )
+
+
 class _Beside:
     """The entries of a comparison, flat: the engine's numbers beside the midpoints and radii of the balls."""
 

@@ -151,8 +151,10 @@ class Fast:
 
     def holds(self, apart: np.ndarray, r: np.ndarray, loss: float) -> np.ndarray:
         """The same of the distance from the midpoint."""
-        inside = (apart < r * (1 - self.kappa(loss) - MARGIN)) & (r < self.dtype.largest)
-        return inside | ((r == 0) & (apart == 0))
+        inside = apart < r * (1 - self.kappa(loss) - MARGIN)
+        if not r.max(initial=0.0) < self.dtype.largest:
+            inside &= r < self.dtype.largest
+        return np.asarray(inside if inside.all() else inside | ((r == 0) & (apart == 0)))
 
     def told(self, pair: Pair, entries: np.ndarray) -> Told:
         """What is known of some entries, by their places in a flat array."""
