@@ -9,7 +9,7 @@ the arithmetic is the table that those names come from. There are two:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -69,6 +69,10 @@ class Arithmetic:
         return array
 
     # Arrays
+
+    def applied(self, formula: Callable[..., Operand], operands: Sequence[Operand]) -> Balls:
+        """A formula of operands that broadcast together."""
+        return self.array(formula(*operands))
 
     def array(self, computed: Operand) -> Balls:
         return np.asarray(computed, dtype=object)

@@ -14,7 +14,7 @@ against balls in the tests.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial, reduce
 from math import prod
@@ -28,7 +28,7 @@ from ..functions import FUNCTIONS, Function
 from .arithmetic import Table
 from .balls import Balls, Operand, as_float, balls, precision
 from .contraction import Contraction
-from .graph import Node, Shape
+from .graph import Node, Shape, size
 from .places import Places, gathered
 from .roundings import Roundings
 
@@ -43,6 +43,7 @@ WIDE = 0.25  # part of a divisor that its radius may be: the ball may hold 0 fro
 LEAST = 2.0**-1040  # a radius that is smaller has lost its last digits, and those of v: NaN
 FLOAT32_LEAST = 2.0**-125
 SLICES = 6  # of a matrix of long doubles: at most
+BLOCK = 2**16  # entries that a formula goes over at once
 LONG = np.finfo(np.longdouble).nmant >= 63
 
 
@@ -165,6 +166,23 @@ class Fast:
 
     def array(self, computed: Operand) -> Pair:
         return computed if isinstance(computed, Pair) else Pair(np.asarray(computed, self.wide))
+
+    def applied(self, formula: Callable[..., Operand], operands: Sequence[Operand]) -> Pair:
+        """A formula of operands that broadcast together: of large ones a block after the other, which stays
+        in the processor's cache."""
+        shape = np.broadcast_shapes(*(operand.shape for operand in operands))
+        if size(shape) <= 2 * BLOCK:
+            return self.array(formula(*operands))
+        v: np.ndarray = np.empty(shape, self.wide)
+        r: Radius = None
+        loss = 1.0
+        for block in _blocks(shape):
+            part = self.array(formula(*(_part(operand, block, len(shape)) for operand in operands)))
+            v[block], loss = part.v, max(loss, part.loss)
+            if part.r is not None:
+                r = np.zeros(shape) if r is None else r
+                r[block] = part.r
+        return Pair(v, r, loss)
 
     def read(self, parent: Pair, where: Places, fill: float) -> Pair:
         v = gathered(parent.v, where, fill)
@@ -311,8 +329,9 @@ class Fast:
         return Pair(np.asarray(top if largest else -top))
 
     def add_all(self, terms: Sequence[Pair]) -> Pair:
-        if len(terms) == 1:
-            return terms[0]
+        return terms[0] if len(terms) == 1 else self.applied(lambda *blocks: self._total(blocks), terms)
+
+    def _total(self, terms: Sequence[Pair]) -> Pair:
         loss = max(t.loss for t in terms)
         gamma = self.gamma(len(terms), apart=True)
         v = reduce(np.add, (t.v for t in terms))
@@ -321,7 +340,7 @@ class Fast:
         return self._bounded(Pair(v, r, loss))
 
     def multiply(self, a: Pair, b: Pair) -> Pair:
-        return self.widened(self._times(a, b), 1)
+        return self.applied(lambda x, y: self.widened(self._times(x, y), 1), (a, b))
 
     # Operations
 
@@ -536,7 +555,7 @@ class Fast:
         def add(*terms: Operand) -> Pair:
             pairs = [arr(t) for t in terms]
             if len(pairs) > 2:
-                return widened(self.add_all(pairs), 1)
+                return widened(self._total(pairs), 1)
             a, b = pairs
 
             def masked() -> np.ndarray:
@@ -593,6 +612,25 @@ class Fast:
             elif row.roundings or row.steps:
                 table[row.name] = partial(_no_operation, row.name)
         return table
+
+
+def _blocks(shape: Shape) -> Iterator[tuple[slice, ...]]:
+    """Parts of an array that lie together, of some `BLOCK` entries each."""
+    axis = next(n for n in range(len(shape)) if prod(shape[n + 1 :]) <= BLOCK)
+    rows = max(1, BLOCK // max(1, prod(shape[axis + 1 :])))
+    for before in np.ndindex(*shape[:axis]):
+        lead = tuple(slice(n, n + 1) for n in before)
+        for start in range(0, shape[axis], rows):
+            yield (*lead, slice(start, start + rows))
+
+
+def _part(operand: Operand, block: tuple[slice, ...], rank: int) -> Operand:
+    """What an operand has there: all of an axis along which it does not change."""
+    missing = rank - operand.ndim
+    here = tuple(
+        slice(None) if operand.shape[n - missing] == 1 else at for n, at in enumerate(block) if n >= missing
+    )
+    return operand._each(lambda x: x[here]) if isinstance(operand, Pair) else operand[here]
 
 
 def _no_operation(name: str, *operands: Operand) -> Pair:

@@ -96,7 +96,7 @@ def _over(
             n for n, read in enumerate(node.reads) if read.parent not in wanted and slot(n) in symbols
         )
         formula, symbols = _settled(formula, symbols, still)
-    return arithmetic.array(compiled(formula, symbols, arithmetic, mode)(*arrays))
+    return arithmetic.applied(compiled(formula, symbols, arithmetic, mode), arrays)
 
 
 @lru_cache(maxsize=4096)
