@@ -61,7 +61,8 @@ class Content:
     @classmethod
     def unknown(cls, shape: Shape) -> Content:
         """Entries of no node."""
-        return cls(np.full(shape, -1, np.int32), np.zeros(shape, np.int64))
+        nobody, nowhere = np.full((), -1, np.int32), np.zeros((), np.int64)
+        return cls(np.broadcast_to(nobody, shape), np.broadcast_to(nowhere, shape))
 
     def at(self, places: np.ndarray) -> Content:
         """The content of a tensor whose entries are these, by their flat places."""
@@ -79,6 +80,14 @@ class Content:
         """Whether every entry comes from a node."""
         return not (self.who < 0).any()
 
+    def same(self, other: Content) -> bool:
+        """Whether all entries are those of the other."""
+        if self is other:
+            return True
+        if isinstance(self, Lying) and isinstance(other, Lying) and self.shape == other.shape:
+            return self.geometry == other.geometry
+        return np.array_equal(self.who, other.who) and np.array_equal(self.where, other.where)
+
 
 class Lying(Content):
     """Entries of one node, so many places apart along each axis: arrays are made when they are asked for."""
@@ -90,6 +99,12 @@ class Lying(Content):
     shape: Shape
     start: int
     steps: tuple[int, ...]
+
+    @property
+    def geometry(self) -> tuple[int, ...]:
+        """What tells its entries from those of another of its shape."""
+        moves = (step if extent > 1 else 0 for step, extent in zip(self.steps, self.shape, strict=True))
+        return self.number, self.start, *moves
 
     @cached_property
     def who(self) -> np.ndarray:

@@ -181,6 +181,12 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
     return dense.to(torch.float64, copy=True).cpu().numpy(force=True)  # whose own memory may be resized
 
 
+def _floats(tensor: torch.Tensor) -> np.ndarray:
+    """The same where it lies, of one that is ours."""
+    numbers = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return np.asarray(numbers.to(torch.float64).cpu().numpy())
+
+
 # Along directions
 
 
@@ -350,9 +356,10 @@ def _along_directions(
     large = sum(tensor.numel() for tensor in here) > LARGE
     for _ in range(1 if large else DIRECTIONS):
         along = [direction(tensor, random) for tensor in here]
-        pairs = [(g, _array(d)) for g, d in zip(gradients, along, strict=True) if g is not None]
-        said_so = float(sum((g * d).sum() for g, d in pairs))
-        scale = float(sum(np.abs(g * d).sum() for g, d in pairs)) * min(1024 * unit, 0.25) + floor
+        moves = [g * _floats(d) for g, d in zip(gradients, along, strict=True) if g is not None]
+        said_so = float(sum(move.sum() for move in moves))
+        scale = float(sum(np.abs(move, out=move).sum() for move in moves)) * min(1024 * unit, 0.25) + floor
+        del moves
         line = partial(beside, along)
         if unit == UNIT and _agrees(middle, line, said_so):
             continue

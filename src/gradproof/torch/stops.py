@@ -248,8 +248,7 @@ class Stops:
         if born is None:
             hidden = region.storage in self.written and any(map(self._past_autograd, content.sources))
             born = self.born[region.edge] = self.believed.read(region) if hidden else content
-        same = born.who.shape == content.who.shape and np.array_equal(born.who, content.who)
-        return content if same and np.array_equal(born.where, content.where) else born
+        return content if born.same(content) else born
 
     def _past_autograd(self, source: int) -> bool:
         """Whether the entries of a source were written in place by an operation that autograd did not see."""

@@ -172,7 +172,7 @@ def direction(tensor: torch.Tensor, random: np.random.Generator) -> torch.Tensor
     typical = float(there.median()) if there.numel() else 1.0
     drawn = random.uniform(-1.0, 1.0, tuple(tensor.shape))
     drawn = np.asarray(drawn + np.copysign(0.5, drawn))
-    return torch.from_numpy(drawn).to(size) * torch.where(size > 0, size, typical)
+    return size.where(size > 0, typical).mul_(torch.from_numpy(drawn))
 
 
 def move(tensors: Sequence[torch.Tensor], points: Sequence[torch.Tensor]) -> None:
