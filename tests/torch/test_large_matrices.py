@@ -24,6 +24,11 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "a pseudo-inverse": lambda a: torch.linalg.pinv(a[:, :18]),
     "an exponential": lambda a: torch.linalg.matrix_exp(a / 8),
     "eigenvalues": lambda a: torch.linalg.eigvalsh(a + a.mT),
+    "a determinant": torch.linalg.det,
+    "its logarithm": torch.logdet,
+    "a factor of Cholesky's": lambda a: torch.linalg.cholesky(a @ a.mT),
+    "Q and R of a tall matrix": lambda a: torch.cat(torch.linalg.qr(a[:, :18])),
+    "Q and R of a wide matrix": lambda a: torch.cat(torch.linalg.qr(a[:18]), 1),
 }
 
 
@@ -49,6 +54,40 @@ def test_a_wrong_inverse_is_refuted(dtype: torch.dtype) -> None:
         "ScaledBackward"
     }
     assert check_function(scaled(1.0), drawn(20, 20, dtype=dtype), net=False).ok
+
+
+def of_determinant(times: float) -> Callable[[Tensor], Tensor]:
+    return function(
+        "Determinant",
+        torch.linalg.det,
+        lambda g, x: times * g * torch.linalg.det(x).conj() * torch.linalg.inv(x).mH,
+    )
+
+
+def of_cholesky(times: float) -> Callable[[Tensor], Tensor]:
+    """By Murray's formula, Differentiation of the Cholesky decomposition, 2016."""
+
+    def backward(g: Tensor, x: Tensor) -> Tensor:
+        lower = torch.linalg.cholesky(x)
+        half = (lower.mH @ g).tril()
+        half = half - torch.diag(torch.diagonal(half)) / 2
+        inverse = torch.linalg.inv(lower)
+        made = inverse.mH @ half @ inverse
+        return times * (made + made.mH) / 2
+
+    return function("Cholesky", torch.linalg.cholesky, backward)
+
+
+@pytest.mark.parametrize("make", [of_determinant, of_cholesky])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_a_wrong_gradient_of_a_large_one_is_refuted(
+    make: Callable[[float], Callable[[Tensor], Tensor]], dtype: torch.dtype
+) -> None:
+    x = drawn(20, 20, dtype=dtype).detach()
+    x = x @ x.mH if make is of_cholesky else x
+    for times in (1.0, 1 + 1e-7):
+        report = check_function(make(times), x.clone().requires_grad_(), net=False)
+        assert report.ok == (times == 1.0), report.to_text()
 
 
 def test_what_rounding_would_hide_is_refused_by_name() -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from flint import acb, acb_mat
 from torch import Tensor
 
+from ...proof.balls import precision
 from .plain import Definitions, NotDefinedError, plainly
 
 MAX_ORDER = 16  # rows of a matrix that is unrolled
@@ -150,13 +152,18 @@ def inverted(matrix: Tensor) -> Tensor:
     """
     sizable(matrix, most=MAX_PRODUCT)
     a = wide(matrix)
+    start = _start_of_inverse(a)
+    return start + start @ (identity(a) - a @ start)
+
+
+def _start_of_inverse(a: Tensor) -> Tensor:
+    """The inverse as numbers, to about 100 bits."""
     with plainly():
         if bool((torch.linalg.cond(a) > MAX_CONDITION).any()):
             raise NotDefinedError("a large matrix that is nearly singular")
         first = torch.linalg.inv(a)
         second = _rest_of_inverse(a, first)
-    start = a.mT * 0 + first + second
-    return start + start @ (torch.eye(matrix.shape[-1], dtype=a.dtype) - a @ start)
+    return a.mT * 0 + first + second
 
 
 def _rest_of_inverse(a: Tensor, first: Tensor) -> Tensor:
@@ -218,9 +225,43 @@ def _diagonal_of_elimination(matrix: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
+def _of_large(matrix: Tensor, logarithm: bool) -> Tensor:
+    """The determinant of a large matrix, or the logarithm of its size: a number, which balls work out, and
+    beside it `det(1 + E) = 1 + tr E + (tr² E - tr E²)/2 + …`: there `1 + E` is the matrix times the inverse
+    of what it is here, so that E is 0 but for its derivatives; all up to the second are right."""
+    sizable(matrix, most=sharp(matrix, MAX_PRODUCT))
+    a = wide(matrix)
+    rest = _start_of_inverse(a) @ a - identity(a)
+    trace = rest.diagonal(dim1=-2, dim2=-1).sum(-1)
+    squared = (rest * rest.mT).sum((-2, -1))
+    with plainly():
+        first, second = _numbers_of_determinant(a, logarithm)
+    if logarithm:
+        return (first + (second + (trace - squared / 2))).to(matrix.dtype)
+    return ((first + second) * (1 + trace + (trace * trace - squared) / 2)).to(matrix.dtype)
+
+
+def _numbers_of_determinant(a: Tensor, logarithm: bool) -> tuple[Tensor, Tensor]:
+    """Each determinant, or the logarithm of its size, as two floats."""
+    parts: tuple[list[complex], list[complex]] = ([], [])
+    with precision(512):
+        for matrix in a.reshape(-1, *a.shape[-2:]).tolist():
+            whole = acb_mat(matrix).det()
+            whole = acb(abs(whole).log()) if logarithm else whole
+            near = complex(whole)
+            if not 1e-280 < abs(near) < 1e280 and not logarithm:
+                raise NotDefinedError("a determinant that is no float64")
+            parts[0].append(near)
+            parts[1].append(complex(whole - near))
+    first, second = (torch.tensor(each, dtype=torch.complex128).reshape(a.shape[:-2]) for each in parts)
+    return (first, second) if a.is_complex() and not logarithm else (first.real, second.real)
+
+
 def determinant(matrix: Tensor) -> Tensor:
     if not matrix.shape[-1]:
         return matrix.new_ones(matrix.shape[:-2])
+    if matrix.shape[-1] > MAX_ORDER and matrix.numel():
+        return _of_large(matrix, logarithm=False)
     try:
         sizable(matrix)
         diagonal, sign = _diagonal_of_elimination(matrix)
@@ -236,6 +277,8 @@ def _det(A: Tensor, outs: Sequence[Tensor]) -> Any:
 def _slogdet(A: Tensor, outs: Sequence[Tensor]) -> Any:
     if not A.shape[-1]:
         return outs
+    if A.shape[-1] > MAX_ORDER and A.numel() and not A.is_complex():
+        return (outs[0], _of_large(A, logarithm=True), *outs[2:])
     sizable(A)
     diagonal, parity = _diagonal_of_elimination(A)
     sign = diagonal.sgn().prod(-1) * parity if A.is_complex() else outs[0]
@@ -316,7 +359,10 @@ def _triangular_solve(
 
 
 def _choleskied(matrix: Tensor) -> Tensor:
-    """Cholesky's L of a symmetric or Hermitian matrix, column by column."""
+    """Cholesky's L of a symmetric or Hermitian matrix, column by column; of a large one beside what it is
+    here."""
+    if matrix.shape[-1] > MAX_ORDER and matrix.numel():
+        return large_cholesky(matrix).to(matrix.dtype)
     sizable(matrix)
     order = matrix.shape[-1]
     rest, columns = matrix, []
@@ -326,6 +372,27 @@ def _choleskied(matrix: Tensor) -> Tensor:
         columns.append(torch.cat([matrix.new_zeros(*matrix.shape[:-2], n, 1), column], -2))
         rest = rest[..., 1:, 1:] - column[..., 1:, :] * column[..., 1:, :].mH
     return torch.cat(columns, -1) if columns else matrix
+
+
+def large_cholesky(matrix: Tensor) -> Tensor:
+    """`A = L (1 + E) L*` of a factor L that is as good as float64 is, so that E is tiny; and with F of
+    `F + F* = E - F F*` the factor is `L (1 + F)`. What that leaves out goes with the third power of E."""
+    sizable(matrix, most=sharp(matrix, MAX_PRODUCT))
+    a = wide(matrix)
+    with plainly():
+        lower, info = torch.linalg.cholesky_ex(a)
+        if bool((info > 0).any()):
+            raise NotDefinedError("a matrix that is not positive definite")
+    start = _start_of_inverse(lower)
+    rest = start @ a @ start.mH - identity(a)
+    factor = _lower_half(rest)
+    factor = _lower_half(rest - factor @ factor.mH)
+    return lower + lower @ factor
+
+
+def _lower_half(matrix: Tensor) -> Tensor:
+    """The triangle X with `X + X*` the matrix."""
+    return matrix.tril(-1) + torch.diag_embed(matrix.diagonal(dim1=-2, dim2=-1) / 2)
 
 
 def _cholesky(self: Tensor, upper: bool, outs: Sequence[Tensor]) -> Any:

@@ -16,6 +16,7 @@ from .matrices import (
     completed,
     identity,
     inverted,
+    large_cholesky,
     moved_by,
     sharp,
     sizable,
@@ -54,9 +55,12 @@ def _orthogonalised(matrix: Tensor, signs: Tensor | None = None) -> tuple[Tensor
 
 
 def _triangularised(matrix: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
-    """Q and R by Householder's reflections, as LAPACK does; `signs` are those of R's diagonal."""
-    sizable(matrix)
+    """Q and R by Householder's reflections, as LAPACK does; `signs` are those of R's diagonal. Of a large one
+    R is a factor of Cholesky's of A* A, and Q is A R⁻¹."""
     rows, columns = matrix.shape[-2:]
+    if min(rows, columns) > MAX_ORDER and matrix.numel():
+        return _of_gram(matrix, signs)
+    sizable(matrix, most=sharp(matrix, MAX_PRODUCT))
     order = min(rows, columns)
     rest, upper = matrix, []
     reflections: list[tuple[Tensor, Tensor]] = []
@@ -81,6 +85,18 @@ def _triangularised(matrix: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
         below = q[..., n:, :]
         q = torch.cat([q[..., :n, :], below - tau * v @ (v.mH @ below)], -2)
     return q, torch.cat(upper, -2)
+
+
+def _of_gram(matrix: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+    rows, columns = matrix.shape[-2:]
+    sizable(matrix, most=sharp(matrix, MAX_PRODUCT))
+    a = wide(matrix)
+    square = a[..., :, :rows]  # of a wide one, whose other columns follow
+    r = large_cholesky(square.mH @ square).mH * signs.to(a.dtype).unsqueeze(-1)
+    q = square @ inverted(r)
+    if columns > rows:
+        r = torch.cat([r, q.mH @ a[..., :, rows:]], -1)
+    return q.to(matrix.dtype), r.to(matrix.dtype)
 
 
 def _qr(A: Tensor, mode: str, outs: Sequence[Tensor]) -> Any:
