@@ -413,6 +413,13 @@ class Contradicted(Cause):
     gradients: float
 
 
+class SmoothAnyway(Cause):
+    """There is no finite gradient, and along random directions the function has derivatives: `slope` by one
+    of them."""
+
+    slope: float
+
+
 class OtherUnrecorded(Cause):
     """Run without the recorder it gives other numbers; `compiled` is the node of a compiler's, that rounds
     otherwise, and the whole function is not told apart from that, or is `wrong`."""

@@ -254,6 +254,8 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.Contradicted: "something was not seen: along a random direction the function changes by {slope:.6g}, "
                     "and the "
                     "gradients that were judged say {gradients:.6g}",
+    c.SmoothAnyway: "the function is smooth here: along random directions both sides change alike, by "
+                    "{slope:.6g} along one of them, and the gradient is no finite number",
     c.OtherUnrecorded: _unrecorded,
     c.OffCompiled: "compiled as a whole it is off by {relative:.2g} relative, equation by equation it is "
                    "right",

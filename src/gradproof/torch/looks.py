@@ -24,6 +24,7 @@ from ..causes import (
     LostAtStop,
     NotFollowed,
     Raised,
+    SmoothAnyway,
     StoppedForward,
     Uncovered,
 )
@@ -40,7 +41,7 @@ from .forward import witness_of as tangents_of
 from .gradients import Gradient
 from .insides import has_jvp
 from .names import arguments_of
-from .net import Net, contradictions, lasting, plain_findings
+from .net import Net, contradictions, lasting, plain_findings, smooth_anyway
 from .recording import record, region_of, stopped
 from .state import State, eager
 from .tape import NOWHERE, Step, Tape
@@ -134,6 +135,8 @@ def _in_reverse(asked: Asked) -> Looked:
         and passing([f for f in found if not _is_lost_sight_of(f)])
     ):
         found = _measured(found, contradictions(func, given, ran, state).findings)
+    if asked.net and tape.seeds and not (trusted or meant or passing(found)):
+        found = _smooth(found, smooth_anyway(func, given, ran, state))
     remarks = (*told, *_remarks(tape, beside.left_out))
     return Looked((REVERSE,), [*found, *beside.findings], dtype, judged, remarks, tape.traceback)
 
@@ -309,6 +312,18 @@ def _measured(found: list[Finding], caught: Sequence[Finding]) -> list[Finding]:
         if _is_lost_sight_of(finding)
         else finding
         for finding in found
+    ]
+
+
+def _smooth(found: list[Finding], smooth: Mapping[str, SmoothAnyway]) -> list[Finding]:
+    """What is not finite, and undecided by itself, is wrong where the function is smooth."""
+    if any(finding.verdict in (Verdict.WRONG, Verdict.FAILED) for finding in found):
+        return found
+    return [
+        replace(f, verdict=Verdict.WRONG, inherited=False, causes=(*f.causes, smooth[f.node]))
+        if f.kind == "gradient" and f.verdict is Verdict.UNDECIDED and f.node in smooth
+        else f
+        for f in found
     ]
 
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..causes import Contradicted, OtherUnrecorded, Raised
+from ..causes import Contradicted, OtherUnrecorded, Raised, SmoothAnyway
 from ..errors import UnsupportedError, said
 from ..verdict import Finding, Judgement, Verdict, as_finding, bare_finding
 from .outputs import differentiable, nodes_of, same
@@ -38,6 +37,7 @@ CLOSE = 2.0**-20  # a step at which most functions are told to agree, and need n
 COARSE = 0.3  # ... where the gradients are of a coarser dtype: they may have cancelled to so few digits
 
 Func = Callable[..., Any]
+Line = Callable[[float], tuple[float, float]]  # the function's values so far to the one side and the other
 # Of outputs and of leaves' gradients.
 Whole = Callable[[Sequence[np.ndarray], Sequence[np.ndarray | None]], Mapping[str, Judgement]]
 
@@ -228,7 +228,7 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
         here = [tensor.detach().to(_wide(tensor)) if wide else tensor.detach().clone() for tensor in tensors]
         try:
             slopes = moved.gradients(here) if wide else gradients
-            caught = _along_directions(moved.value, here, slopes, UNIT if wide else own, floor)
+            caught = _along_directions(moved, here, slopes, UNIT if wide else own, floor)
             if caught.findings and _absorbed(tape, here):
                 return Net([], "a number so large is added to a whole row that nothing moves it")
             return caught
@@ -237,6 +237,32 @@ def contradictions(func: Func, inputs: Sequence[Any], tape: Tape, state: State) 
         finally:
             state.restore()
     return Net([], f"beside the point it raises {raised}")
+
+
+def smooth_anyway(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -> dict[str, SmoothAnyway]:
+    """Of leaves whose gradients are not finite those by which the function has derivatives all the same:
+    where differences in float64 agree on both sides and at several steps, along every direction."""
+    found: dict[str, SmoothAnyway] = {}
+    for leaf in lasting(tape):
+        tensor, gradient = tape.tensors[leaf.edge[0]], leaf.gradients[0]
+        others = [None if out.edge is None else tape.seeds[0].get(out.edge) for out in tape.outputs]
+        if gradient is None or np.isfinite(gradient).all() or any(seed is None for seed in others):
+            continue
+        moved = _Moved(func, inputs, state, [tensor], _weights(tape))
+        try:
+            here = [tensor.detach().to(_wide(tensor), copy=True)]
+            random = np.random.default_rng(0)
+            lines = [[direction(each, random) for each in here] for _ in range(DIRECTIONS)]
+            middle = moved.value(here)
+            slopes = [_slope(middle, moved.beside(here, along), UNIT, STEPS) for along in lines]
+        except Exception:  # where it has no value there is no derivative either
+            continue
+        finally:
+            state.restore()
+        told = [slope[0] for slope in slopes if slope is not None]
+        if np.isfinite(middle) and len(told) == DIRECTIONS:
+            found[leaf.name] = SmoothAnyway(told[0])
+    return found
 
 
 def _unfit(tape: Tape, tensors: Sequence[torch.Tensor], gradients: Sequence[np.ndarray | None]) -> str:
@@ -272,6 +298,18 @@ class _Moved:
         if len(outputs) != len(self.weights) or any(out.shape != w.shape for out, w in pairs):
             return float("nan")
         return sum(float((out.detach().double().cpu() * w).sum()) for out, w in pairs)
+
+    def beside(self, here: Sequence[torch.Tensor], along: Sequence[torch.Tensor]) -> Line:
+        """Its values on both sides along a direction, by the step."""
+
+        def at(step: float) -> tuple[float, float]:
+            right, left = (
+                self.value([x + sign * step * d for x, d in zip(here, along, strict=True)])
+                for sign in (1, -1)
+            )
+            return right, left
+
+        return at
 
     def gradients(self, points: Sequence[torch.Tensor]) -> list[np.ndarray | None]:
         """Autograd's own: what it does not see in float64 it does not see in any dtype."""
@@ -336,23 +374,16 @@ def _memory(tensor: torch.Tensor) -> int:
 
 
 def _along_directions(
-    value: Callable[..., float],
+    moved: _Moved,
     here: Sequence[torch.Tensor],
     gradients: Sequence[np.ndarray | None],
     unit: float,
     floor: float,
 ) -> Net:
     random = np.random.default_rng(0)
-    middle = value(here)
-    if middle != value(here):
+    middle = moved.value(here)
+    if middle != moved.value(here):
         return Net([], "it does not repeat itself")
-
-    def beside(along: Sequence[torch.Tensor], step: float) -> tuple[float, float]:
-        right, left = (
-            value([x + sign * step * d for x, d in zip(here, along, strict=True)]) for sign in (1, -1)
-        )
-        return right, left
-
     large = sum(tensor.numel() for tensor in here) > LARGE
     for _ in range(1 if large else DIRECTIONS):
         along = [direction(tensor, random) for tensor in here]
@@ -360,7 +391,7 @@ def _along_directions(
         said_so = float(sum(move.sum() for move in moves))
         scale = float(sum(np.abs(move, out=move).sum() for move in moves)) * min(1024 * unit, 0.25) + floor
         del moves
-        line = partial(beside, along)
+        line = moved.beside(here, along)
         if unit == UNIT and _agrees(middle, line, said_so):
             continue
         told = _slope(middle, line, unit, FINER if large else STEPS)
@@ -386,11 +417,9 @@ def _declared(event: Event) -> bool:
     asks for it."""
     padding = event.arguments.get("padding_idx") if event.name in ("embedding", "_embedding_bag") else None
     # Torch passes nothing on to the parameters that a number is drawn by.
-    drawn = event.name == "normal" and bool(event.regions)
+    # A draw by rejection moves otherwise than its distribution does, whose gradient is given.
+    drawn = event.name in ("normal", "_standard_gamma", "_sample_dirichlet") and bool(event.regions)
     return drawn or event.name in SYMMETRIC or (padding is not None and padding >= 0)
-
-
-Line = Callable[[float], tuple[float, float]]  # the function's values so far to the one side and the other
 
 
 def _agrees(middle: float, line: Line, said_so: float) -> bool:

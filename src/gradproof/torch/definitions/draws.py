@@ -35,6 +35,43 @@ def _standard_gamma(self: Tensor, outs: Sequence[Tensor]) -> Tensor:
     return x - moved_by(share) / density
 
 
+def _sample_dirichlet(self: Tensor, outs: Sequence[Tensor]) -> Tensor:
+    """Of a draw x the entry i has by itself the distribution Beta(a, b) of its own parameter a and the sum b
+    of the others, which stays: so that it moves as of the one draw from a gamma distribution that a is the
+    parameter of, and the others make room for it in proportion."""
+    (x,) = outs
+    moved = _beta_moved(self, x)
+    return x + moved - x * ((moved / (1 - x)).sum(-1, keepdim=True) - moved / (1 - x))
+
+
+def _beta_moved(a: Tensor, x: Tensor) -> Tensor:
+    """0, with the derivative of Beta(a, b)'s draws x by a: `-∂I(x; a, b)/∂a` over the density. The share I is
+    `x^a (1 - x)^b Σ x^n Γ(a + b + n)/(Γ(b) Γ(a + n + 1))` (DLMF 8.17); for x beyond 1/2 it is 1 less that of
+    1 - x, with a and b exchanged."""
+    with plainly():
+        b = a.sum(-1, keepdim=True) - a
+        if bool(((x <= 0) | (x >= 1)).any()):
+            raise NotDefinedError("a draw of 0 or 1")
+        near = x <= 0.5
+        low = torch.where(near, x, 1 - x).unsqueeze(-1)
+        n = torch.arange(150 + 4 * math.ceil(float((a + b).max())), dtype=x.dtype)
+        if len(n) > MAX_TERMS:
+            raise NotDefinedError("a draw of large parameters")
+        log, rest, still = torch.log(low), torch.log1p(-low), b.unsqueeze(-1)
+        density = torch.exp(
+            torch.lgamma(a + b)
+            - torch.lgamma(a)
+            - torch.lgamma(b)
+            + (a - 1) * x.log()
+            + (b - 1) * (-x).log1p()
+        )
+    p = a.unsqueeze(-1)
+    one, other = torch.where(near.unsqueeze(-1), p, still), torch.where(near.unsqueeze(-1), still, p)
+    terms = (one + n) * log + other * rest + torch.lgamma(one + other + n)
+    share = torch.exp(terms - torch.lgamma(other) - torch.lgamma(one + n + 1)).sum(-1)
+    return -moved_by(torch.where(near, share, -share)) / density
+
+
 def _quantized(self: Tensor, scale: Any, zero_point: Any, quant_min: int, quant_max: int) -> Tensor:
     steps = torch.round(self / scale) + zero_point
     return (steps.clamp(quant_min, quant_max) - zero_point) * scale
@@ -62,6 +99,7 @@ def _fake_quantize_by_channel(
 
 
 DEFINITIONS: Definitions = {
+    "_sample_dirichlet": _sample_dirichlet,
     "_standard_gamma": _standard_gamma,
     "fake_quantize_per_tensor_affine_cachemask": _fake_quantize,
     "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": _fake_quantize,
