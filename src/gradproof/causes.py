@@ -365,10 +365,10 @@ class NoRepeat(Cause):
 
 
 class OtherCotangent(Cause):
-    """For a cotangent of -2 times as much, two entries apart in memory; or, `turned`, with its axes in
-    another order there."""
+    """For a cotangent of -2 times as much, in another layout: two entries "apart" in memory, "turned", with
+    its axes in another order there, or "expanded", one number standing there for many."""
 
-    turned: bool = False
+    layout: str = "apart"
 
 
 # What autograd does not see

@@ -37,6 +37,14 @@ class Verdict(StrEnum):
 _SEVERITIES = {verdict: severity for severity, verdict in enumerate(Verdict)}
 
 
+class Rung(StrEnum):
+    """How well a sum of 16-bit numbers was taken, from best to worst."""
+
+    CORRECT = "correctly rounded"
+    WELL = "held in float32 and rounded once"
+    HALF = "held in 16 bits"
+
+
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
     """The worst of them; of nothing it is undecided, because nothing compared is not a pass."""
     return max(verdicts, key=lambda verdict: verdict.severity, default=Verdict.UNDECIDED)
@@ -54,7 +62,7 @@ class Finding:
     in the last place of the dtype at `exact`. `error` is the relative distance; for a gradient, that to the
     exact gradient from the leaves. `sensitivity` is the smallest relative error that would have been caught
     in every entry that is not zero by cancellation. `place` is the user's file and line, where a function was
-    recorded.
+    recorded. `rung` is of sums of 16-bit numbers that pass.
     """
 
     kind: str
@@ -75,6 +83,7 @@ class Finding:
     cancelled: int = 0
     inherited: bool = False
     place: str = ""
+    rung: Rung | None = None
 
     @property
     def note(self) -> str:
@@ -98,6 +107,7 @@ class Judgement:
     entries: int = 0
     refuted: int = 0
     cancelled: int = 0
+    rung: Rung | None = None
 
 
 def bare_finding(kind: str, node: str, verdict: Verdict, *causes: Cause, inherited: bool = False) -> Finding:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gradproof import InputError, Verdict, check_function
 from gradproof.causes import HeldIn
+from gradproof.verdict import Rung
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -85,3 +86,41 @@ def test_torch_s_own_tables_are_told(dtype: torch.dtype, held: float) -> None:
 def test_another_way_to_accumulate_is_bad_input() -> None:
     with pytest.raises(InputError, match="accumulate='float64'"):
         check_function(torch.sin, drawn(2, dtype=torch.bfloat16), accumulate="float64")
+
+
+def of_bias(add: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    class Bias(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, bias):
+            return x + bias
+
+        @staticmethod
+        def backward(ctx, g):
+            return g, add(g)
+
+    return Bias.apply
+
+
+def one_after_the_other(g: Tensor) -> Tensor:
+    total = torch.zeros_like(g[0])
+    for row in g:
+        total = total + row
+    return total
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_the_rung_of_a_sum_that_passes_is_told(dtype: torch.dtype) -> None:
+    """Twelve additions in 16 bits pass, and are told from those in float32."""
+    generator = torch.Generator().manual_seed(0)
+    x, bias, factor = (torch.randn(s, generator=generator).to(dtype) for s in ((12, 3), (3,), (12, 3)))
+
+    def rung(add: Callable[[Tensor], Tensor]) -> Rung | None:
+        given = x.clone().requires_grad_(), bias.clone().requires_grad_()
+        report = check_function(lambda x, b: of_bias(add)(x, b) * factor, *given)
+        assert report.ok
+        (found,) = (f.rung for f in report.findings if f.wrt == "b")
+        assert (found is Rung.HALF) == ("(∂BiasBackward/∂b)" in report.to_text())
+        return found
+
+    assert rung(one_after_the_other) is Rung.HALF
+    assert rung(lambda g: g.float().sum(0).to(dtype)) in (Rung.CORRECT, Rung.WELL)

@@ -71,3 +71,25 @@ def test_a_backward_that_takes_its_cotangent_for_contiguous_is_refuted(name: str
     assert {f.node for f in bad} == {"DoubledBackward"}, report.to_text()
     assert any(isinstance(cause, OtherCotangent) for f in bad for cause in f.causes)
     assert check_function(lambda x: PLACES[place](doubled(lambda g: g), x), x).ok
+
+
+def in_order_if_expanded(g: Tensor) -> Tensor:
+    """Right for what has memory for each entry; as a kernel that is handed a pointer."""
+    return in_order(g) if 0 in g.stride() else g
+
+
+def without_first(g: Tensor) -> Tensor:
+    return torch.cat([g[:1] * 0, g[1:]]) if 0 in g.stride() else g
+
+
+@pytest.mark.parametrize("read", [without_first, lambda g: g * 2 if 0 in g.stride() else g])
+def test_an_expanded_cotangent_reaches_a_function_in_the_middle(read: Callable[[Tensor], Tensor]) -> None:
+    """Behind a product whose factor is the same for all rows the numbers are alike along an axis, and lie in
+    memory of their own."""
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    factor = torch.randn(3, dtype=torch.float64)
+    wrong = check_function(lambda x: (doubled(read)(x) * factor).sum(), x)
+    (found,) = (f for f in wrong.findings if f.verdict is Verdict.WRONG and not f.inherited)
+    assert found.node == "DoubledBackward"
+    assert any(isinstance(c, OtherCotangent) and c.layout == "expanded" for c in found.causes)
+    assert check_function(lambda x: (doubled(lambda g: g)(x) * factor).sum(), x).ok

@@ -21,6 +21,7 @@ from ..torch.looks import (
     FORWARD,
     KINDS,
     MODES,
+    OF_PAIRS,
     ORDERS,
     REVERSE,
     SECOND,
@@ -28,6 +29,7 @@ from ..torch.looks import (
     at_order,
     of_tangents,
     our_fault,
+    pairs_told,
     passing,
 )
 from ..torch.names import name_of
@@ -93,6 +95,7 @@ def check_function(
         time.perf_counter() - start,
         exercised=kinds,
         not_exercised=tuple(kind for kind in KINDS if kind not in kinds),
+        remarks=tuple(dict.fromkeys(look.remark for look in looks if look.remark)),
         gradients=first.judged.gradients,
         local=first.judged.local,
     )
@@ -105,6 +108,7 @@ class Looked:
     findings: list[Finding]
     dtype: DType | None
     judged: Judged
+    remark: str = ""
 
 
 def _in_reverse(flat: Flat, trusting: bool) -> Looked:
@@ -116,7 +120,8 @@ def _in_reverse(flat: Flat, trusting: bool) -> Looked:
     if not recording.tape.trouble and passing(findings):
         findings += _compiled(recording, judge)
     dtype = witness.dtype or dtype_of([leaf.region for leaf in recording.tape.leaves], XLA)
-    return Looked(findings, dtype, judged)
+    told = "; a gradient is dL/dx + i dL/dy, the conjugate of JAX's" if pairs_told(recording.tape) else ""
+    return Looked(findings, dtype, judged, told and OF_PAIRS.format(told))
 
 
 def _forward(flat: Flat, trusting: bool) -> Looked:

@@ -8,6 +8,9 @@ itself runs on the entries' places. What reduces, multiplies or scatters is a no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -23,7 +26,8 @@ from ..proof.functions import FORMS
 from ..proof.graph import Read, bound, free, size, slot
 from ..torch.memory import Content, table
 from ..torch.writing import Codes, Operand, Writing
-from .recording import CUSTOM, STOP, Array, Equation, applied
+from .pairs import by_pairs
+from .recording import CUSTOM, STOP, Array, Equation, applied, inside
 
 Row = str | Callable[[Mapping[str, Any]], str]  # over the equation's parameters, where it depends on them
 OPERANDS = "xyzuvw"
@@ -78,7 +82,7 @@ KNOWN: dict[str, Callable[..., Expr]] = {"logaddexp": lambda x, y: FORMS["logadd
 
 MOVES = frozenset(
     """broadcast_in_dim reshape transpose slice dynamic_slice dynamic_update_slice gather concatenate pad rev
-    squeeze expand_dims select_n split tile""".split()
+    squeeze expand_dims select_n split stack tile unstack""".split()
 )
 SAME = frozenset(
     "copy copy_p convert_element_type optimization_barrier device_put name pvary sharding_constraint "
@@ -102,14 +106,17 @@ class EquationLowering(Writing):
         name = equation.name
         if not any(self.is_reached(array) for array in equation.args):
             return  # what no gradient reaches is taken as JAX computed it
-        if any(str(array.dtype).startswith("complex") for array in (*equation.args, *equation.outs)):
-            raise UnsupportedError(f"{name}: complex numbers")
         if not any(out.floating or str(out.dtype) == "bool" for out in equation.outs):
             return
         if all(size(out.shape) == 0 for out in equation.outs):
             return
+        through = name in CUSTOM or name in SAME or name == STOP
+        alike = len({array.complex for array in (*equation.args, *equation.outs)}) == 1
         try:
-            self._primitive(equation, name)
+            if any(array.complex for array in (*equation.args, *equation.outs)) and not (through and alike):
+                self._of_pairs(equation, name)
+            else:
+                self._primitive(equation, name)
         except InputError as error:
             raise UnsupportedError(f"{name}: {error.message}") from None
 
@@ -145,6 +152,28 @@ class EquationLowering(Writing):
         elif any(out.floating for out in outs):
             raise UnsupportedError(f"{name} has no formula")
         # A flag without a formula (is_finite) is taken as JAX computed it.
+
+    def _of_pairs(self, equation: Equation, name: str) -> None:
+        """By what it does to real and imaginary parts."""
+        if name in CUSTOM:
+            return self._primitive(equation, name)
+        made = by_pairs(
+            name, equation.params, partial(applied, equation.primitive, params=_of_parts(equation.params)),
+            [array.complex for array in equation.args],
+        )  # fmt: skip
+        double = any(array.dtype == "float64" for array in (*equation.args, *equation.outs))
+        with jax.enable_x64(True) if double else nullcontext():  # a report's numbers are worked out later on
+            args = [
+                replace(array, numbers=jnp.asarray(array.values, array.dtype), complex=False)
+                if array.complex
+                else array
+                for array in equation.args
+            ]
+            closed = made(*(array.numbers for array in args))
+            equations, results = inside(closed.jaxpr, closed.consts, args)
+        self.equations(equations)
+        for out, inner in zip(equation.outs, results, strict=True):
+            self.memory.know(out, self.content(inner))
 
     def _operands(self, equation: Equation) -> dict[str, Any]:
         """The operands by their names; a number that no gradient reaches is itself."""
@@ -197,6 +226,14 @@ class EquationLowering(Writing):
         operand = self.operand(array)
         axes = {free(n): axis for n, axis in enumerate(index)}
         return Read(operand.node, tuple(e.xreplace(axes) for e in operand.index))
+
+
+def _of_parts(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a primitive for the parts of its operands."""
+    kind = params.get("preferred_element_type")
+    if kind is None or not jnp.issubdtype(kind, jnp.complexfloating):
+        return dict(params)
+    return {**params, "preferred_element_type": np.zeros((), kind).real.dtype}
 
 
 Special = Callable[[EquationLowering, Equation], None]

@@ -49,9 +49,7 @@ class Array(Region):
 
     @cached_property
     def values(self) -> np.ndarray:
-        if str(self.dtype).startswith("complex"):
-            raise UnsupportedError("complex numbers")
-        return np.asarray(self.numbers).astype(np.float64)
+        return in_pairs(self.numbers)
 
     @property
     def kept(self) -> np.ndarray:
@@ -65,10 +63,20 @@ class Array(Region):
 def array_of(value: Any, edge: Edge | None = None) -> Array:
     """The array at this moment, which is for ever."""
     value = jnp.asarray(value) if not isinstance(value, jax.Array) else value
-    shape = tuple(value.shape)
+    two = jnp.iscomplexobj(value)
+    shape = (*value.shape, 2) if two else tuple(value.shape)
     stride = tuple(prod(shape[n + 1 :]) for n in range(len(shape)))
     kept: Any = value
-    return Array(next(_storages), prod(shape), 0, shape, stride, str(value.dtype), kept, edge)
+    dtype = str(value.real.dtype if two else value.dtype)
+    return Array(next(_storages), prod(shape), 0, shape, stride, dtype, kept, edge, complex=two)
+
+
+def in_pairs(value: Any, sign: int = 1) -> np.ndarray:
+    """JAX's numbers in float64, complex ones as pairs."""
+    numbers = np.asarray(value)
+    if not np.iscomplexobj(numbers):
+        return numbers.astype(np.float64)
+    return np.stack([numbers.real, sign * numbers.imag], -1).astype(np.float64)
 
 
 @dataclass(eq=False)
@@ -222,11 +230,8 @@ class _Interpreter:
         place = (self.ours and self.place) or _place(eqn)
         name = eqn.primitive.name
         ran = _ran(name, call, arrays, active if self.differentiate else [])
-        if active and any(str(value.dtype).startswith("complex") for value in ran.values):
-            where = f" at {place}" if place.file else ""
-            raise UnsupportedError(f"{name}{where}: complex numbers")
         outs = [
-            array_of(value, (self.number, nr) if active and "float" in str(value.dtype) else None)
+            array_of(value, (self.number, nr) if active and _is_float(value) else None)
             for nr, value in enumerate(ran.values)
         ]
         equation = Equation(eqn.primitive, name, eqn.params, tuple(args), tuple(outs), place)
@@ -315,11 +320,17 @@ def _ran(name: str, call: Callable[..., list[Any]], arrays: Sequence[Array], act
         return _Ran(call(*numbers), push=push, failure=said(error))
 
 
+def inside(jaxpr: Any, consts: Sequence[Any], args: Sequence[Array]) -> tuple[list[Equation], list[Array]]:
+    """The equations of a jaxpr at some arrays, and its results."""
+    interpreter = _Interpreter(differentiate=False)
+    results = interpreter.run(jaxpr, consts, args)
+    return interpreter.equations, results
+
+
 def _look_inside(equation: Equation, name: str, primal: Any) -> None:
     """What a custom call's primal computes; its rule is not run."""
-    inside = _Interpreter(differentiate=False)
-    equation.results = tuple(inside.run(primal.jaxpr, primal.consts, equation.args))
-    equation.body = inside.equations
+    equation.body, results = inside(primal.jaxpr, primal.consts, equation.args)
+    equation.results = tuple(results)
     equation.known = name if JAX in primal.jaxpr.debug_info.func_src_info else ""
 
 
@@ -399,11 +410,12 @@ class Flat:
 def _is_float(value: Any) -> bool:
     if isinstance(value, bool):
         return False
-    return isinstance(value, float) or jnp.issubdtype(getattr(value, "dtype", np.int32), jnp.floating)
+    plain = isinstance(value, float | complex)
+    return plain or jnp.issubdtype(getattr(value, "dtype", np.int32), jnp.inexact)
 
 
 def is_double(value: Any) -> bool:
-    return str(getattr(value, "dtype", "")) == "float64"
+    return str(getattr(value, "dtype", "")) in ("float64", "complex128")
 
 
 def flattened(func: Callable[..., Any], args: Sequence[Any], argnums: Sequence[int] | None) -> Flat:
@@ -520,7 +532,7 @@ def pushed(recording: Recording) -> tuple[dict[Edge, np.ndarray], dict[int, str]
     failures: dict[int, str] = {}
     for step in recording.steps:
         tangents = [
-            moving.get(edge, jnp.zeros(region.shape, str(region.dtype)))
+            moving.get(edge, jnp.zeros_like(region.numbers))
             for edge, region in step.inputs.items()
             if region is not None
         ]
@@ -532,11 +544,13 @@ def pushed(recording: Recording) -> tuple[dict[Edge, np.ndarray], dict[int, str]
             failures[step.number] = said(error)
             continue
         moving |= {(step.number, nr): each for nr, each in enumerate(found) if nr in step.outputs}
-    return {edge: _plain(tangent) for edge, tangent in moving.items()}, failures
+    return {edge: in_pairs(tangent) for edge, tangent in moving.items()}, failures
 
 
 def _plain(value: Any) -> np.ndarray:
-    return np.asarray(value).astype(np.float64)
+    """A cotangent: JAX pairs `a + bi` with a tangent `x + yi` as `ax - by`, so that it gives dL/dx - i dL/dy;
+    here it is what torch gives, dL/dx + i dL/dy."""
+    return in_pairs(value, -1)
 
 
 def _seeds(outputs: Sequence[Array]) -> list[Any]:
@@ -548,7 +562,8 @@ def _seeds(outputs: Sequence[Array]) -> list[Any]:
             seeds.append(jnp.ones((), str(out.dtype)))
             continue
         entries = random.choice([1.0, 1.25, 1.5, 1.75], out.shape) * random.choice([-1.0, 1.0], out.shape)
-        seeds.append(jnp.asarray(entries).astype(str(out.dtype)))
+        entries = entries[..., 0] + 1j * entries[..., 1] if out.complex else entries
+        seeds.append(jnp.asarray(entries).astype(out.numbers.dtype))
     return seeds
 
 
@@ -588,7 +603,7 @@ def _walk(steps: Sequence[EquationStep], seeds: Mapping[Edge, Any]) -> None:
 def _cotangent(out: Any, part: Any) -> Any:
     if not out.floating:
         return np.zeros(out.shape, jax.dtypes.float0)
-    return jnp.zeros(out.shape, str(out.dtype)) if part is None else part
+    return jnp.zeros_like(out.numbers) if part is None else part
 
 
 def _again(step: EquationStep, cotangents: Sequence[Any]) -> None:

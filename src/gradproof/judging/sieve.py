@@ -27,7 +27,7 @@ from ..proof.graph import Node, Shape, size, slot
 from ..proof.section import HEAVY, LIGHT, MAX_TERMS, Known
 from ..proof.walk import evaluate, is_contraction, pullback, tied
 from ..verdict import Judgement, Verdict
-from .together import FUSED, error_of, explained, kernels
+from .together import FUSED, error_of, explained, kernels, sums_in
 from .verdicts import Comparison, absent, compared_sum, judge, ulp_of, unrounded
 from .witness import Arrays
 
@@ -203,8 +203,12 @@ class Sieve:
             off, expected.radius.astype(float), self.ways[0].table.passes(value, expected), self.dtype
         )
 
-    def judged(self, value: np.ndarray, expected: Pair, dtype: DType, look: Look) -> Judgement | None:
-        return judged(value, expected, dtype, self.ways[0].table, look, self.work <= MANY)
+    def judged(
+        self, value: np.ndarray, expected: Pair, dtype: DType, look: Look, *, back: bool
+    ) -> Judgement | None:
+        way, affordable = self.ways[0], self.work <= MANY
+        sums = sums_in(way.nodes, back=back) if dtype.additions is not None else 0
+        return judged(value, expected, dtype, way.table, look, affordable, sums=sums)
 
 
 def sieve_sum(value: np.ndarray, terms: Sequence[np.ndarray], dtype: DType) -> Judgement | None:
@@ -221,7 +225,14 @@ def sieve_sum(value: np.ndarray, terms: Sequence[np.ndarray], dtype: DType) -> J
 
 
 def judged(
-    value: np.ndarray, expected: Pair, dtype: DType, table: Fast, look: Look, affordable: bool
+    value: np.ndarray,
+    expected: Pair,
+    dtype: DType,
+    table: Fast,
+    look: Look,
+    affordable: bool,
+    *,
+    sums: int = 0,
 ) -> Judgement | None:
     """The judgement of an array by the entries that balls must look at; None where they must look at all of
     them, and may."""
@@ -243,7 +254,9 @@ def judged(
         if not found.verdict.passes:  # nothing is refuted by what floats say
             compared = look(entries)
             found = judge(compared, dtype)
-        found = explained(found, compared.value, lambda held: _expected(look(entries, held)), dtype)
+        found = explained(
+            found, compared.value, lambda held: _expected(look(entries, held)), dtype, sums=sums
+        )
     except UnsupportedError:
         if affordable:
             return None

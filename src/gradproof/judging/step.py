@@ -22,10 +22,11 @@ from ..proof.walk import Values, evaluate, singular
 from ..verdict import Finding, Judgement, Numbers, Verdict, as_finding, bare_finding
 from .likeness import ANOTHER, CONJUGATE, MAX_USES, Clues, Tried, likeness, uses
 from .sieve import Sieve, work_of
-from .together import astray, explained, judge_pulled
+from .together import astray, explained, judge_pulled, sums_in
 from .verdicts import Comparison, absent, judge, numbers_of
 from .witness import Arrays, Pass, Step
 
+LAYOUTS = ("apart", "turned", "expanded")  # of the cotangents of later passes
 TOO_MANY = 8_000_000  # entries of all domains together that balls are asked for
 
 _hull = lift(hull, 2)
@@ -182,7 +183,7 @@ class Work:
             return Pulled(sharp, self.evaluated(held.rounding)[name], np.zeros(sharp.shape, bool))
 
         if step.loose is None:  # what has other roundings before it is no kernel's
-            judged = explained(judged, value, by, dtype)
+            judged = explained(judged, value, by, dtype, sums=sums_in(step.nodes, back=False))
         if judged.verdict is Verdict.EXACT and not np.isfinite(value).all():
             self.seen.infinite.add(name)
         judged = self._if_held(name, value, judged)
@@ -258,7 +259,7 @@ class Work:
             )
             return Comparison(value.reshape(-1)[entries], sharp, loose)
 
-        return self.sieve.judged(value, expected, dtype, look)
+        return self.sieve.judged(value, expected, dtype, look, back=False)
 
     def _passed_by_floats(self, trip: Pass) -> list[Finding] | None:
         """What was passed on, by input; None where balls must look at all of it."""
@@ -279,7 +280,7 @@ class Work:
             quick = (
                 self.sieve.absent(expected[name], partial(look, np.zeros(shape)))
                 if value is None
-                else self.sieve.judged(value, expected[name], dtype, partial(look, value))
+                else self.sieve.judged(value, expected[name], dtype, partial(look, value), back=True)
             )
             if quick is None:
                 return None
@@ -409,7 +410,10 @@ class Work:
             if value is None:
                 judged = absent(right.exact, passed=True)
             else:
-                judged = explained(together[name], value, partial(pulls.row, name, at), dtypes[name])
+                by = partial(pulls.row, name, at)
+                judged = explained(
+                    together[name], value, by, dtypes[name], sums=sums_in(step.nodes, back=True)
+                )
             looks = self._looks(name, value, right.exact, judged, trip)
             if judged.verdict is Verdict.WRONG and value is not None:
                 self.seen.astray.setdefault(name, astray(value, right, dtypes[name]))
@@ -468,7 +472,7 @@ class Work:
         for n, other in enumerate(others):
             bad = [finding for finding in self._of_other(first, other) if not finding.verdict.passes]
             if bad:
-                cause = because.OtherCotangent(turned=n == 1)
+                cause = because.OtherCotangent(LAYOUTS[n])
                 return found + [replace(finding, causes=(*finding.causes, cause)) for finding in bad]
         return found
 

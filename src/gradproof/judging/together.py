@@ -5,7 +5,7 @@ The one way from what was pulled back to verdicts, for every door.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -17,8 +17,8 @@ from ..dtypes import DTYPES, DType
 from ..proof.arithmetic import rounding
 from ..proof.balls import UNIT, Balls, balls, centres, radii
 from ..proof.enclosure import Enclosures, Pulled, Ties, count_of
-from ..proof.graph import size
-from ..verdict import Judgement, Verdict
+from ..proof.graph import Lookup, Node, size, slot
+from ..verdict import Judgement, Rung, Verdict
 from .verdicts import Comparison, judge
 
 Arrays = Mapping[str, np.ndarray]
@@ -97,11 +97,36 @@ def kernels(dtype: DType) -> tuple[Enclosures, ...]:
     return Enclosures(dtype, FUSED), Enclosures(FUSED)
 
 
+def sums_in(nodes: Sequence[Node], *, back: bool) -> int:
+    """Of how many operations a value that is a sum is made, or with `back` what is passed on; 0 where it is
+    none."""
+    found = any(_adds(node, back) for node in nodes)
+    return sum(node.formula is not slot(0) or bool(node.over) for node in nodes) or 1 if found else 0
+
+
+def _adds(node: Node, back: bool) -> bool:
+    if node.reduce == "sum" and size(node.over) > 1:
+        return True
+    for read in node.reads if back else ():
+        used = {symbol for index in read.index for symbol in index.free_symbols}
+        spread = zip(node.indices, node.domain, strict=True)
+        if any(extent > 1 and symbol not in used for symbol, extent in spread):
+            return True
+        if any(index.has(Lookup) for index in read.index):
+            return True
+    return False
+
+
 def explained(
-    judged: Judgement, value: np.ndarray, by: Callable[[Enclosures], Pulled], dtype: DType
+    judged: Judgement,
+    value: np.ndarray,
+    by: Callable[[Enclosures], Pulled],
+    dtype: DType,
+    *,
+    sums: int = 0,
 ) -> Judgement:
     """The judgement, or a better one by a kernel of 16 bits; `by` gives what is expected of the value by some
-    rounding.
+    rounding. Of `sums` of so many operations it is told how well they were taken.
 
     Operation by operation in 16 bits anything may come out of a formula. Kernels compute their sums in
     float32, or all of it, and then round once: what they give is explained all the same.
@@ -115,7 +140,22 @@ def explained(
         once = np.asarray(rounding(dtype).multiply(inner.rounding, UNIT), object)
         narrow = judge(Comparison(value, inner.exact, once, inner.kinks), dtype)
         judged = narrow if narrow.verdict.passes else judged
-    return judged
+    return replace(judged, rung=_rung(judged, value, by, dtype, sums)) if sums else judged
+
+
+def _rung(
+    judged: Judgement, value: np.ndarray, by: Callable[[Enclosures], Pulled], dtype: DType, sums: int
+) -> Rung | None:
+    """How well a sum was taken. What several operations have rounded in 16 bits may be no sum's fault."""
+    if dtype.additions is None or judged.verdict not in (Verdict.EXACT, Verdict.ROUNDING):
+        return None
+    if judged.verdict is Verdict.EXACT:
+        return Rung.CORRECT
+    well = by(kernels(dtype)[1])
+    once = np.asarray(rounding(dtype).multiply(well.rounding, UNIT), object)
+    if judge(Comparison(value, well.exact, once, well.kinks), dtype).verdict.passes:
+        return Rung.WELL
+    return Rung.HALF if sums == 1 else None
 
 
 MADE_OF = 64  # units of roundoff: what the numbers between two steps have, as logarithms of probabilities

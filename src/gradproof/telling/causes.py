@@ -123,6 +123,13 @@ def _lost(cause: c.LostAtStop) -> str:
     return f'part of the gradient is lost at {where}: {AUTOGRAD} stops="trust"'
 
 
+_LAYOUTS = {
+    "apart": "two entries apart",
+    "turned": "with its axes in another order in memory (channels_last)",
+    "expanded": "expanded, so that one number in memory stands for all that are alike",
+}
+
+
 def _unrecorded(cause: c.OtherUnrecorded) -> str:
     told = "run without the recorder it gives other numbers: what was judged is not what its users get"
     if not cause.compiled:
@@ -241,7 +248,7 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.Unseen: lambda cause: cause.what or "a part of it was not seen",
     c.NoRepeat: "the backward is not deterministic: run again on the same cotangent it passed other numbers",
     c.OtherCotangent: lambda cause: "for a cotangent of -2 times as much, " + (
-        "with its axes in another order in memory (channels_last)" if cause.turned else "two entries apart"),
+        _LAYOUTS[cause.layout]),
     c.LostAtStop: _lost,
     c.StoppedForward: "every node's tangent is right, and the function's is not: something on the way has "
                       "no tangent (a detach, .data, no_grad, a number)",

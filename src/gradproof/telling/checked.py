@@ -35,7 +35,7 @@ from .page import (
     Verdict,
 )
 from .pieces import Formula, Number, Partial, Piece, Row, Section
-from .words import SYMBOLS, headline, name_of, place, rank_words, ranked, sensitivity, shortened
+from .words import SYMBOLS, headline, ladder, name_of, place, rank_words, ranked, sensitivity, shortened
 
 if TYPE_CHECKING:
     from ..report import Numbers, Report
@@ -91,7 +91,10 @@ def _parts(report: Report, compared: Sequence[Comparison], whole: bool) -> Itera
         yield Entries("Every entry", tensors)
     if notes := tuple(f"{c.name}: {c.verdict}: {c.note}" for c in compared if c.note and c.passes):
         yield Notes("Notes", notes)
-    remarks = [WORST] * any(finding.index for finding in report.findings) + [*sensitivity(report)]
+    remarks = [WORST] * any(finding.index for finding in report.findings) + [
+        *ladder(report),
+        *sensitivity(report),
+    ]
     if remarks:
         yield Notes("", tuple(remarks))
     if report.traceback:

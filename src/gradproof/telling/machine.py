@@ -28,7 +28,7 @@ Nested = Any  # numbers, or lists of them, nested
 
 FIELDS = (
     "kind", "node", "wrt", "formula", "exact", "value", "ulp", "allowed_ulp", "error", "index", "verdict",
-    "note", "inherited", "entries", "refuted", "cancelled", "sensitivity", "place",
+    "note", "inherited", "entries", "refuted", "cancelled", "sensitivity", "place", "rung",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..causes import GivenGradient
 from ..dtypes import DTYPES
-from ..verdict import Verdict
+from ..verdict import Rung, Verdict
 
 if TYPE_CHECKING:
     from ..report import Report
@@ -98,6 +98,16 @@ def name_of(finding: Finding) -> str:
     if finding.kind == "local" and finding.wrt is not None:
         return f"∂{finding.node}/∂{finding.wrt}"
     return f"chained gradient of {finding.node}" if finding.kind == "gradient" else finding.node
+
+
+def ladder(report: Report) -> Iterator[str]:
+    """How well sums of 16-bit numbers were taken; those that are held in 16 bits by name."""
+    told = Counter(finding.rung for finding in report.findings if finding.rung is not None)
+    if told:
+        below = [name_of(f) for f in report.findings if f.rung is Rung.HALF]
+        names = f" ({', '.join(below[:4])}{' …' if len(below) > 4 else ''})" if below else ""
+        listed = ", ".join(f"{told[rung]} {rung}" for rung in Rung if told[rung])
+        yield f"Sums of 16-bit numbers: {listed}{names}."
 
 
 def sensitivity(report: Report) -> Iterator[str]:

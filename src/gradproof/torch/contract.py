@@ -326,16 +326,24 @@ def _layouts_of_inputs(function: Function) -> Found:
     if not function.given:
         function.left_out["layouts of inputs"] = "no leaf is an input"
         return
-    for words, layout in LAYOUTS.items():
-        others = {
-            name: layout(leaf.detach()).requires_grad_()
-            for name, leaf in function.given.items()
-            if leaf.layout == torch.strided
-        }
+    strided = {name: leaf for name, leaf in function.given.items() if leaf.layout == torch.strided}
+
+    def instead(others: Mapping[str, torch.Tensor]) -> list[Any]:
         ids = {id(function.given[name]): other for name, other in others.items()}
-        inputs = tree_map(lambda x, ids=ids: ids.get(id(x), x), function.inputs)
-        again = partial(function.judged, function.func, inputs)
+        return tree_map(lambda x: ids.get(id(x), x), function.inputs)
+
+    for words, layout in LAYOUTS.items():
+        others = {name: layout(leaf.detach()).requires_grad_() for name, leaf in strided.items()}
+        again = partial(function.judged, function.func, instead(others))
         yield from function.beside(function.run(others), f"for inputs {words}", again=again)
+    rows = {
+        name: leaf.detach()[:1].clone().expand(leaf.shape).requires_grad_()
+        for name, leaf in strided.items()
+        if leaf.ndim and leaf.shape[0] > 1
+    }
+    if rows:
+        words = "for inputs expanded from their first row (stride 0)"
+        yield from _first_bad(function.judged(function.func, instead(rows)), words, "the function")
 
 
 # What needs a gradient

@@ -290,7 +290,10 @@ def passing(found: Sequence[Finding]) -> bool:
     return all(finding.verdict.passes for finding in found)
 
 
-def _pairs(tape: Tape) -> str:
+OF_PAIRS = "Of complex numbers the last index tells the part, 0 the real and 1 the imaginary one{}."
+
+
+def pairs_told(tape: Tape) -> str:
     """The names of complex leaves, where there are any, and how their gradients are meant."""
     if not any(leaf.region.complex for leaf in tape.leaves) and not any(out.complex for out in tape.outputs):
         return ""
@@ -332,10 +335,7 @@ def _remarks(tape: Tape, left_out: str) -> tuple[str, ...]:
     told = (
         ("Needs a gradient, and the output does not reach it: {}.", ", ".join(tape.unused)),
         ("Nothing reads the input {}.", ", ".join(tape.idle)),
-        (
-            "Of complex numbers the last index tells the part, 0 the real and 1 the imaginary one{}.",
-            _pairs(tape),
-        ),
+        (OF_PAIRS, pairs_told(tape)),
         ("No differences beside the point were taken: {}.", left_out),
     )
     return tuple(sentence.format(which) for sentence, which in told if which)

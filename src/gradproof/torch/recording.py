@@ -195,8 +195,8 @@ class _Backward:
 
     @property
     def worthwhile(self) -> int:
-        """How many passes tell something: the last one is for custom Functions alone."""
-        return len(PASSES) if any(step.by_function for step in self.steps) else len(PASSES) - 1
+        """How many passes tell something: the last two are for custom Functions alone."""
+        return len(PASSES) if any(step.by_function for step in self.steps) else len(PASSES) - 2
 
     def run(self, again: Pass, *, retain: bool) -> None:
         """One pass."""
@@ -434,6 +434,15 @@ def _turned(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.permute(order).contiguous().permute(order)
 
 
+def _expanded(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers, where those along an axis are alike with one in memory for all of them."""
+    for axis, extent in enumerate(tensor.shape):
+        one = tensor.narrow(axis, 0, 1)
+        if extent > 1 and bool((tensor == one).all()):
+            return one.clone().expand(tensor.shape)
+    return tensor
+
+
 @dataclass(frozen=True)
 class Pass:
     """A run of the backward: so many times the first one's cotangents, in a layout; and it in words."""
@@ -452,6 +461,7 @@ PASSES = (
     Pass(1.0, None, ", run once more on a retained graph,"),
     Pass(-2.0, _apart, ", given its cotangent two entries apart in memory,"),
     Pass(-2.0, _turned, ", given its cotangent with the axes in another order in memory,"),
+    Pass(-2.0, _expanded, ", given its cotangent expanded where its numbers are alike,"),
 )
 
 
