@@ -255,7 +255,7 @@ def judged(
             compared = look(entries)
             found = judge(compared, dtype)
         found = explained(
-            found, compared.value, lambda held: _expected(look(entries, held)), dtype, sums=sums
+            found, compared.value, lambda held: _expected(look(entries, held, LIGHT)), dtype, sums=sums
         )
     except UnsupportedError:
         if affordable:

@@ -89,6 +89,7 @@ def _together(
     }
 
 
+FEW_OPERATIONS = 2  # a product of matrices and what is added to it
 FUSED = DTYPES["float32"]  # what kernels for 16 bits compute in, from end to end, before they round once
 
 
@@ -146,11 +147,14 @@ def explained(
 def _rung(
     judged: Judgement, value: np.ndarray, by: Callable[[Enclosures], Pulled], dtype: DType, sums: int
 ) -> Rung | None:
-    """How well a sum was taken. What several operations have rounded in 16 bits may be no sum's fault."""
+    """How well a sum was taken. What several operations have rounded in 16 bits may be no sum's fault, and of
+    many (a softmax's, a layer's) none is told by the result."""
     if dtype.additions is None or judged.verdict not in (Verdict.EXACT, Verdict.ROUNDING):
         return None
     if judged.verdict is Verdict.EXACT:
         return Rung.CORRECT
+    if sums > FEW_OPERATIONS:
+        return None
     well = by(kernels(dtype)[1])
     once = np.asarray(rounding(dtype).multiply(well.rounding, UNIT), object)
     if judge(Comparison(value, well.exact, once, well.kinks), dtype).verdict.passes:
