@@ -124,3 +124,22 @@ def test_the_rung_of_a_sum_that_passes_is_told(dtype: torch.dtype) -> None:
 
     assert rung(one_after_the_other) is Rung.HALF
     assert rung(lambda g: g.float().sum(0).to(dtype)) in (Rung.CORRECT, Rung.WELL)
+
+
+@pytest.mark.parametrize("case", ["rows", "places", "batches"])
+def test_products_in_groups_are_judged(case: str) -> None:
+    """Each group of rows by a matrix of its own, as a mixture of experts has them; the sum in float32."""
+    offsets = torch.tensor([8, 16, 32], dtype=torch.int32)
+    shapes = {
+        "rows": ((32, 16), (3, 16, 8)),
+        "places": ((16, 32), (32, 8)),
+        "batches": ((3, 8, 16), (3, 16, 8)),
+    }
+    a, b = (drawn(*shape, dtype=torch.bfloat16) for shape in shapes[case])
+
+    def grouped(a: Tensor, b: Tensor) -> Tensor:
+        return torch._grouped_mm(a, b, offs=None if case == "batches" else offsets)
+
+    factor = torch.randn_like(grouped(a, b))
+    report = check_function(lambda a, b: (grouped(a, b) * factor).sum(), a, b)
+    assert report.ok, report.to_text()

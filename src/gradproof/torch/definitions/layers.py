@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -142,7 +143,31 @@ def _attention(
     return safe_softmax(scores, -1, None) @ value, outs[1]
 
 
+def _grouped_mm(self: Tensor, mat2: Tensor, offs: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Products of matrices, a group after the other: of both operands' batches, or of the rows, columns or
+    summed places up to each offset."""
+    if bias is not None:
+        raise NotDefinedError("bias=")
+    if offs is None:
+        return self @ mat2
+    with plainly():
+        stops = [0, *offs.tolist()]
+    groups = list(enumerate(pairwise(stops)))
+    if self.ndim == 2 and mat2.ndim == 2:
+        return torch.stack([self[:, a:b] @ mat2[a:b] for _, (a, b) in groups])
+    if self.ndim == 2:
+        made = torch.cat([self[a:b] @ mat2[n] for n, (a, b) in groups])
+        missing = len(self) - len(made)
+    else:
+        made = torch.cat([self[n] @ mat2[:, a:b] for n, (a, b) in groups], -1)
+        missing = mat2.shape[-1] - made.shape[-1]
+    if missing:
+        raise NotDefinedError("offsets that leave some of it out")
+    return made
+
+
 DEFINITIONS: Definitions = {
+    "_grouped_mm": _grouped_mm,
     "native_batch_norm": _batch_norm,
     "_native_batch_norm_legit": _batch_norm,
     "mkldnn_rnn_layer": _lstm_layer,
