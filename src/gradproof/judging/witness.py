@@ -14,9 +14,9 @@ import numpy as np
 
 from ..causes import Cause
 from ..dtypes import DType
-from ..proof.balls import Balls, wide
+from ..proof.balls import Balls
 from ..proof.enclosure import Cotangents, Run
-from ..proof.graph import Node, Shape
+from ..proof.graph import Node, Shape, wide
 from ..proof.walk import Values
 from ..verdict import Judgement
 

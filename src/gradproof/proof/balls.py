@@ -15,7 +15,7 @@ import numpy as np
 from flint import arb, ctx
 from numpy.typing import ArrayLike, NDArray
 
-from .graph import Shape
+from .graph import Shape, wide
 
 Balls = NDArray[np.object_]  # of arb and ZERO; a single one is an array without axes
 T = TypeVar("T")
@@ -107,15 +107,6 @@ accuracy_bits = lift(arb.rel_accuracy_bits)
 def balls(array: ArrayLike) -> Balls:
     """Floats as balls."""
     return _ball_of(np.asarray(wide(np.asarray(array)), dtype=float))
-
-
-def wide(array: np.ndarray) -> np.ndarray:
-    """Numbers of float32 as float64, others as they are; memory that was never written to may hold what warns
-    of being no number."""
-    if array.dtype != np.float32:
-        return array
-    with np.errstate(all="ignore"):
-        return array.astype(np.float64)
 
 
 def is_strong(array: Balls) -> np.ndarray:

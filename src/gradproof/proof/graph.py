@@ -249,6 +249,15 @@ def open_axes(domain: Shape) -> tuple[np.ndarray, ...]:
     )
 
 
+def wide(array: np.ndarray) -> np.ndarray:
+    """Numbers of float32 as float64, others as they are; memory that was never written to may hold what warns
+    of being no number."""
+    if array.dtype != np.float32:
+        return array
+    with np.errstate(all="ignore"):
+        return array.astype(np.float64)
+
+
 def strided(start: int, steps: Sequence[int], shape: Shape) -> np.ndarray:
     """Places of a tensor's entries that lie so far apart along each axis, from a start on."""
     flat = np.full((1,) * len(shape), start, dtype=np.int64)

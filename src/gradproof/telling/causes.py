@@ -248,7 +248,7 @@ WORDS: dict[type[c.Cause], str | Callable[[Any], str]] = {
     c.Unseen: lambda cause: cause.what or "a part of it was not seen",
     c.NoRepeat: "the backward is not deterministic: run again on the same cotangent it passed other numbers",
     c.OtherCotangent: lambda cause: "for a cotangent of -2 times as much, " + (
-        _LAYOUTS[cause.layout]),
+        _LAYOUTS.get(cause.layout, cause.layout)),
     c.LostAtStop: _lost,
     c.StoppedForward: "every node's tangent is right, and the function's is not: something on the way has "
                       "no tangent (a detach, .data, no_grad, a number)",

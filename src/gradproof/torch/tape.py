@@ -12,8 +12,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from ..errors import Place, UnsupportedError
-from ..proof.balls import wide
-from ..proof.graph import strided
+from ..proof.graph import strided, wide
 
 NOWHERE = Place("")
 Edge = tuple[int, int]  # an autograd node's number, and which of its outputs

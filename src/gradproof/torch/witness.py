@@ -18,8 +18,7 @@ from .. import causes as because
 from ..dtypes import DTYPES, DType
 from ..errors import GradproofError, InputError, Place, UnsupportedError
 from ..judging import witness as record
-from ..proof.balls import wide
-from ..proof.graph import Graph
+from ..proof.graph import Graph, wide
 from ..telling.derivation import derive
 from . import runs
 from .declared import as_declared

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import combinations
 from typing import Any
 
+import mpmath
 import numpy as np
 import torch
-from flint import acb, acb_mat
 from torch import Tensor
 
-from ...proof.balls import precision
 from .plain import Definitions, NotDefinedError, plainly
 
 MAX_ORDER = 16  # rows of a matrix that is unrolled
@@ -226,9 +226,9 @@ def _diagonal_of_elimination(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _of_large(matrix: Tensor, logarithm: bool) -> Tensor:
-    """The determinant of a large matrix, or the logarithm of its size: a number, which balls work out, and
-    beside it `det(1 + E) = 1 + tr E + (tr² E - tr E²)/2 + …`: there `1 + E` is the matrix times the inverse
-    of what it is here, so that E is 0 but for its derivatives; all up to the second are right."""
+    """The determinant of a large matrix, or the logarithm of its size: a number, and beside it
+    `det(1 + E) = 1 + tr E + (tr² E - tr E²)/2 + …`: there `1 + E` is the matrix times the inverse of what it
+    is here, so that E is 0 but for its derivatives; all up to the second are right."""
     sizable(matrix, most=sharp(matrix, MAX_PRODUCT))
     a = wide(matrix)
     rest = _start_of_inverse(a) @ a - identity(a)
@@ -242,19 +242,41 @@ def _of_large(matrix: Tensor, logarithm: bool) -> Tensor:
 
 
 def _numbers_of_determinant(a: Tensor, logarithm: bool) -> tuple[Tensor, Tensor]:
-    """Each determinant, or the logarithm of its size, as two floats."""
-    parts: tuple[list[complex], list[complex]] = ([], [])
-    with precision(512):
-        for matrix in a.reshape(-1, *a.shape[-2:]).tolist():
-            whole = acb_mat(matrix).det()
-            whole = acb(abs(whole).log()) if logarithm else whole
-            near = complex(whole)
-            if not 1e-280 < abs(near) < 1e280 and not logarithm:
-                raise NotDefinedError("a determinant that is no float64")
-            parts[0].append(near)
-            parts[1].append(complex(whole - near))
-    first, second = (torch.tensor(each, dtype=torch.complex128).reshape(a.shape[:-2]) for each in parts)
-    return (first, second) if a.is_complex() and not logarithm else (first.real, second.real)
+    """Each determinant, or the logarithm of its size, as two floats: the exact product of U's diagonal, and
+    what elimination in float64 has left out of it, by the remainder in long doubles."""
+    rows = [_told(matrix, logarithm) for matrix in a.reshape(-1, *a.shape[-2:])]
+    told = torch.tensor(rows, dtype=torch.complex128).reshape(*a.shape[:-2], 2)
+    told = told if a.is_complex() and not logarithm else told.real
+    return told[..., 0], told[..., 1]
+
+
+def _told(matrix: Tensor, logarithm: bool) -> tuple[complex, complex]:
+    matrix = matrix.detach()
+    order, lower, upper = torch.linalg.lu(matrix)
+    kind = np.clongdouble if matrix.is_complex() else np.longdouble
+    p, low, up, whole = (x.numpy().astype(kind) for x in (order, lower, upper, matrix))
+    inverse = torch.linalg.inv(lower @ upper).numpy().astype(kind)
+    rest = np.matmul(inverse, np.matmul(p.T, whole) - np.matmul(low, up))
+    trace = np.trace(rest)
+    moved = complex(trace + (trace * trace - np.trace(np.matmul(rest, rest))) / 2)
+    sign = Fraction(round(complex(torch.linalg.det(order)).real))
+    found = sign * (1 + Fraction(moved.real)), sign * Fraction(moved.imag)
+    for factor in map(complex, upper.diagonal().tolist()):
+        x, y = Fraction(factor.real), Fraction(factor.imag)
+        found = found[0] * x - found[1] * y, found[0] * y + found[1] * x
+    real, imaginary = found
+    if logarithm:
+        with mpmath.workdps(60):
+            square = real**2 + imaginary**2
+            size = (mpmath.log(square.numerator) - mpmath.log(square.denominator)) / 2
+            return float(size), float(size - float(size))
+    try:
+        near = complex(float(real), float(imaginary))
+    except OverflowError:
+        near = complex(0.0)
+    if abs(near) < 1e-280:
+        raise NotDefinedError("a determinant that is no float64")
+    return near, complex(float(real - Fraction(near.real)), float(imaginary - Fraction(near.imag)))
 
 
 def determinant(matrix: Tensor) -> Tensor:
