@@ -107,8 +107,10 @@ def _qr(A: Tensor, mode: str, outs: Sequence[Tensor]) -> Any:
     if mode == "complete" and rows > columns:
         raise NotDefinedError("mode='complete' of a tall matrix, whose Q is not determined")
     with plainly():
-        signs = r.diagonal(dim1=-2, dim2=-1).sgn()  # real ones, also of complex matrices
-        if bool((signs == 0).any()):
+        diagonal = r.diagonal(dim1=-2, dim2=-1)
+        signs, sizes = diagonal.sgn(), diagonal.abs()  # real ones, also of complex matrices
+        least = 64 * max(rows, columns) * torch.finfo(A.dtype).eps * sizes.amax(-1, True)
+        if bool((sizes <= least).any()):  # whose last columns of Q are made of rounding
             raise NotDefinedError("a matrix of linearly dependent columns")
     made_q, made_r = _triangularised(A, signs)
     return (made_q if q.numel() else q), made_r
