@@ -73,11 +73,6 @@ def test_a_backward_that_takes_its_cotangent_for_contiguous_is_refuted(name: str
     assert check_function(lambda x: PLACES[place](doubled(lambda g: g), x), x).ok
 
 
-def in_order_if_expanded(g: Tensor) -> Tensor:
-    """Right for what has memory for each entry; as a kernel that is handed a pointer."""
-    return in_order(g) if 0 in g.stride() else g
-
-
 def without_first(g: Tensor) -> Tensor:
     return torch.cat([g[:1] * 0, g[1:]]) if 0 in g.stride() else g
 

@@ -110,10 +110,10 @@ class EquationLowering(Writing):
             return
         if all(size(out.shape) == 0 for out in equation.outs):
             return
-        through = name in CUSTOM or name in SAME or name == STOP
-        alike = len({array.complex for array in (*equation.args, *equation.outs)}) == 1
+        complexes = {array.complex for array in (*equation.args, *equation.outs)}
+        through = name in CUSTOM or name == STOP or (name in SAME and len(complexes) == 1)
         try:
-            if any(array.complex for array in (*equation.args, *equation.outs)) and not (through and alike):
+            if True in complexes and not through:
                 self._of_pairs(equation, name)
             else:
                 self._primitive(equation, name)
@@ -155,9 +155,7 @@ class EquationLowering(Writing):
 
     def _of_pairs(self, equation: Equation, name: str) -> None:
         """By what it does to real and imaginary parts."""
-        if name in CUSTOM:
-            return self._primitive(equation, name)
-        made = by_pairs(
+        rule = by_pairs(
             name, equation.params, partial(applied, equation.primitive, params=_of_parts(equation.params)),
             [array.complex for array in equation.args],
         )  # fmt: skip
@@ -169,7 +167,7 @@ class EquationLowering(Writing):
                 else array
                 for array in equation.args
             ]
-            closed = made(*(array.numbers for array in args))
+            closed = jax.make_jaxpr(rule)(*(array.numbers for array in args))
             equations, results = inside(closed.jaxpr, closed.consts, args)
         self.equations(equations)
         for out, inner in zip(equation.outs, results, strict=True):

@@ -28,7 +28,7 @@ from ..proof.section import HEAVY, LIGHT, MAX_TERMS, Known
 from ..proof.walk import evaluate, is_contraction, pullback, tied
 from ..verdict import Judgement, Verdict
 from .together import FUSED, error_of, explained, kernels, sums_in
-from .verdicts import Comparison, absent, compared_sum, judge, ulp_of, unrounded
+from .verdicts import Comparison, absent, compared_sum, judge, last_largest, ulp_of, unrounded
 from .witness import Arrays
 
 FEW = 600  # entries of all domains together: up to here balls alone are as quick
@@ -207,7 +207,7 @@ class Sieve:
         self, value: np.ndarray, expected: Pair, dtype: DType, look: Look, *, back: bool
     ) -> Judgement | None:
         way, affordable = self.ways[0], self.work <= MANY
-        sums = sums_in(way.nodes, back=back) if dtype.additions is not None else 0
+        sums = sums_in(way.nodes, dtype, back=back)
         return judged(value, expected, dtype, way.table, look, affordable, sums=sums)
 
 
@@ -353,7 +353,7 @@ class _Scan:
         else:
             self.cancelled += int(((relative >= 1) & (middle != 0)).sum())
             relative = np.where(sensible, relative, -1.0)
-            at = _last_largest(relative)
+            at = last_largest(relative)
         if relative[at] >= self.sensitive[0]:
             self.sensitive = float(relative[at]), start + at
 
@@ -397,7 +397,3 @@ def _found(judged: Judgement, at: int, shape: Shape, cancelled: int) -> Judgemen
 def _expected(compared: Comparison) -> Pulled:
     kinks = np.zeros(compared.exact.shape, bool) if compared.kinks is None else compared.kinks
     return Pulled(compared.exact, compared.rounding, kinks)
-
-
-def _last_largest(numbers: np.ndarray) -> int:
-    return int(len(numbers) - 1 - np.argmax(numbers[::-1]))

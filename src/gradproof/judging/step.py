@@ -183,7 +183,7 @@ class Work:
             return Pulled(sharp, self.evaluated(held.rounding)[name], np.zeros(sharp.shape, bool))
 
         if step.loose is None:  # what has other roundings before it is no kernel's
-            judged = explained(judged, value, by, dtype, sums=sums_in(step.nodes, back=False))
+            judged = explained(judged, value, by, dtype, sums=sums_in(step.nodes, dtype, back=False))
         if judged.verdict is Verdict.EXACT and not np.isfinite(value).all():
             self.seen.infinite.add(name)
         judged = self._if_held(name, value, judged)
@@ -412,7 +412,7 @@ class Work:
             else:
                 by = partial(pulls.row, name, at)
                 judged = explained(
-                    together[name], value, by, dtypes[name], sums=sums_in(step.nodes, back=True)
+                    together[name], value, by, dtypes[name], sums=sums_in(step.nodes, dtypes[name], back=True)
                 )
             looks = self._looks(name, value, right.exact, judged, trip)
             if judged.verdict is Verdict.WRONG and value is not None:

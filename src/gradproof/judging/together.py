@@ -98,10 +98,10 @@ def kernels(dtype: DType) -> tuple[Enclosures, ...]:
     return Enclosures(dtype, FUSED), Enclosures(FUSED)
 
 
-def sums_in(nodes: Sequence[Node], *, back: bool) -> int:
-    """Of how many operations a value that is a sum is made, or with `back` what is passed on; 0 where it is
-    none."""
-    found = any(_adds(node, back) for node in nodes)
+def sums_in(nodes: Sequence[Node], dtype: DType, *, back: bool) -> int:
+    """Of how many operations a value that is a sum of 16-bit numbers is made, or with `back` what is passed
+    on; 0 where it is none."""
+    found = dtype.additions is not None and any(_adds(node, back) for node in nodes)
     return sum(node.formula is not slot(0) or bool(node.over) for node in nodes) or 1 if found else 0
 
 
@@ -137,9 +137,7 @@ def explained(
     for held in kernels(dtype):
         if judged.verdict is not Verdict.UNDECIDED:
             break
-        inner = by(held)
-        once = np.asarray(rounding(dtype).multiply(inner.rounding, UNIT), object)
-        narrow = judge(Comparison(value, inner.exact, once, inner.kinks), dtype)
+        narrow = _rounded_once(value, by(held), dtype)
         judged = narrow if narrow.verdict.passes else judged
     return replace(judged, rung=_rung(judged, value, by, dtype, sums)) if sums else judged
 
@@ -149,17 +147,19 @@ def _rung(
 ) -> Rung | None:
     """How well a sum was taken. What several operations have rounded in 16 bits may be no sum's fault, and of
     many (a softmax's, a layer's) none is told by the result."""
-    if dtype.additions is None or judged.verdict not in (Verdict.EXACT, Verdict.ROUNDING):
-        return None
     if judged.verdict is Verdict.EXACT:
         return Rung.CORRECT
-    if sums > FEW_OPERATIONS:
+    if judged.verdict is not Verdict.ROUNDING or sums > FEW_OPERATIONS:
         return None
-    well = by(kernels(dtype)[1])
-    once = np.asarray(rounding(dtype).multiply(well.rounding, UNIT), object)
-    if judge(Comparison(value, well.exact, once, well.kinks), dtype).verdict.passes:
+    if _rounded_once(value, by(kernels(dtype)[1]), dtype).verdict.passes:
         return Rung.WELL
     return Rung.HALF if sums == 1 else None
+
+
+def _rounded_once(value: np.ndarray, inner: Pulled, dtype: DType) -> Judgement:
+    """The judgement of what a kernel has computed so, and then rounded once."""
+    once = np.asarray(rounding(dtype).multiply(inner.rounding, UNIT), object)
+    return judge(Comparison(value, inner.exact, once, inner.kinks), dtype)
 
 
 MADE_OF = 64  # units of roundoff: what the numbers between two steps have, as logarithms of probabilities

@@ -125,21 +125,27 @@ def judge(compared: Comparison, dtype: DType) -> Judgement:
 
 def unrounded(value: np.ndarray) -> Judgement:
     """Of numbers that are what they should be, and that nothing has rounded."""
-    infinite = np.isinf(value.reshape(-1))
-    at = value.size - 1 - int(np.argmax(infinite[::-1]))  # a mask's infinity is told before a number
-    told, index = float(value.reshape(-1)[at]), np.unravel_index(at, value.shape)
+    flat = value.reshape(-1)
+    at = last_largest(np.isinf(flat))  # a mask's infinity is told before a number
+    told = float(flat[at])
+    nothing = 0.0 if np.isfinite(told) else None  # of what there is no distance to
+    relative = nothing if told else None
     return Judgement(
         verdict=Verdict.EXACT,
-        exact=None if infinite[at] else _plain(told),
+        exact=None if nothing is None else _plain(told),
         value=told,
-        ulp=None if infinite[at] else 0.0,
-        allowed_ulp=None if infinite[at] else 0.0,
-        index=tuple(int(n) for n in index),
-        causes=(),
-        error=0.0 if told and not infinite[at] else None,
-        sensitivity=0.0 if told and not infinite[at] else None,
+        ulp=nothing,
+        allowed_ulp=nothing,
+        index=tuple(int(n) for n in np.unravel_index(at, value.shape)),
+        error=relative,
+        sensitivity=relative,
         entries=value.size,
     )
+
+
+def last_largest(numbers: np.ndarray) -> int:
+    """The place of the largest; of equal ones the last."""
+    return int(len(numbers) - 1 - np.argmax(numbers[::-1]))
 
 
 class _Beside:

@@ -135,7 +135,8 @@ def _in_reverse(asked: Asked) -> Looked:
         and passing([f for f in found if not _is_lost_sight_of(f)])
     ):
         found = _measured(found, contradictions(func, given, ran, state).findings)
-    if asked.net and tape.seeds and not (trusted or meant or passing(found)):
+    refuted = any(finding.verdict in (Verdict.WRONG, Verdict.FAILED) for finding in found)
+    if asked.net and not (trusted or meant or refuted or passing(found)):
         found = _smooth(found, smooth_anyway(func, given, ran, state))
     remarks = (*told, *_remarks(tape, beside.left_out))
     return Looked((REVERSE,), [*found, *beside.findings], dtype, judged, remarks, tape.traceback)
@@ -320,8 +321,6 @@ def _measured(found: list[Finding], caught: Sequence[Finding]) -> list[Finding]:
 
 def _smooth(found: list[Finding], smooth: Mapping[str, SmoothAnyway]) -> list[Finding]:
     """What is not finite, and undecided by itself, is wrong where the function is smooth."""
-    if any(finding.verdict in (Verdict.WRONG, Verdict.FAILED) for finding in found):
-        return found
     return [
         replace(f, verdict=Verdict.WRONG, inherited=False, causes=(*f.causes, smooth[f.node]))
         if f.kind == "gradient" and f.verdict is Verdict.UNDECIDED and f.node in smooth

@@ -61,8 +61,7 @@ class Content:
     @classmethod
     def unknown(cls, shape: Shape) -> Content:
         """Entries of no node."""
-        nobody, nowhere = np.full((), -1, np.int32), np.zeros((), np.int64)
-        return cls(np.broadcast_to(nobody, shape), np.broadcast_to(nowhere, shape))
+        return cls(np.broadcast_to(np.int32(-1), shape), np.broadcast_to(np.int64(0), shape))
 
     def at(self, places: np.ndarray) -> Content:
         """The content of a tensor whose entries are these, by their flat places."""
@@ -82,11 +81,9 @@ class Content:
 
     def same(self, other: Content) -> bool:
         """Whether all entries are those of the other."""
-        if self is other:
-            return True
-        if isinstance(self, Lying) and isinstance(other, Lying) and self.shape == other.shape:
-            return self.geometry == other.geometry
-        return np.array_equal(self.who, other.who) and np.array_equal(self.where, other.where)
+        return self is other or bool(
+            np.array_equal(self.who, other.who) and np.array_equal(self.where, other.where)
+        )
 
 
 class Lying(Content):
@@ -105,6 +102,11 @@ class Lying(Content):
         """What tells its entries from those of another of its shape."""
         moves = (step if extent > 1 else 0 for step, extent in zip(self.steps, self.shape, strict=True))
         return self.number, self.start, *moves
+
+    def same(self, other: Content) -> bool:
+        if not isinstance(other, Lying) or self.shape != other.shape:
+            return super().same(other)
+        return self.geometry == other.geometry
 
     @cached_property
     def who(self) -> np.ndarray:

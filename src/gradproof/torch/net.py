@@ -243,16 +243,15 @@ def smooth_anyway(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -
     """Of leaves whose gradients are not finite those by which the function has derivatives all the same:
     where differences in float64 agree on both sides and at several steps, along every direction."""
     found: dict[str, SmoothAnyway] = {}
-    for leaf in lasting(tape):
+    for leaf in lasting(tape) if _has_cotangents(tape) else ():
         tensor, gradient = tape.tensors[leaf.edge[0]], leaf.gradients[0]
-        others = [None if out.edge is None else tape.seeds[0].get(out.edge) for out in tape.outputs]
-        if gradient is None or np.isfinite(gradient).all() or any(seed is None for seed in others):
+        if gradient is None or np.isfinite(gradient).all():
             continue
         moved = _Moved(func, inputs, state, [tensor], _weights(tape))
         try:
             here = [tensor.detach().to(_wide(tensor), copy=True)]
             random = np.random.default_rng(0)
-            lines = [[direction(each, random) for each in here] for _ in range(DIRECTIONS)]
+            lines = [[direction(tensor, random)] for tensor in here * DIRECTIONS]
             middle = moved.value(here)
             slopes = [_slope(middle, moved.beside(here, along), UNIT, STEPS) for along in lines]
         except Exception:  # where it has no value there is no derivative either
@@ -263,6 +262,11 @@ def smooth_anyway(func: Func, inputs: Sequence[Any], tape: Tape, state: State) -
         if np.isfinite(middle) and len(told) == DIRECTIONS:
             found[leaf.name] = SmoothAnyway(told[0])
     return found
+
+
+def _has_cotangents(tape: Tape) -> bool:
+    """Whether every output has one."""
+    return bool(tape.seeds) and all(out.edge in tape.seeds[0] for out in tape.outputs)
 
 
 def _unfit(tape: Tape, tensors: Sequence[torch.Tensor], gradients: Sequence[np.ndarray | None]) -> str:
@@ -276,7 +280,7 @@ def _unfit(tape: Tape, tensors: Sequence[torch.Tensor], gradients: Sequence[np.n
         return "a gradient is not finite"
     if len(set(map(_memory, tensors))) < len(tensors):
         return "parameters share their memory, and cannot be moved apart"
-    if not tape.seeds or any(out.edge not in tape.seeds[0] for out in tape.outputs):
+    if not _has_cotangents(tape):
         return "an output has no cotangent"
     return ""
 

@@ -57,10 +57,10 @@ def _orthogonalised(matrix: Tensor, signs: Tensor | None = None) -> tuple[Tensor
 def _triangularised(matrix: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
     """Q and R by Householder's reflections, as LAPACK does; `signs` are those of R's diagonal. Of a large one
     R is a factor of Cholesky's of A* A, and Q is A R⁻¹."""
+    sizable(matrix, most=sharp(matrix, MAX_PRODUCT))
     rows, columns = matrix.shape[-2:]
     if min(rows, columns) > MAX_ORDER and matrix.numel():
         return _of_gram(matrix, signs)
-    sizable(matrix, most=sharp(matrix, MAX_PRODUCT))
     order = min(rows, columns)
     rest, upper = matrix, []
     reflections: list[tuple[Tensor, Tensor]] = []
@@ -89,7 +89,6 @@ def _triangularised(matrix: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
 
 def _of_gram(matrix: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
     rows, columns = matrix.shape[-2:]
-    sizable(matrix, most=sharp(matrix, MAX_PRODUCT))
     a = wide(matrix)
     square = a[..., :, :rows]  # of a wide one, whose other columns follow
     r = large_cholesky(square.mH @ square).mH * signs.to(a.dtype).unsqueeze(-1)
