@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,21 +20,20 @@ from ..torch.looks import (
     FORWARD,
     KINDS,
     MODES,
-    OF_PAIRS,
     ORDERS,
     REVERSE,
     SECOND,
     THIRD,
     at_order,
+    of_pairs,
     of_tangents,
     our_fault,
-    pairs_told,
     passing,
 )
 from ..torch.names import name_of
 from ..torch.witness import dtype_of, format_of
 from ..verdict import Finding, Verdict, as_finding, bare_finding
-from .recording import Flat, Recording, flattened, gradient_of, is_double, record
+from .recording import Flat, Recording, at_width, flattened, gradient_of, record
 from .witness import tangents_of, witness_of
 
 NEAR = 1024  # unit roundoffs: what compiled code may differ by before it is judged
@@ -79,9 +77,8 @@ def check_function(
         raise InputError(f"argnums={argnums!r}: the function is given {len(args)} arguments")
     start = time.perf_counter()
     name = title or name_of(func)
-    double = any(map(is_double, jax.tree_util.tree_leaves(args)))
     trusting = stops == "trust"
-    with jax.enable_x64(True) if double else nullcontext():
+    with at_width(jax.tree_util.tree_leaves(args)):
         flat = flattened(func, args, asked)
         looks = [look(flat, trusting) for look in (LOOKS[kind] for kind in (*MODES[mode], *ORDERS[order]))]
     kinds = (*MODES[mode], *ORDERS[order])
@@ -120,8 +117,7 @@ def _in_reverse(flat: Flat, trusting: bool) -> Looked:
     if not recording.tape.trouble and passing(findings):
         findings += _compiled(recording, judge)
     dtype = witness.dtype or dtype_of([leaf.region for leaf in recording.tape.leaves], XLA)
-    told = "; a gradient is dL/dx + i dL/dy, the conjugate of JAX's" if pairs_told(recording.tape) else ""
-    return Looked(findings, dtype, judged, told and OF_PAIRS.format(told))
+    return Looked(findings, dtype, judged, of_pairs(recording.tape, "the conjugate of JAX's"))
 
 
 def _forward(flat: Flat, trusting: bool) -> Looked:

@@ -8,7 +8,6 @@ itself runs on the entries' places. What reduces, multiplies or scatters is a no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from math import isfinite
@@ -27,7 +26,7 @@ from ..proof.graph import Read, bound, free, size, slot
 from ..torch.memory import Content, table
 from ..torch.writing import Codes, Operand, Writing
 from .pairs import by_pairs
-from .recording import CUSTOM, STOP, Array, Equation, applied, inside
+from .recording import CUSTOM, STOP, Array, Equation, applied, at_width, inside
 
 Row = str | Callable[[Mapping[str, Any]], str]  # over the equation's parameters, where it depends on them
 OPERANDS = "xyzuvw"
@@ -159,8 +158,7 @@ class EquationLowering(Writing):
             name, equation.params, partial(applied, equation.primitive, params=_of_parts(equation.params)),
             [array.complex for array in equation.args],
         )  # fmt: skip
-        double = any(array.dtype == "float64" for array in (*equation.args, *equation.outs))
-        with jax.enable_x64(True) if double else nullcontext():  # a report's numbers are worked out later on
+        with at_width([*equation.args, *equation.outs]):  # a report's numbers are worked out later on
             args = [
                 replace(array, numbers=jnp.asarray(array.values, array.dtype), complex=False)
                 if array.complex

@@ -11,7 +11,8 @@ kept beside it as the specification.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count
@@ -414,8 +415,10 @@ def _is_float(value: Any) -> bool:
     return plain or jnp.issubdtype(getattr(value, "dtype", np.int32), jnp.inexact)
 
 
-def is_double(value: Any) -> bool:
-    return str(getattr(value, "dtype", "")) in ("float64", "complex128")
+def at_width(values: Iterable[Any]) -> AbstractContextManager[Any]:
+    """JAX with float64 where one of the values has it."""
+    double = any(str(getattr(value, "dtype", "")) in ("float64", "complex128") for value in values)
+    return jax.enable_x64(True) if double else nullcontext()
 
 
 def flattened(func: Callable[..., Any], args: Sequence[Any], argnums: Sequence[int] | None) -> Flat:

@@ -291,14 +291,13 @@ def passing(found: Sequence[Finding]) -> bool:
     return all(finding.verdict.passes for finding in found)
 
 
-OF_PAIRS = "Of complex numbers the last index tells the part, 0 the real and 1 the imaginary one{}."
-
-
-def pairs_told(tape: Tape) -> str:
-    """The names of complex leaves, where there are any, and how their gradients are meant."""
+def of_pairs(tape: Tape, as_who: str) -> str:
+    """How numbers are told of complex tensors, where there are any: a gradient is as the engine has it, or
+    not."""
     if not any(leaf.region.complex for leaf in tape.leaves) and not any(out.complex for out in tape.outputs):
         return ""
-    return "; a gradient is dL/dx + i dL/dy, as torch has it"
+    parts = "Of complex numbers the last index tells the part, 0 the real and 1 the imaginary one"
+    return f"{parts}; a gradient is dL/dx + i dL/dy, {as_who}."
 
 
 def _is_lost_sight_of(finding: Finding) -> bool:
@@ -334,7 +333,7 @@ def _remarks(tape: Tape, left_out: str) -> tuple[str, ...]:
     told = (
         ("Needs a gradient, and the output does not reach it: {}.", ", ".join(tape.unused)),
         ("Nothing reads the input {}.", ", ".join(tape.idle)),
-        (OF_PAIRS, pairs_told(tape)),
+        ("{}", of_pairs(tape, "as torch has it")),
         ("No differences beside the point were taken: {}.", left_out),
     )
     return tuple(sentence.format(which) for sentence, which in told if which)
